@@ -1,0 +1,124 @@
+//! Why an offloaded closure has no result.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why an offloaded closure has no result.
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::OffloadError;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # std::panic::set_hook(Box::new(|_| ()));
+/// match shotclock::offload(|| panic!("no such page")).await {
+///     Ok(()) => unreachable!(),
+///     Err(OffloadError::Panicked(panic)) => assert_eq!(panic.message(), Some("no such page")),
+///     Err(other) => eprintln!("{other}"),
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OffloadError {
+    /// The closure panicked.
+    Panicked(PanicPayload),
+    /// The runtime shut down before the closure ran.
+    #[non_exhaustive]
+    Closed {
+        /// The name of the lane.
+        lane: Arc<str>,
+    },
+    /// The calling thread is in no tokio runtime, so there is no pool to run the closure on.
+    #[non_exhaustive]
+    NoRuntime {
+        /// The name of the lane.
+        lane: Arc<str>,
+    },
+}
+
+impl OffloadError {
+    /// The name of the lane that was to run the closure.
+    pub fn lane(&self) -> &str {
+        match self {
+            OffloadError::Panicked(panic) => &panic.lane,
+            OffloadError::Closed { lane } | OffloadError::NoRuntime { lane } => lane,
+        }
+    }
+}
+
+impl fmt::Display for OffloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lane = self.lane();
+        match self {
+            OffloadError::Panicked(panic) => match panic.message() {
+                Some(message) => write!(f, "a closure on the lane {lane:?} panicked: {message}"),
+                None => write!(f, "a closure on the lane {lane:?} panicked"),
+            },
+            OffloadError::Closed { .. } => write!(
+                f,
+                "the runtime shut down before a closure on the lane {lane:?} could run"
+            ),
+            OffloadError::NoRuntime { .. } => write!(
+                f,
+                "no tokio runtime here: the lane {lane:?} runs closures on the blocking pool of the \
+                 runtime that it is called in"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OffloadError {}
+
+/// What a closure panicked with.
+pub struct PanicPayload {
+    lane: Arc<str>,
+    /// Behind a lock only to be `Sync`, so that the error fits into every error type; nobody locks.
+    payload: Mutex<Box<dyn Any + Send>>,
+    message: Option<String>,
+}
+
+impl PanicPayload {
+    pub(super) fn new(lane: Arc<str>, payload: Box<dyn Any + Send>) -> Self {
+        let message = (payload.downcast_ref::<&str>().copied())
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Self {
+            lane,
+            message: message.map(str::to_owned),
+            payload: Mutex::new(payload),
+        }
+    }
+
+    /// The message, if the payload is a text, as that of `panic!` is.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// The payload, as [`std::panic::catch_unwind`] would have given it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on panicking where the result was awaited, as if the closure had been called there.
+    ///
+    /// # Panics
+    ///
+    /// Always, with the closure's payload. The panic hook is not called a second time.
+    pub fn resume(self) -> ! {
+        std::panic::resume_unwind(self.into_payload())
+    }
+}
+
+impl fmt::Debug for PanicPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PanicPayload")
+            .field("lane", &self.lane)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}

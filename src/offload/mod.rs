@@ -1,0 +1,86 @@
+//! Floor 4: work that does not belong on a runtime worker.
+
+mod error;
+mod lane;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio::runtime::Handle;
+use tracing::{Span, dispatcher};
+
+pub use error::{OffloadError, PanicPayload};
+
+/// Runs a closure on the CPU lane: on tokio's blocking pool, and at most as many at once as the
+/// machine lends cores to this process ([`std::thread::available_parallelism`]).
+///
+/// For work that computes. The pool alone would run up to 512 closures at once, and that many
+/// threads on a few cores make the runtime's workers wait; here the others queue, in the order in
+/// which they came. The current `tracing` span (and its subscriber) is carried over.
+///
+/// Nothing happens before the future is polled.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), shotclock::OffloadError> {
+/// let words = String::from("pass the ball");
+/// let count = shotclock::offload(move || words.split(' ').count()).await?;
+/// assert_eq!(count, 3);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`OffloadError::Panicked`] if the closure panicked, with the payload;
+/// [`OffloadError::NoRuntime`] outside of a tokio runtime; [`OffloadError::Closed`] if the runtime
+/// shut down before the closure ran.
+///
+/// # Cancel safety
+///
+/// Dropping the future while the closure is queued takes it out of the queue: it never runs. A
+/// closure that runs goes on to its end, and keeps its place in the lane until then; its result is
+/// dropped.
+///
+/// # Non-guarantees
+///
+/// A closure that waits for another closure of this lane may wait for ever: do not nest. One that
+/// blocks (on a file, a lock, a child process) takes a core's place without using the core;
+/// [`tokio::task::spawn_blocking`] is better for it.
+pub async fn offload<F, T>(closure: F) -> Result<T, OffloadError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let lane = lane::cpu();
+    let Ok(runtime) = Handle::try_current() else {
+        return Err(OffloadError::NoRuntime { lane: lane.name() });
+    };
+    let place = lane.place().await;
+    let span = Span::current();
+    let work = move || {
+        // The place is given back by the thread that worked, even if nobody waits for the result.
+        let running = place.run();
+        let result = catch_unwind(AssertUnwindSafe(|| in_span(&span, closure)));
+        result.map_err(|payload| running.panicked(payload))
+    };
+    match runtime.spawn_blocking(work).await {
+        Ok(result) => result,
+        // The closure's panic is caught above and nobody aborts it, so it never ran.
+        Err(_) => Err(OffloadError::Closed { lane: lane.name() }),
+    }
+}
+
+fn in_span<T>(span: &Span, closure: impl FnOnce() -> T) -> T {
+    // The thread of the pool may have another subscriber than the span: one that is scoped is
+    // scoped to a thread.
+    match span.with_subscriber(|(_, dispatch)| dispatch.clone()) {
+        Some(dispatch) => dispatcher::with_default(&dispatch, || span.in_scope(closure)),
+        None => closure(),
+    }
+}
+
+pub(crate) fn enroll_cpu_lane() {
+    lane::cpu();
+}

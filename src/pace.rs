@@ -1,0 +1,117 @@
+//! Floor 3: giving the worker back from inside a long loop.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+/// A pace that gives the worker back at every `n`-th tick.
+///
+/// For loops whose iterations cost about the same: choose `n` so that `n` of them take well under a
+/// millisecond.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut sum = 0u64;
+/// let mut pace = shotclock::yield_every(10_000);
+/// for i in 0..1_000_000u64 {
+///     sum = sum.wrapping_add(i * i);
+///     pace.tick().await;
+/// }
+/// assert_eq!(sum, 333_332_833_333_500_000);
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// If `n` is 0: "every zeroth time" has no meaning. `yield_every(1)` yields at every tick.
+///
+/// # Non-guarantees
+///
+/// A count bounds no time: if an iteration grows, so does the poll. And a yield ends the poll of the
+/// branch that it is in: under `join!` or `FuturesUnordered` the siblings run on in the same poll.
+#[track_caller]
+pub const fn yield_every(n: u64) -> Pace {
+    assert!(
+        n > 0,
+        "yield_every(0): the number of ticks between two yields must be at least 1"
+    );
+    Pace { every: n, left: n }
+}
+
+/// Counts ticks and says when it is time to give the worker back. Made by [`yield_every`].
+#[derive(Clone, Debug)]
+pub struct Pace {
+    every: u64,
+    left: u64,
+}
+
+impl Pace {
+    /// One iteration is done. Await it: if the pace is due, the task yields here, through
+    /// [`tokio::task::yield_now`], so that other tasks and the driver of timers and sockets run
+    /// first. If it is not due, this is a decrement and a branch.
+    ///
+    /// Outside of a tokio runtime it yields as well: it wakes its task at once and returns
+    /// `Pending`. Inside of [`tokio::task::unconstrained`] it yields too.
+    ///
+    /// # Cancel safety
+    ///
+    /// A tick that is dropped before it was polled was not counted. One that is dropped while it
+    /// yields was counted, and the next yield is `n` ticks away.
+    #[inline]
+    pub fn tick(&mut self) -> Tick<'_> {
+        Tick {
+            pace: self,
+            yielded: false,
+        }
+    }
+}
+
+/// The future of [`Pace::tick`].
+#[must_use = "a tick counts only when it is awaited"]
+pub struct Tick<'p> {
+    pace: &'p mut Pace,
+    yielded: bool,
+}
+
+impl Future for Tick<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.pace.left -= 1;
+        if self.pace.left > 0 {
+            return Poll::Ready(());
+        }
+        self.pace.left = self.pace.every;
+        let poll = give_back(cx);
+        self.yielded = poll.is_pending();
+        poll
+    }
+}
+
+/// Asks tokio to wake this task after the others, and after the driver.
+///
+/// `yield_now` is an `async fn`, whose future cannot be named, so it cannot be a field. It need not
+/// be: the first poll does all the work (it defers the waker), and the second would only say that
+/// the first was made, which [`Tick::yielded`](Tick) remembers.
+#[cold]
+#[inline(never)]
+fn give_back(cx: &mut Context<'_>) -> Poll<()> {
+    pin!(tokio::task::yield_now()).poll(cx)
+}
+
+impl fmt::Debug for Tick<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tick")
+            .field("pace", &self.pace)
+            .field("yielded", &self.yielded)
+            .finish()
+    }
+}

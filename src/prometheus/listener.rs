@@ -1,0 +1,123 @@
+//! The thread that answers scrapes.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+use super::Exporter;
+use crate::error::Error;
+
+const NAME: &str = "shotclock-http";
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How long a client may take to send its request.
+const PATIENCE: Duration = Duration::from_secs(10);
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long to wait when a connection cannot be accepted, as when file descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket and the small runtime that will serve it.
+pub(super) struct Listener {
+    runtime: Runtime,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds at once, so that a port that is taken is an error here and not a log line later.
+    pub(super) fn bind(address: SocketAddr) -> Result<Self, Error> {
+        let bind = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()?;
+            let socket = std::net::TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            let socket = {
+                let _entered = runtime.enter();
+                TcpListener::from_std(socket)?
+            };
+            Ok(Self {
+                runtime,
+                socket,
+                address,
+            })
+        };
+        bind().map_err(|error| Error::listen(address, error))
+    }
+
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn serve(self, exporter: Exporter) -> Result<(), Error> {
+        let Self {
+            runtime, socket, ..
+        } = self;
+        let run = move || {
+            runtime.block_on(async {
+                tokio::spawn(upkeep(exporter.clone()));
+                accept(socket, exporter).await;
+            });
+        };
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
+        thread.map(drop).map_err(|error| Error::thread(NAME, error))
+    }
+}
+
+async fn accept(socket: TcpListener, exporter: Exporter) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, exporter.clone()))),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, exporter: Exporter) {
+    let answer = service_fn(move |request| {
+        let response = answer(&request, &exporter);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    // A client that goes away in the middle is its own affair.
+    let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+}
+
+fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
+    let (status, text) = match (request.uri().path(), request.method()) {
+        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, exporter.render()),
+        ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, "only GET here\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "the metrics are at /metrics\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(TEXT));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+async fn upkeep(exporter: Exporter) {
+    let mut every = tokio::time::interval(UPKEEP);
+    loop {
+        every.tick().await;
+        exporter.run_upkeep();
+    }
+}

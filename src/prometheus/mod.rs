@@ -1,0 +1,158 @@
+//! Prometheus: one text, served from a thread that no runtime can hold up.
+//!
+//! # Examples
+//!
+//! One line for a program that has no exporter yet:
+//!
+//! ```no_run
+//! let exporter = shotclock::prometheus::install("127.0.0.1:9000".parse()?)?;
+//! println!("{}", exporter.render());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A program that serves `/metrics` itself gives its handle, and renders here instead of there:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use shotclock::prometheus::{Exporter, builder};
+//!
+//! let handle = builder().add_global_label("zone", "a").install_recorder()?;
+//! let exporter = Exporter::new(handle).global_label("zone", "a");
+//! # let watchdog = shotclock::Watchdog::builder().build()?;
+//! # drop(watchdog.watch("w").enter());
+//! let text = exporter.render();
+//! assert!(text.contains(r#"shotclock_poll_duration_seconds_count{zone="a",watch="w"} 1"#));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Shapes
+//!
+//! The distribution of all polls, `shotclock_poll_duration_seconds{watch}`, is a histogram with a
+//! bucket at 1, 2 and 5 of each decade from 1 µs to 10 s, rendered from the counters of the watches
+//! themselves and therefore exact. So is `shotclock_poll_busy_seconds_total{watch}`. Everything else
+//! goes through the `metrics` facade.
+
+mod listener;
+mod text;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::error::Error;
+use crate::histogram::PUBLISHED_BOUNDS;
+use crate::publish;
+use listener::Listener;
+
+/// Installs a recorder for the `metrics` facade, and serves `GET /metrics` on `address` from a
+/// thread of its own, so that a runtime that is stuck is scraped all the same.
+///
+/// It may come before or after a watchdog is built. Port 0 takes any free port, which
+/// [`local_addr`](Exporter::local_addr) tells. The listener lives as long as the process.
+///
+/// # Errors
+///
+/// If the address cannot be listened on ([`Error::is_address_in_use`]), if another recorder was
+/// installed first ([`Error::is_recorder_taken`]), or if the thread cannot be started. In the first
+/// case no recorder is installed, in the second nothing listens.
+pub fn install(address: SocketAddr) -> Result<Exporter, Error> {
+    let listener = Listener::bind(address)?;
+    let handle = builder().install_recorder();
+    Exporter::new(handle.map_err(|_| Error::recorder_taken())?).serve_on(listener)
+}
+
+/// A builder of `metrics-exporter-prometheus` that knows the buckets of this crate's histograms, for
+/// those who want to set up more than [`install`] does.
+///
+/// It sets no buckets for anybody else's.
+pub fn builder() -> PrometheusBuilder {
+    let bounds = PUBLISHED_BOUNDS.map(|nanos| nanos as f64 / 1e9);
+    let mut builder = PrometheusBuilder::new();
+    for name in publish::HISTOGRAMS {
+        let metric = Matcher::Full(name.to_owned());
+        builder = (builder.set_buckets_for_metric(metric, &bounds))
+            .expect("there are bounds, which is all that is asked of them");
+    }
+    builder
+}
+
+/// Renders the text for Prometheus: what is in the recorder, followed by what is rendered from the
+/// watches.
+#[derive(Clone)]
+pub struct Exporter {
+    handle: PrometheusHandle,
+    labels: Vec<(String, String)>,
+    local_addr: Option<SocketAddr>,
+}
+
+impl Exporter {
+    /// For a recorder that was installed already. Best made from [`builder`]: without it the
+    /// durations of slow polls come as summaries.
+    pub fn new(handle: PrometheusHandle) -> Self {
+        Self {
+            handle,
+            labels: Vec::new(),
+            local_addr: None,
+        }
+    }
+
+    /// Adds a label to everything that is rendered from the watches. The handle does not tell which
+    /// global labels its builder was given, so they are given here once more.
+    #[must_use]
+    pub fn global_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Serves `GET /metrics` on `address` from a thread of its own, for as long as the process lives.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be listened on ([`Error::is_address_in_use`]), or if the thread cannot
+    /// be started.
+    pub fn serve(self, address: SocketAddr) -> Result<Self, Error> {
+        self.serve_on(Listener::bind(address)?)
+    }
+
+    fn serve_on(mut self, listener: Listener) -> Result<Self, Error> {
+        self.local_addr = Some(listener.local_addr());
+        listener.serve(self.clone())?;
+        Ok(self)
+    }
+
+    /// The address that is listened on, if this exporter serves its text itself.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// The whole text, in the Prometheus text format 0.0.4, as of now.
+    ///
+    /// It publishes first, so that what comes through the facade and what comes from the watches
+    /// agree.
+    pub fn render(&self) -> String {
+        let sums = publish::publish();
+        let mut text = self.handle.render();
+        if !publish::buckets_are_counters() {
+            text::watches(&mut text, &sums, &self.labels);
+        }
+        text
+    }
+
+    /// Takes up what was recorded since, as `metrics-exporter-prometheus` asks for from time to
+    /// time so that its memory does not grow. [`render`](Self::render) does it too, and so does the
+    /// listener of [`install`]: who serves the text otherwise calls it where scrapes may stay away.
+    pub fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter")
+            .field("labels", &self.labels)
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}

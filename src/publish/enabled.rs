@@ -1,0 +1,298 @@
+//! The metrics thread, and one batch of it.
+//!
+//! Handles of the facade that are taken before a recorder is installed stay dead for ever. So none
+//! is kept: every batch asks the recorder of the moment for its handles, and sets counters to their
+//! absolute value. Whichever comes first, recorder or watchdog, nothing is missing; and a second
+//! batch, made by somebody else at the same time, does no harm.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use metrics::Recorder;
+
+use super::series::{self, METADATA, key};
+use crate::contain::contain;
+use crate::error::Error;
+use crate::histogram::PUBLISHED_BOUNDS;
+use crate::samples::{Samples, Series};
+use crate::watch::{Core, LaneCounts, Ledger, Sums, Totals, collect, lanes};
+
+const NAME: &str = "shotclock-metrics";
+/// A tenth of the usual scrape interval or less: what is scraped is at most this old.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::new);
+static THREAD: OnceLock<Thread> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+static BUCKETS_AS_COUNTERS: AtomicBool = AtomicBool::new(false);
+
+/// Starts the metrics thread if it does not run yet. It runs as long as the process.
+pub(crate) fn start() -> Result<(), Error> {
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if THREAD.get().is_none() {
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
+        THREAD.get_or_init(|| thread.thread().clone());
+    }
+    Ok(())
+}
+
+fn run() {
+    loop {
+        publish();
+        std::thread::park_timeout(INTERVAL);
+    }
+}
+
+/// Counts the ledger into everything that is published from now on.
+pub(crate) fn enroll(ledger: &Arc<Ledger>) {
+    crate::watch::enroll(ledger);
+}
+
+/// From now on the distribution goes through the facade, as counters.
+pub(crate) fn publish_buckets_as_counters() {
+    BUCKETS_AS_COUNTERS.store(true, Relaxed);
+}
+
+/// Whether the distribution goes through the facade, so that it must not be rendered as well.
+pub(crate) fn buckets_are_counters() -> bool {
+    BUCKETS_AS_COUNTERS.load(Relaxed)
+}
+
+pub(crate) fn slow_poll(core: &Core, nanos: u64) {
+    sample(&core.slow_durations, nanos);
+}
+
+/// Hands a single duration over. Never waits.
+pub(crate) fn sample(series: &Arc<Series>, nanos: u64) {
+    if SAMPLES.push(series, nanos) {
+        if let Some(thread) = THREAD.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// Publishes one batch on the calling thread, and returns what was in it.
+///
+/// A recorder that panics loses this batch; the next one brings the same totals.
+pub(crate) fn publish() -> Sums {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _batch = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let sums = collect();
+    contain(|| {
+        metrics::with_recorder(|recorder| {
+            Batch { recorder }.publish(&sums);
+        });
+    });
+    sums
+}
+
+struct Batch<'r> {
+    recorder: &'r dyn Recorder,
+}
+
+impl Batch<'_> {
+    fn publish(&self, sums: &Sums) {
+        series::describe(self.recorder);
+        self.reports(sums);
+        for (name, watch) in &sums.watches {
+            self.watch(name, &watch.totals, watch.in_flight);
+        }
+        if buckets_are_counters() {
+            series::describe_buckets(self.recorder);
+            for (name, watch) in &sums.watches {
+                self.buckets(name, &watch.totals);
+            }
+        }
+        let lanes = lanes();
+        for lane in &lanes {
+            self.lane(lane);
+        }
+        if is_installed(self.recorder) {
+            self.samples(sums, &lanes);
+        }
+    }
+
+    fn reports(&self, sums: &Sums) {
+        self.counter(series::DROPPED, [], sums.tally.dropped.load(Relaxed));
+        let suppressed = |reason, counter: &std::sync::atomic::AtomicU64| {
+            self.counter(
+                series::SUPPRESSED,
+                [("reason", reason)],
+                counter.load(Relaxed),
+            );
+        };
+        suppressed("rate_limit", &sums.tally.rate_limited);
+        suppressed("reporter_thread", &sums.tally.reentrant);
+    }
+
+    fn watch(&self, name: &str, totals: &Totals, in_flight: u64) {
+        let watch = [("watch", name)];
+        self.counter(series::POLLS, watch, totals.distribution.count());
+        // Why a poll was slow is not known yet, and the label says so.
+        let slow = [("watch", name), ("cause", "unknown")];
+        self.counter(series::SLOW_POLLS, slow, totals.slow);
+        self.counter(series::PANICKED_POLLS, watch, totals.panicked);
+        self.gauge(series::POLLS_IN_FLIGHT, watch, in_flight);
+        self.present("shotclock_slow_poll_duration_seconds", watch);
+    }
+
+    fn buckets(&self, name: &str, totals: &Totals) {
+        let distribution = &totals.distribution;
+        for bound in PUBLISHED_BOUNDS {
+            let le = series::seconds(bound);
+            let labels = [("watch", name), ("le", &*le)];
+            self.counter(series::BUCKET, labels, distribution.at_most(bound));
+        }
+        let count = distribution.count();
+        self.counter(series::BUCKET, [("watch", name), ("le", "+Inf")], count);
+        self.counter(series::COUNT, [("watch", name)], count);
+        let busy = [("watch", name)];
+        self.counter(series::BUSY_MICROSECONDS, busy, totals.busy / 1_000);
+    }
+
+    fn lane(&self, lane: &LaneCounts) {
+        let label = [("lane", &*lane.name)];
+        self.gauge(
+            series::OFFLOAD_IN_FLIGHT,
+            label,
+            lane.in_flight.load(Relaxed),
+        );
+        self.gauge(series::OFFLOAD_QUEUED, label, lane.queued.load(Relaxed));
+        self.counter(series::OFFLOAD_REJECTED, label, lane.rejected.load(Relaxed));
+        self.counter(series::OFFLOAD_PANICS, label, lane.panics.load(Relaxed));
+        self.present(lane.wait.name, label);
+        self.present(lane.run.name, label);
+    }
+
+    /// Records the single durations that were handed over, and what did not fit.
+    fn samples(&self, sums: &Sums, lanes: &[Arc<LaneCounts>]) {
+        while let Some((series, nanos)) = SAMPLES.pop() {
+            self.record(&series, nanos as f64 / 1e9, 1);
+        }
+        let of_watches = sums
+            .watches
+            .values()
+            .flat_map(|watch| &watch.slow_durations);
+        let of_lanes = lanes.iter().flat_map(|lane| [&lane.wait, &lane.run]);
+        for series in of_watches.chain(of_lanes) {
+            let left_over = series.take_left_over();
+            if left_over.count > 0 {
+                let mean = left_over.nanos as f64 / 1e9 / left_over.count as f64;
+                self.record(series, mean, left_over.count);
+            }
+        }
+    }
+
+    fn record(&self, series: &Series, seconds: f64, count: u64) {
+        let (label, value) = &series.label;
+        let histogram = self.histogram(series.name, [(*label, &**value)]);
+        histogram.record_many(seconds, usize::try_from(count).unwrap_or(usize::MAX));
+    }
+
+    fn counter<const N: usize>(
+        &self,
+        name: &'static str,
+        labels: [(&'static str, &str); N],
+        value: u64,
+    ) {
+        let counter = self
+            .recorder
+            .register_counter(&key(name, labels), &METADATA);
+        counter.absolute(value);
+    }
+
+    fn gauge<const N: usize>(
+        &self,
+        name: &'static str,
+        labels: [(&'static str, &str); N],
+        value: u64,
+    ) {
+        let gauge = self.recorder.register_gauge(&key(name, labels), &METADATA);
+        gauge.set(value as f64);
+    }
+
+    /// A histogram that is asked for is in the text, at 0, before anything was recorded.
+    fn present<const N: usize>(&self, name: &'static str, labels: [(&'static str, &str); N]) {
+        let _ = self.histogram(name, labels);
+    }
+
+    fn histogram<const N: usize>(
+        &self,
+        name: &'static str,
+        labels: [(&'static str, &str); N],
+    ) -> metrics::Histogram {
+        self.recorder
+            .register_histogram(&key(name, labels), &METADATA)
+    }
+}
+
+/// Whether anybody receives what is recorded. Until then single durations wait where they are.
+///
+/// The facade does not tell. But before one is installed it lends its own no-op recorder, a value
+/// of no size in a `static`; a recorder that somebody installed has a size, or, if it has none,
+/// sits in a box of no size, at an address that is its alignment.
+fn is_installed(recorder: &dyn Recorder) -> bool {
+    let address = std::ptr::from_ref(recorder).cast::<()>().addr();
+    size_of_val(recorder) > 0 || address == align_of_val(recorder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics::NoopRecorder;
+
+    #[test]
+    fn the_facades_own_recorder_is_told_from_an_installed_one() {
+        struct Sized(#[expect(dead_code)] u8);
+        impl Recorder for Sized {
+            fn describe_counter(
+                &self,
+                _: metrics::KeyName,
+                _: Option<metrics::Unit>,
+                _: metrics::SharedString,
+            ) {
+            }
+            fn describe_gauge(
+                &self,
+                _: metrics::KeyName,
+                _: Option<metrics::Unit>,
+                _: metrics::SharedString,
+            ) {
+            }
+            fn describe_histogram(
+                &self,
+                _: metrics::KeyName,
+                _: Option<metrics::Unit>,
+                _: metrics::SharedString,
+            ) {
+            }
+            fn register_counter(
+                &self,
+                _: &metrics::Key,
+                _: &metrics::Metadata<'_>,
+            ) -> metrics::Counter {
+                metrics::Counter::noop()
+            }
+            fn register_gauge(
+                &self,
+                _: &metrics::Key,
+                _: &metrics::Metadata<'_>,
+            ) -> metrics::Gauge {
+                metrics::Gauge::noop()
+            }
+            fn register_histogram(
+                &self,
+                _: &metrics::Key,
+                _: &metrics::Metadata<'_>,
+            ) -> metrics::Histogram {
+                metrics::Histogram::noop()
+            }
+        }
+        assert!(!metrics::with_recorder(is_installed));
+        assert!(is_installed(&Sized(0)));
+        assert!(is_installed(&*Box::new(NoopRecorder)));
+    }
+}

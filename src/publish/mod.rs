@@ -1,0 +1,20 @@
+//! Floor 3: what is published through the `metrics` facade, in batches, by a thread of the crate's own.
+//!
+//! `enabled` and `disabled` have one signature, so that callers carry no `cfg`.
+
+#[cfg(feature = "metrics")]
+mod enabled;
+#[cfg(feature = "metrics")]
+mod series;
+
+#[cfg(feature = "prometheus")]
+pub(crate) use enabled::buckets_are_counters;
+#[cfg(feature = "metrics")]
+pub(crate) use enabled::{enroll, publish, publish_buckets_as_counters, sample, slow_poll, start};
+#[cfg(feature = "prometheus")]
+pub(crate) use series::{HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds};
+
+#[cfg(not(feature = "metrics"))]
+mod disabled;
+#[cfg(not(feature = "metrics"))]
+pub(crate) use disabled::{enroll, sample, slow_poll, start};

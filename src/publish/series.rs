@@ -1,0 +1,135 @@
+//! Names, texts and units of everything that is published.
+
+use metrics::{Key, Label, Metadata, Recorder, Unit};
+
+/// Which histograms of the facade are ours: an exporter must be told their buckets.
+#[cfg(feature = "prometheus")]
+pub(crate) const HISTOGRAMS: [&str; 3] = [
+    "shotclock_slow_poll_duration_seconds",
+    "shotclock_offload_wait_seconds",
+    "shotclock_offload_run_seconds",
+];
+
+/// Rendered from the watches' own cells, because the facade's histogram costs more than the watching.
+pub(crate) const POLL_DURATION: (&str, &str) = (
+    "shotclock_poll_duration_seconds",
+    "How long polls ran, each from entry to return.",
+);
+/// Rendered as well, because the facade's counters are whole numbers.
+#[cfg(feature = "prometheus")]
+pub(crate) const POLL_BUSY: (&str, &str) = (
+    "shotclock_poll_busy_seconds_total",
+    "Time spent in polls and destructors, less that of watched polls inside them.",
+);
+
+pub(super) const POLLS: &str = "shotclock_polls_total";
+pub(super) const SLOW_POLLS: &str = "shotclock_slow_polls_total";
+pub(super) const PANICKED_POLLS: &str = "shotclock_panicked_polls_total";
+pub(super) const POLLS_IN_FLIGHT: &str = "shotclock_polls_in_flight";
+pub(super) const DROPPED: &str = "shotclock_reports_dropped_total";
+pub(super) const SUPPRESSED: &str = "shotclock_reports_suppressed_total";
+pub(super) const OFFLOAD_IN_FLIGHT: &str = "shotclock_offload_in_flight";
+pub(super) const OFFLOAD_QUEUED: &str = "shotclock_offload_queued";
+pub(super) const OFFLOAD_REJECTED: &str = "shotclock_offload_rejected_total";
+pub(super) const OFFLOAD_PANICS: &str = "shotclock_offload_panics_total";
+pub(super) const BUCKET: &str = "shotclock_poll_duration_seconds_bucket";
+pub(super) const COUNT: &str = "shotclock_poll_duration_seconds_count";
+pub(super) const BUSY_MICROSECONDS: &str = "shotclock_poll_busy_microseconds_total";
+
+pub(super) static METADATA: Metadata<'static> =
+    Metadata::new("shotclock", metrics::Level::INFO, Some("shotclock"));
+
+/// Tells a recorder what each series means.
+pub(super) fn describe(recorder: &dyn Recorder) {
+    let counters = [
+        (POLLS, "Polls that have ended."),
+        (
+            SLOW_POLLS,
+            "Polls that ran past their budget by their own fault.",
+        ),
+        (PANICKED_POLLS, "Polls that ended by a panic."),
+        (DROPPED, "Reports that a reporter could not keep up with."),
+        (SUPPRESSED, "Slow polls that were counted and not reported."),
+        (OFFLOAD_REJECTED, "Closures that a lane did not take."),
+        (OFFLOAD_PANICS, "Offloaded closures that panicked."),
+    ];
+    for (name, text) in counters {
+        recorder.describe_counter(name.into(), Some(Unit::Count), text.into());
+    }
+    let gauges = [
+        (POLLS_IN_FLIGHT, "Polls that run at this moment."),
+        (
+            OFFLOAD_IN_FLIGHT,
+            "Offloaded closures that run at this moment.",
+        ),
+        (
+            OFFLOAD_QUEUED,
+            "Closures that wait for a place in their lane.",
+        ),
+    ];
+    for (name, text) in gauges {
+        recorder.describe_gauge(name.into(), Some(Unit::Count), text.into());
+    }
+    let histograms = [
+        (
+            "shotclock_slow_poll_duration_seconds",
+            "How long slow polls ran, one by one.",
+        ),
+        (
+            "shotclock_offload_wait_seconds",
+            "How long closures waited before they ran.",
+        ),
+        ("shotclock_offload_run_seconds", "How long closures ran."),
+    ];
+    for (name, text) in histograms {
+        recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
+    }
+}
+
+/// Tells a recorder of the series that stand in for the rendered ones.
+pub(super) fn describe_buckets(recorder: &dyn Recorder) {
+    let (_, text) = POLL_DURATION;
+    for (name, text) in [
+        (BUCKET, text),
+        (COUNT, text),
+        (
+            BUSY_MICROSECONDS,
+            "Time spent in polls and destructors, less that of watched polls inside them.",
+        ),
+    ] {
+        recorder.describe_counter(name.into(), None, text.into());
+    }
+}
+
+pub(super) fn key<const N: usize>(name: &'static str, labels: [(&'static str, &str); N]) -> Key {
+    let labels = labels.map(|(key, value)| Label::new(key, value.to_owned()));
+    Key::from_parts(name, labels.to_vec())
+}
+
+/// Seconds as Prometheus likes them, exact: no exponent and no trailing zeros.
+pub(crate) fn seconds(nanos: u64) -> String {
+    let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let text = format!("{whole}.{rest:09}");
+    text.trim_end_matches('0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::PUBLISHED_BOUNDS;
+
+    #[test]
+    fn seconds_are_exact_decimals() {
+        assert_eq!(seconds(0), "0");
+        assert_eq!(seconds(1_000), "0.000001");
+        assert_eq!(seconds(10_000_000_000), "10");
+        assert_eq!(seconds(1_234_500_000), "1.2345");
+        for bound in PUBLISHED_BOUNDS {
+            let parsed: f64 = seconds(bound).parse().unwrap();
+            assert_eq!(parsed, bound as f64 / 1e9);
+        }
+    }
+}

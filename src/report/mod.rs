@@ -1,0 +1,49 @@
+//! Floor 4: what is said of a slow poll, to whom, and on which thread.
+
+mod desk;
+mod outlet;
+mod slow_poll;
+mod tracing;
+
+pub(crate) use self::tracing::TracingReporter;
+pub(crate) use desk::{Desk, Limits};
+pub(crate) use outlet::Outlet;
+pub use slow_poll::{Cause, Path, Phase, SlowPoll, ThreadInfo};
+
+/// Something that is told of slow polls.
+///
+/// Each reporter has a thread and a bounded queue of its own, and is never called on a runtime
+/// worker. So it may block, log or panic: it delays no poll and no other reporter. What it cannot
+/// keep up with is dropped and counted (`shotclock_reports_dropped_total`); after a panic it is
+/// called again for the next report. Slow polls on its own thread are counted and not reported, so
+/// that it cannot feed itself.
+///
+/// A closure is a reporter, see [`Builder::on_slow_poll`](crate::Builder::on_slow_poll).
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::{Reporter, SlowPoll, Watchdog};
+///
+/// struct Pager;
+///
+/// impl Reporter for Pager {
+///     fn on_slow_poll(&self, slow: &SlowPoll) {
+///         eprintln!("{slow}");
+///     }
+/// }
+///
+/// let watchdog = Watchdog::builder().reporter(Pager).build()?;
+/// # drop(watchdog);
+/// # Ok::<(), shotclock::Error>(())
+/// ```
+pub trait Reporter: Send + 'static {
+    /// Called once for each report.
+    fn on_slow_poll(&self, slow: &SlowPoll);
+}
+
+impl<F: Fn(&SlowPoll) + Send + 'static> Reporter for F {
+    fn on_slow_poll(&self, slow: &SlowPoll) {
+        self(slow);
+    }
+}

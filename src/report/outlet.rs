@@ -1,0 +1,138 @@
+//! One reporter, its queue and its thread.
+//!
+//! The queue is bounded and lock-free: a worker that reports never waits. If a reporter blocks, its
+//! queue fills, what comes then is refused, and nobody else notices.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::{Reporter, SlowPoll};
+use crate::contain::contain;
+use crate::error::Error;
+
+thread_local! {
+    /// Whether this thread belongs to a reporter.
+    static REPORTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether the calling thread is a reporter's, so that what is slow there must not be reported.
+pub(super) fn is_reporting() -> bool {
+    REPORTING.get()
+}
+
+/// The end that workers push into. Dropping it lets the thread finish what is queued and end.
+pub(crate) struct Outlet {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+struct Shared {
+    queue: ArrayQueue<Arc<SlowPoll>>,
+    closed: AtomicBool,
+    progress: Mutex<Progress>,
+    advanced: Condvar,
+}
+
+/// For [`Outlet::flush`] alone: which requests to flush were made, and which were met.
+#[derive(Default)]
+struct Progress {
+    asked: u64,
+    met: u64,
+}
+
+impl Outlet {
+    pub(crate) fn open(
+        reporter: Box<dyn Reporter>,
+        name: &str,
+        capacity: usize,
+    ) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            queue: ArrayQueue::new(capacity),
+            closed: AtomicBool::new(false),
+            progress: Mutex::default(),
+            advanced: Condvar::new(),
+        });
+        let run = {
+            let shared = Arc::clone(&shared);
+            move || shared.run(&*reporter)
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| Error::thread(name, error))?;
+        Ok(Self {
+            shared,
+            thread: thread.thread().clone(),
+        })
+    }
+
+    /// Queues a report; false if there is no place for it. Never waits.
+    pub(super) fn offer(&self, slow: &Arc<SlowPoll>) -> bool {
+        let taken = self.shared.queue.push(Arc::clone(slow)).is_ok();
+        // A system call only if the thread sleeps.
+        self.thread.unpark();
+        taken
+    }
+
+    /// Waits until everything queued before the call was handed to the reporter.
+    pub(super) fn flush(&self, deadline: Option<Instant>) -> bool {
+        let shared = &*self.shared;
+        let mut progress = shared.lock();
+        progress.asked += 1;
+        let request = progress.asked;
+        self.thread.unpark();
+        while progress.met < request {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return false;
+            }
+            // Without a deadline the wait is in steps, which costs a look a minute.
+            let step = left.unwrap_or(Duration::from_secs(60));
+            let waited = shared.advanced.wait_timeout(progress, step);
+            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl Shared {
+    fn run(&self, reporter: &dyn Reporter) {
+        REPORTING.set(true);
+        loop {
+            let closed = self.closed.load(Ordering::Acquire);
+            let asked = self.lock().asked;
+            self.drain(reporter, asked);
+            if closed {
+                return;
+            }
+            if self.lock().asked == asked && self.queue.is_empty() {
+                std::thread::park();
+            }
+        }
+    }
+
+    /// Hands over what is queued, then tells those who asked before it began.
+    fn drain(&self, reporter: &dyn Reporter, asked: u64) {
+        // A bound, so that a flush is answered even while more keeps coming.
+        for _ in 0..self.queue.capacity() {
+            let Some(slow) = self.queue.pop() else { break };
+            // The report is dropped in there as well: it may close a span of the subscriber's.
+            contain(move || reporter.on_slow_poll(&slow));
+        }
+        self.lock().met = asked;
+        self.advanced.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

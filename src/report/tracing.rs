@@ -1,0 +1,63 @@
+//! The default reporter: a `tracing` event at WARN, inside the span of the poll.
+
+use tracing::subscriber::NoSubscriber;
+use tracing::{Dispatch, dispatcher};
+
+use super::{Reporter, SlowPoll};
+
+/// Logs to the subscriber of the span around the poll; without a span, to the one that was current
+/// where the watchdog was built; if there was none, to the one that was current at the poll; and at
+/// last to whatever the process has by then, which may have been installed after everything else.
+pub(crate) struct TracingReporter {
+    at_build: Option<Dispatch>,
+}
+
+impl TracingReporter {
+    pub(crate) fn new() -> Self {
+        Self {
+            at_build: real(&dispatcher::get_default(Dispatch::clone)),
+        }
+    }
+
+    fn subscriber(&self, slow: &SlowPoll) -> Option<Dispatch> {
+        let at_poll = real(&slow.context.dispatch);
+        if slow.context.span.is_none() {
+            self.at_build.clone().or(at_poll)
+        } else {
+            at_poll
+        }
+    }
+}
+
+fn real(dispatch: &Dispatch) -> Option<Dispatch> {
+    (!dispatch.is::<NoSubscriber>()).then(|| dispatch.clone())
+}
+
+impl Reporter for TracingReporter {
+    fn on_slow_poll(&self, slow: &SlowPoll) {
+        match self.subscriber(slow) {
+            Some(dispatch) => dispatcher::with_default(&dispatch, || log(slow)),
+            None => log(slow),
+        }
+    }
+}
+
+fn log(slow: &SlowPoll) {
+    slow.context.span.in_scope(|| {
+        tracing::warn!(
+            target: "shotclock",
+            watch = &*slow.watch,
+            path = (!slow.path.is_empty()).then(|| tracing::field::display(&slow.path)),
+            elapsed_ms = slow.elapsed.as_secs_f64() * 1e3,
+            budget_ms = slow.budget.as_secs_f64() * 1e3,
+            cause = %slow.cause,
+            location = %slow.location,
+            task = slow.task.map(tracing::field::display),
+            thread = %slow.thread,
+            hint = slow.hint(),
+            suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
+            id = slow.id,
+            "slow {}", slow.kind
+        );
+    });
+}

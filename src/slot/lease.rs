@@ -1,0 +1,72 @@
+//! Which slot is whose.
+
+use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{DEPTH_MASK, Slot};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Every slot of the process, and those that no thread owns at present.
+struct Slots {
+    all: Vec<&'static Slot>,
+    free: Vec<&'static Slot>,
+}
+
+static SLOTS: Mutex<Slots> = Mutex::new(Slots {
+    all: Vec::new(),
+    free: Vec::new(),
+});
+
+thread_local! {
+    /// This thread's slot. Without a destructor, so that reading it is one load, and possible
+    /// until the very end of the thread.
+    static CURRENT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+    /// Gives the slot back when the thread ends.
+    static LEASE: Lease = const { Lease };
+}
+
+struct Lease;
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(slot) = CURRENT.take() {
+            // A guard that was forgotten may have left frames behind; the next owner starts clean.
+            let serial = slot.state.load(Relaxed) & !DEPTH_MASK;
+            slot.state.store(serial + DEPTH_MASK + 1, Relaxed);
+            // The lock orders this thread's last writes before the next owner's first.
+            lock().free.push(slot);
+        }
+    }
+}
+
+/// Nothing panics while it holds this lock; if it ever did, the two lists would still be whole.
+fn lock() -> MutexGuard<'static, Slots> {
+    SLOTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The calling thread's slot.
+///
+/// `None` only while the thread's last thread-locals are destroyed, after the slot went back.
+#[inline]
+pub(crate) fn current() -> Option<&'static Slot> {
+    CURRENT.get().or_else(acquire)
+}
+
+#[cold]
+#[inline(never)]
+fn acquire() -> Option<&'static Slot> {
+    LEASE.try_with(|_| ()).ok()?;
+    let mut slots = lock();
+    let slot = slots.free.pop().unwrap_or_else(|| {
+        let slot: &'static Slot = Box::leak(Box::new(Slot::new(slots.all.len())));
+        slots.all.push(slot);
+        slot
+    });
+    CURRENT.set(Some(slot));
+    Some(slot)
+}
+
+/// Every slot there is, in use or not.
+pub(crate) fn all() -> Vec<&'static Slot> {
+    lock().all.clone()
+}

@@ -1,0 +1,272 @@
+//! Floor 2: what one thread publishes of its polls in flight.
+//!
+//! A slot belongs to one thread at a time, its *owner*: the only one that writes to it. Any thread
+//! may [`read`](Slot::read) it. Polls nest, so a slot is a small stack of [`Frame`]s.
+//!
+//! # Invariants
+//!
+//! 1. Only the owner writes: to `state`, to the frames, and to every watch's cells that carry the
+//!    slot's index. Plain loads and stores therefore count exactly; there is no shared
+//!    read-modify-write.
+//! 2. `state` packs a serial number (upper 56 bits) and the depth (lower 8). Every change of depth
+//!    raises the serial, so no value of `state` ever comes back.
+//! 3. Frames `1..=depth` describe polls in flight, outermost first. Frame 0 is the ground: it
+//!    gathers what the outermost polls hand down, and is never reported.
+//! 4. A frame is written only while `depth` is below it; its sums (`nested`, `blamed`) only grow
+//!    while it is in flight.
+//! 5. Nothing in a slot is a pointer into something that can go away: watches are named by id.
+//!    A reader can be arbitrarily late without touching freed memory.
+//! 6. Slots are never freed. A thread that ends gives its slot back, and the next new thread takes
+//!    it over, counters and all: nothing needs to be merged, and memory is bounded by the largest
+//!    number of threads that ever polled at once.
+//!
+//! The memory orderings: `begin` writes the frame between a release fence and a release store of
+//! `state`; `read` loads `state` (acquire), the frames, then an acquire fence and `state` again. If
+//! the reader saw any value of a later poll in a frame, the fences order the change of `state` that
+//! preceded it before the second load, so the two loads differ (invariant 2) and the reading is
+//! thrown away.
+
+mod lease;
+
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
+
+pub(crate) use lease::{all, current};
+
+/// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
+/// this depth: it has its place in its own histogram, but its time and its blame are the outer's.
+pub(crate) const MAX_DEPTH: usize = 15;
+
+const DEPTH_BITS: u32 = 8;
+const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
+
+/// No watch: the ground, or a frame that was closed out of order.
+const NO_WATCH: u64 = u64::MAX;
+
+/// What is known of one poll in flight.
+struct Frame {
+    watch: AtomicU64,
+    start: AtomicU64,
+    /// The serial under which the frame was begun; a [`Mark`] that does not carry it is stale.
+    serial: AtomicU64,
+    /// Nanoseconds of watched polls that ended inside this one: what is not its self time.
+    nested: AtomicU64,
+    /// Nanoseconds of slow polls inside this one that were blamed already.
+    blamed: AtomicU64,
+}
+
+impl Frame {
+    const fn new() -> Self {
+        Self {
+            watch: AtomicU64::new(NO_WATCH),
+            start: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
+            nested: AtomicU64::new(0),
+            blamed: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Adds without a read-modify-write, which one writer may do (invariant 1).
+#[inline]
+pub(crate) fn add_single_writer(cell: &AtomicU64, value: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
+}
+
+/// One thread's polls in flight. Aligned so that two threads' slots never share a cache line (nor
+/// the pair of lines that the prefetcher of common x86-64 processors takes together).
+#[repr(align(128))]
+pub(crate) struct Slot {
+    index: usize,
+    state: AtomicU64,
+    frames: [Frame; MAX_DEPTH + 1],
+}
+
+/// What [`Slot::begin`] gives and [`Slot::end`] takes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    depth: usize,
+    serial: u64,
+    /// A mark is worth something only on the thread that made it.
+    not_send: PhantomData<*const ()>,
+}
+
+/// The end of a poll, seen from its place in the nest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Share {
+    /// Nanoseconds less those of the watched polls inside.
+    pub(crate) self_time: u64,
+    /// Nanoseconds less those of the slow polls inside that were blamed already.
+    pub(crate) own: u64,
+    /// Whether `own` is over the budget.
+    pub(crate) slow: bool,
+}
+
+/// One poll in flight, as another thread reads it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InFlight {
+    /// The id of the watch.
+    pub(crate) watch: u64,
+    /// When it began, as a raw reading of its watch's clock.
+    pub(crate) start: u64,
+}
+
+impl Slot {
+    fn new(index: usize) -> Self {
+        Self {
+            index,
+            state: AtomicU64::new(0),
+            frames: [const { Frame::new() }; MAX_DEPTH + 1],
+        }
+    }
+
+    /// The number of this slot, for tables by thread. Small and dense.
+    #[inline]
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Publishes that a poll of `watch` began. Owner only.
+    #[inline]
+    pub(crate) fn begin(&self, watch: u64, start: u64) -> Mark {
+        let state = self.state.load(Relaxed);
+        let serial = (state >> DEPTH_BITS) + 1;
+        let depth = (state & DEPTH_MASK) as usize + 1;
+        let Some(frame) = self.frames.get(depth) else {
+            return Mark::too_deep();
+        };
+        fence(Release);
+        frame.watch.store(watch, Relaxed);
+        frame.start.store(start, Relaxed);
+        frame.serial.store(serial, Relaxed);
+        frame.nested.store(0, Relaxed);
+        frame.blamed.store(0, Relaxed);
+        self.publish(serial, depth);
+        Mark::new(depth, serial)
+    }
+
+    /// Takes a poll of `elapsed` nanoseconds back out of the nest. Owner only.
+    ///
+    /// `scoped` says that everything begun inside has ended by now or never will on this thread,
+    /// as when a poll returns: what is still open above is cut off.
+    #[inline]
+    pub(crate) fn end(&self, mark: Mark, elapsed: u64, budget: u64, scoped: bool) -> Share {
+        let state = self.state.load(Relaxed);
+        let top = (state & DEPTH_MASK) as usize;
+        let in_order = top == mark.depth && self.frames[top].serial.load(Relaxed) == mark.serial;
+        if !in_order {
+            return self.end_out_of_order(mark, elapsed, budget, scoped);
+        }
+        let share = self.settle(mark.depth, elapsed, budget);
+        self.publish((state >> DEPTH_BITS) + 1, self.below(mark.depth));
+        share
+    }
+
+    /// The ids of the watches around the one that `mark` belongs to, outermost first. Owner only.
+    pub(crate) fn outer_watches(&self, mark: Mark) -> impl Iterator<Item = u64> {
+        let outer = self.frames.get(1..mark.depth).unwrap_or_default();
+        let ids = outer.iter().map(|frame| frame.watch.load(Relaxed));
+        ids.filter(|id| *id != NO_WATCH)
+    }
+
+    /// The polls in flight on this slot's thread, outermost first. Any thread.
+    ///
+    /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
+    /// some tries, because then nothing of it is stuck.
+    pub(crate) fn read(&self) -> Vec<InFlight> {
+        const TRIES: usize = 64;
+        (0..TRIES).find_map(|_| self.try_read()).unwrap_or_default()
+    }
+
+    fn try_read(&self) -> Option<Vec<InFlight>> {
+        let state = self.state.load(Acquire);
+        let depth = (state & DEPTH_MASK) as usize;
+        let frames = self.frames[1..=depth].iter();
+        let read = frames.map(|frame| InFlight {
+            watch: frame.watch.load(Relaxed),
+            start: frame.start.load(Relaxed),
+        });
+        let read = read.filter(|poll| poll.watch != NO_WATCH).collect();
+        fence(Acquire);
+        (self.state.load(Relaxed) == state).then_some(read)
+    }
+
+    #[inline]
+    fn publish(&self, serial: u64, depth: usize) {
+        self.state
+            .store(serial << DEPTH_BITS | depth as u64, Release);
+    }
+
+    /// Hands the sums of the frame at `depth` down to the one below.
+    #[inline]
+    fn settle(&self, depth: usize, elapsed: u64, budget: u64) -> Share {
+        let (frame, outer) = (&self.frames[depth], &self.frames[depth - 1]);
+        let blamed = frame.blamed.load(Relaxed);
+        let own = elapsed.saturating_sub(blamed);
+        let slow = own > budget;
+        add_single_writer(&outer.nested, elapsed);
+        add_single_writer(&outer.blamed, if slow { elapsed } else { blamed });
+        Share {
+            self_time: elapsed.saturating_sub(frame.nested.load(Relaxed)),
+            own,
+            slow,
+        }
+    }
+
+    /// The depth after the frame at `depth` has ended: one less, or lower if there are vacated
+    /// frames under it.
+    #[inline]
+    fn below(&self, depth: usize) -> usize {
+        let mut below = depth - 1;
+        while below > 0 && self.frames[below].serial.load(Relaxed) == 0 {
+            below -= 1;
+        }
+        below
+    }
+
+    #[cold]
+    fn end_out_of_order(&self, mark: Mark, elapsed: u64, budget: u64, scoped: bool) -> Share {
+        let state = self.state.load(Relaxed);
+        let top = (state & DEPTH_MASK) as usize;
+        let frame = self.frames.get(mark.depth);
+        let open = frame.is_some_and(|f| f.serial.load(Relaxed) == mark.serial);
+        if !open || mark.depth > top {
+            // Too deep to have a frame, or cut off by an outer poll: the time is the outer's.
+            return Share {
+                self_time: 0,
+                own: 0,
+                slow: false,
+            };
+        }
+        let share = self.settle(mark.depth, elapsed, budget);
+        if scoped {
+            self.publish((state >> DEPTH_BITS) + 1, self.below(mark.depth));
+        } else {
+            // What was begun later is still open: leave its frames where they are.
+            self.frames[mark.depth].watch.store(NO_WATCH, Relaxed);
+            self.frames[mark.depth].serial.store(0, Relaxed);
+        }
+        share
+    }
+}
+
+impl Mark {
+    #[inline]
+    fn new(depth: usize, serial: u64) -> Self {
+        Self {
+            depth,
+            serial,
+            not_send: PhantomData,
+        }
+    }
+
+    /// For a poll that is nested too deep to have a frame: no slot ever has this depth.
+    #[cold]
+    fn too_deep() -> Self {
+        Self::new(usize::MAX, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use super::*;
+use std::sync::atomic::AtomicBool;
+
+const BUDGET: u64 = 10;
+
+fn end(slot: &Slot, mark: Mark, elapsed: u64) -> Share {
+    slot.end(mark, elapsed, BUDGET, true)
+}
+
+fn watches(slot: &Slot) -> Vec<u64> {
+    slot.read().into_iter().map(|poll| poll.watch).collect()
+}
+
+#[test]
+fn nested_time_is_taken_off_the_outer_self_time() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 100);
+    let inner = slot.begin(2, 101);
+    assert_eq!(
+        slot.read(),
+        [
+            InFlight {
+                watch: 1,
+                start: 100
+            },
+            InFlight {
+                watch: 2,
+                start: 101
+            }
+        ]
+    );
+    assert_eq!(slot.outer_watches(inner).collect::<Vec<_>>(), [1]);
+    let share = end(&slot, inner, 3);
+    assert_eq!((share.self_time, share.own, share.slow), (3, 3, false));
+    let share = end(&slot, outer, 8);
+    assert_eq!((share.self_time, share.own, share.slow), (5, 8, false));
+    assert!(slot.read().is_empty());
+}
+
+#[test]
+fn a_slow_inner_poll_excuses_the_outer_one() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 0);
+    let inner = slot.begin(2, 0);
+    assert!(end(&slot, inner, 50).slow);
+    let share = end(&slot, outer, 55);
+    assert_eq!((share.self_time, share.own, share.slow), (5, 5, false));
+}
+
+#[test]
+fn an_outer_poll_that_is_slow_by_itself_is_blamed_as_well() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 0);
+    let inner = slot.begin(2, 0);
+    assert!(end(&slot, inner, 50).slow);
+    let share = end(&slot, outer, 61);
+    assert_eq!((share.own, share.slow), (11, true));
+}
+
+#[test]
+fn many_quick_polls_inside_are_the_outer_polls_fault() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 0);
+    for _ in 0..20 {
+        let inner = slot.begin(2, 0);
+        assert!(!end(&slot, inner, 1).slow);
+    }
+    let share = end(&slot, outer, 20);
+    assert_eq!((share.self_time, share.own, share.slow), (0, 20, true));
+}
+
+#[test]
+fn blame_goes_through_a_poll_in_between() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 0);
+    let middle = slot.begin(2, 0);
+    let inner = slot.begin(3, 0);
+    assert_eq!(slot.outer_watches(inner).collect::<Vec<_>>(), [1, 2]);
+    assert!(end(&slot, inner, 50).slow);
+    assert!(!end(&slot, middle, 55).slow);
+    let share = end(&slot, outer, 59);
+    assert_eq!((share.own, share.slow), (9, false));
+}
+
+#[test]
+fn what_a_returning_poll_left_open_is_cut_off() {
+    let slot = Slot::new(0);
+    let poll = slot.begin(1, 0);
+    let left_open = slot.begin(2, 0);
+    end(&slot, poll, 5);
+    assert!(slot.read().is_empty());
+    // Dropped later, inside another poll: it takes nothing from it.
+    let next = slot.begin(3, 0);
+    let share = slot.end(left_open, 1_000, BUDGET, false);
+    assert_eq!((share.self_time, share.own, share.slow), (0, 0, false));
+    assert_eq!(watches(&slot), [3]);
+    assert_eq!(end(&slot, next, 4).self_time, 4);
+}
+
+#[test]
+fn guards_dropped_in_the_order_they_were_made_leave_nothing_behind() {
+    let slot = Slot::new(0);
+    let first = slot.begin(1, 0);
+    let second = slot.begin(2, 0);
+    slot.end(first, 5, BUDGET, false);
+    assert_eq!(watches(&slot), [2]);
+    slot.end(second, 5, BUDGET, false);
+    assert!(slot.read().is_empty());
+    let again = slot.begin(3, 0);
+    assert_eq!(again.depth, 1);
+    assert_eq!(end(&slot, again, 7).self_time, 7);
+}
+
+#[test]
+fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
+    let slot = Slot::new(0);
+    let marks: Vec<Mark> = (0..20).map(|watch| slot.begin(watch, 0)).collect();
+    assert_eq!(watches(&slot).len(), MAX_DEPTH);
+    let mut self_times = 0;
+    for mark in marks.into_iter().rev() {
+        self_times += end(&slot, mark, 5).self_time;
+    }
+    assert_eq!(self_times, 5);
+    assert!(slot.read().is_empty());
+}
+
+#[test]
+fn a_reader_never_sees_half_a_poll() {
+    let slot = Slot::new(0);
+    let done = AtomicBool::new(false);
+    let mut seen = 0u64;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..200_000 {
+                let outer = slot.begin(2 * n, 2 * n + 7);
+                let inner = slot.begin(2 * n + 1, 2 * n + 8);
+                end(&slot, inner, 1);
+                end(&slot, outer, 2);
+            }
+            done.store(true, Relaxed);
+        });
+        while !done.load(Relaxed) {
+            let Some(polls) = slot.try_read() else {
+                continue;
+            };
+            seen += 1;
+            for poll in &polls {
+                assert_eq!(poll.start, poll.watch + 7, "{polls:?}");
+            }
+            if let [outer, inner] = polls[..] {
+                assert_eq!(inner.watch, outer.watch + 1);
+            }
+        }
+    });
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_thread_that_ends_hands_its_slot_on() {
+    let index_of = || {
+        std::thread::spawn(|| current().map(Slot::index))
+            .join()
+            .unwrap()
+    };
+    let before = all().len();
+    for _ in 0..200 {
+        assert!(index_of().is_some());
+    }
+    // Other tests of this process may have taken some meanwhile, but never 200.
+    assert!(all().len() < before + 100);
+}

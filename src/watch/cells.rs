@@ -1,0 +1,192 @@
+//! The counters of one watch: one set of cells for each thread, written by that thread alone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::histogram::{CELLS, Distribution, cell_of};
+use crate::limit::Limiter;
+use crate::samples::Series;
+use crate::slot::{Slot, add_single_writer};
+use crate::table::Table;
+
+/// Names by id, so that a reader of a slot (which holds ids, and no pointers) can tell them without
+/// a lock. Names are never taken out: an id must stay good for the latest of readers. What that
+/// costs is bounded by the names that the process ever registers.
+static NAMES: Table<Arc<str>> = Table::new();
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// The name of a watch of this process, whether it still exists or not.
+pub(crate) fn name_of(id: u64) -> Option<Arc<str>> {
+    NAMES.get(usize::try_from(id).ok()?).cloned()
+}
+
+/// The statistics behind all handles of one watch.
+pub(crate) struct Core {
+    pub(crate) id: u64,
+    pub(crate) name: Arc<str>,
+    pub(crate) reports: Limiter,
+    pub(crate) slow_durations: Arc<Series>,
+    by_slot: Table<Box<Cells>>,
+    /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
+    slotless: Mutex<Cells>,
+}
+
+/// What one thread counted for one watch.
+pub(crate) struct Cells {
+    histogram: [AtomicU64; CELLS],
+    total: AtomicU64,
+    busy: AtomicU64,
+    longest: AtomicU64,
+    panicked: AtomicU64,
+    slow: AtomicU64,
+}
+
+/// The sums over all threads, at rest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) distribution: Distribution,
+    pub(crate) total: u64,
+    pub(crate) busy: u64,
+    pub(crate) longest: u64,
+    pub(crate) panicked: u64,
+    pub(crate) slow: u64,
+}
+
+impl Core {
+    pub(crate) fn new(name: Arc<str>) -> Self {
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        if let Ok(index) = usize::try_from(id) {
+            NAMES.get_or_init(index, || Arc::clone(&name));
+        }
+        Self {
+            id,
+            reports: Limiter::default(),
+            slow_durations: Series::new(
+                "shotclock_slow_poll_duration_seconds",
+                "watch",
+                Arc::clone(&name),
+            ),
+            name,
+            by_slot: Table::new(),
+            slotless: Mutex::new(Cells::new()),
+        }
+    }
+
+    /// Counts with the cells of the slot's owner, who must be the caller.
+    #[inline]
+    pub(crate) fn count(&self, slot: Option<&Slot>, with: impl FnOnce(&Cells)) {
+        match slot.and_then(|slot| self.by_slot.get(slot.index())) {
+            Some(cells) => with(cells),
+            None => self.count_rarely(slot, with),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_rarely(&self, slot: Option<&Slot>, with: impl FnOnce(&Cells)) {
+        let new = || Box::new(Cells::new());
+        match slot.and_then(|slot| self.by_slot.get_or_init(slot.index(), new)) {
+            Some(cells) => with(cells),
+            None => with(&self.slotless.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for cells in self.by_slot.iter() {
+            cells.add_to(&mut totals);
+        }
+        let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        slotless.add_to(&mut totals);
+        totals
+    }
+}
+
+impl Cells {
+    fn new() -> Self {
+        Self {
+            histogram: [const { AtomicU64::new(0) }; CELLS],
+            total: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a whole poll of `elapsed` nanoseconds, `self_time` of them its own.
+    #[inline]
+    pub(crate) fn poll(&self, elapsed: u64, self_time: u64) {
+        add_single_writer(&self.histogram[cell_of(elapsed)], 1);
+        add_single_writer(&self.total, elapsed);
+        self.time(self_time);
+        if elapsed > self.longest.load(Relaxed) {
+            self.longest.store(elapsed, Relaxed);
+        }
+    }
+
+    /// Counts time that belongs to no poll: that of a quick destructor.
+    #[inline]
+    pub(crate) fn time(&self, self_time: u64) {
+        add_single_writer(&self.busy, self_time);
+    }
+
+    pub(crate) fn slow(&self) {
+        add_single_writer(&self.slow, 1);
+    }
+
+    pub(crate) fn panicked(&self) {
+        add_single_writer(&self.panicked, 1);
+    }
+
+    fn add_to(&self, totals: &mut Totals) {
+        let cells = totals.distribution.cells.iter_mut();
+        for (sum, cell) in cells.zip(&self.histogram) {
+            *sum += cell.load(Relaxed);
+        }
+        totals.total += self.total.load(Relaxed);
+        totals.busy += self.busy.load(Relaxed);
+        totals.longest = totals.longest.max(self.longest.load(Relaxed));
+        totals.panicked += self.panicked.load(Relaxed);
+        totals.slow += self.slow.load(Relaxed);
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Totals {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.distribution.add(&other.distribution);
+        self.total += other.total;
+        self.busy += other.busy;
+        self.longest = self.longest.max(other.longest);
+        self.panicked += other.panicked;
+        self.slow += other.slow;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_without_a_slot_still_counts() {
+        let core = Core::new("slotless".into());
+        core.count(None, |cells| cells.poll(500, 500));
+        core.count(crate::slot::current(), |cells| cells.poll(700, 200));
+        let totals = core.totals();
+        assert_eq!(totals.distribution.count(), 2);
+        assert_eq!(
+            (totals.total, totals.busy, totals.longest),
+            (1_200, 700, 700)
+        );
+    }
+
+    #[test]
+    fn a_name_outlives_its_watch() {
+        let core = Core::new("short-lived".into());
+        let id = core.id;
+        drop(core);
+        assert_eq!(name_of(id).as_deref(), Some("short-lived"));
+        assert_eq!(name_of(u64::MAX), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! Floor 2: a named point of the program, and what is counted there.
+
+mod cells;
+mod ledger;
+mod roster;
+mod stats;
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+pub(crate) use cells::{Core, Totals, name_of};
+#[cfg(feature = "metrics")]
+pub(crate) use ledger::Tally;
+pub(crate) use ledger::{Ledger, OTHER, Registered};
+pub(crate) use roster::{LaneCounts, enroll_lane};
+#[cfg(feature = "metrics")]
+pub(crate) use roster::{Sums, collect, enroll, lanes};
+pub use stats::{Snapshot, WatchStats};
+
+/// A named point of the program whose polls are timed.
+///
+/// A handle: cloning it is cheap, and all clones count into the same statistics. Get one from
+/// [`Watchdog::watch`](crate::Watchdog::watch), once, and keep it where futures are made. It keeps
+/// its watchdog's statistics and reporters alive.
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::{WatchExt as _, Watchdog};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), shotclock::Error> {
+/// let watchdog = Watchdog::builder().build()?;
+/// let checkout = watchdog.watch("checkout");
+///
+/// let total = async { 40 + 2 }.watched(&checkout).await;
+///
+/// assert_eq!(total, 42);
+/// assert_eq!(checkout.stats().polls, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Watch {
+    bound: Arc<Bound>,
+}
+
+/// A watch with one of its budgets, and all that the hot path needs in one place.
+struct Bound {
+    clock: Clock,
+    budget_nanos: u64,
+    core: Arc<Core>,
+    home: Arc<Home>,
+}
+
+/// What the watches of one watchdog share.
+pub(crate) struct Home {
+    pub(crate) clock: Clock,
+    pub(crate) budget: Duration,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) slow: Arc<dyn OnSlow>,
+}
+
+/// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
+pub(crate) trait OnSlow: Send + Sync {
+    fn on_slow(&self, watch: &Watch, poll: Ended);
+}
+
+/// What kind of stretch of code was timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One call of `Future::poll` or `Stream::poll_next`.
+    Poll,
+    /// The destructor of a watched future or stream.
+    Drop,
+    /// The life of the guard that [`Watch::enter`] gives.
+    Entered,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Poll => "poll",
+            Kind::Drop => "drop",
+            Kind::Entered => "entered stretch",
+        })
+    }
+}
+
+/// A slow poll that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) kind: Kind,
+    pub(crate) elapsed: u64,
+    pub(crate) own: u64,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) outer: Vec<u64>,
+}
+
+impl Watch {
+    pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
+        Self::bind(core, Arc::clone(home), home.budget)
+    }
+
+    fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration) -> Self {
+        let bound = Bound {
+            clock: home.clock.clone(),
+            budget_nanos: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
+            core,
+            home,
+        };
+        Self {
+            bound: Arc::new(bound),
+        }
+    }
+
+    /// The name under which this watch counts.
+    pub fn name(&self) -> &str {
+        &self.bound.core.name
+    }
+
+    /// How long a poll may run before it is slow.
+    pub fn budget(&self) -> Duration {
+        Duration::from_nanos(self.bound.budget_nanos)
+    }
+
+    /// The same watch, counting into the same statistics, with another budget.
+    ///
+    /// A poll is slow when it ran *longer* than its budget. `Duration::ZERO` therefore makes slow
+    /// whatever takes measurable time, which is of use in tests. `Duration::MAX`, like everything
+    /// beyond `u64::MAX` nanoseconds (584 years), means that no poll is ever slow.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use shotclock::Watchdog;
+    /// # use std::time::Duration;
+    /// # let watchdog = Watchdog::builder().build()?;
+    /// let checkout = watchdog.watch("checkout");
+    /// let strict = checkout.with_budget(Duration::from_millis(2));
+    /// assert_eq!(strict.name(), "checkout");
+    /// assert_eq!(strict.budget(), Duration::from_millis(2));
+    /// assert_eq!(checkout.budget(), Duration::from_millis(10));
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_budget(&self, budget: Duration) -> Self {
+        let bound = &self.bound;
+        Self::bind(Arc::clone(&bound.core), Arc::clone(&bound.home), budget)
+    }
+
+    /// What was counted here so far.
+    ///
+    /// Costs a walk over the threads that ever polled; it disturbs none of them.
+    pub fn stats(&self) -> WatchStats {
+        let bound = &self.bound;
+        WatchStats::new(&bound.core, &bound.clock, &stats::in_flight())
+    }
+
+    #[inline]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.bound.clock
+    }
+
+    #[inline]
+    pub(crate) fn budget_nanos(&self) -> u64 {
+        self.bound.budget_nanos
+    }
+
+    #[inline]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.bound.core
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.bound.home
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("name", &self.name())
+            .field("budget", &self.budget())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! Every ledger and every lane of the process, added up by name.
+//!
+//! Two watchdogs of one process may have watches of one name, and a text for Prometheus must hold
+//! no series twice; so what is published is the sum. And a watchdog may end while its counters
+//! must not go back: what it counted is kept here.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[cfg(feature = "metrics")]
+use super::{Ledger, OTHER, Tally, Totals, stats};
+use crate::samples::Series;
+#[cfg(feature = "metrics")]
+use crate::slot::InFlight;
+#[cfg(feature = "metrics")]
+use std::collections::BTreeMap;
+#[cfg(feature = "metrics")]
+use std::collections::btree_map::Entry;
+
+/// How many names are remembered of watchdogs that ended; beyond it they are added to [`OTHER`].
+#[cfg(feature = "metrics")]
+const REMEMBERED: usize = 1_000;
+
+#[derive(Default)]
+struct Roster {
+    #[cfg(feature = "metrics")]
+    ledgers: Vec<Arc<Ledger>>,
+    #[cfg(feature = "metrics")]
+    ended: Ended,
+    lanes: Vec<Arc<LaneCounts>>,
+}
+
+/// What watchdogs counted that are no more.
+#[cfg(feature = "metrics")]
+#[derive(Default)]
+struct Ended {
+    watches: BTreeMap<Arc<str>, Totals>,
+    tally: Tally,
+}
+
+/// What one lane counts.
+#[derive(Debug)]
+pub(crate) struct LaneCounts {
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
+    pub(crate) name: Arc<str>,
+    pub(crate) wait: Arc<Series>,
+    pub(crate) run: Arc<Series>,
+    pub(crate) queued: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) panics: AtomicU64,
+}
+
+/// The sums of one watch name.
+#[cfg(feature = "metrics")]
+#[derive(Default)]
+pub(crate) struct WatchSums {
+    pub(crate) totals: Totals,
+    pub(crate) in_flight: u64,
+    /// The hand-overs of single slow polls, one for each watch of this name.
+    pub(crate) slow_durations: Vec<Arc<Series>>,
+}
+
+/// Everything that is published, read at one moment.
+#[cfg(feature = "metrics")]
+#[derive(Default)]
+pub(crate) struct Sums {
+    pub(crate) watches: BTreeMap<Arc<str>, WatchSums>,
+    pub(crate) tally: Tally,
+}
+
+static ROSTER: Mutex<Option<Roster>> = Mutex::new(None);
+
+fn with_roster<T>(f: impl FnOnce(&mut Roster) -> T) -> T {
+    // Nothing panics while it holds this lock; if it ever did, the lists would still be whole.
+    let mut roster: MutexGuard<'_, _> = ROSTER.lock().unwrap_or_else(PoisonError::into_inner);
+    f(roster.get_or_insert_default())
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn enroll(ledger: &Arc<Ledger>) {
+    with_roster(|roster| roster.ledgers.push(Arc::clone(ledger)));
+}
+
+pub(crate) fn enroll_lane(name: &str) -> Arc<LaneCounts> {
+    let name: Arc<str> = name.into();
+    let series = |metric| Series::new(metric, "lane", Arc::clone(&name));
+    let lane = Arc::new(LaneCounts {
+        wait: series("shotclock_offload_wait_seconds"),
+        run: series("shotclock_offload_run_seconds"),
+        name,
+        queued: AtomicU64::new(0),
+        in_flight: AtomicU64::new(0),
+        rejected: AtomicU64::new(0),
+        panics: AtomicU64::new(0),
+    });
+    with_roster(|roster| roster.lanes.push(Arc::clone(&lane)));
+    lane
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn lanes() -> Vec<Arc<LaneCounts>> {
+    with_roster(|roster| roster.lanes.clone())
+}
+
+/// Adds everything up.
+///
+/// Whoever calls this must drain the `slow_durations` it returns: those of watchdogs that ended are
+/// returned once.
+#[cfg(feature = "metrics")]
+pub(crate) fn collect() -> Sums {
+    let in_flight = stats::in_flight();
+    with_roster(|roster| {
+        // Nobody but the roster holds an ended ledger, so nobody writes to it any more; and it is
+        // taken over under the lock under which everything is added up, so no sum misses it.
+        let is_live = |ledger: &Arc<Ledger>| Arc::strong_count(ledger) > 1;
+        let (live, ended): (Vec<_>, Vec<_>) = roster.ledgers.drain(..).partition(is_live);
+        let mut sums = roster.ended.sums();
+        for ledger in live.iter().chain(&ended) {
+            sums.add(ledger, &in_flight);
+        }
+        for ledger in ended {
+            roster.ended.take_over(&ledger);
+        }
+        roster.ledgers = live;
+        sums
+    })
+}
+
+#[cfg(feature = "metrics")]
+impl Sums {
+    fn add(&mut self, ledger: &Ledger, in_flight: &[InFlight]) {
+        self.tally.add(&ledger.tally);
+        for core in ledger.cores() {
+            let watch = self.watches.entry(Arc::clone(&core.name)).or_default();
+            watch.totals.add(&core.totals());
+            watch.in_flight += in_flight.iter().filter(|p| p.watch == core.id).count() as u64;
+            watch.slow_durations.push(Arc::clone(&core.slow_durations));
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Ended {
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        sums.tally.add(&self.tally);
+        for (name, totals) in &self.watches {
+            let watch = sums.watches.entry(Arc::clone(name)).or_default();
+            watch.totals.add(totals);
+        }
+        sums
+    }
+
+    fn take_over(&mut self, ledger: &Ledger) {
+        self.tally.add(&ledger.tally);
+        for core in ledger.cores() {
+            let room = self.watches.len() < REMEMBERED;
+            let sum = match self.watches.entry(Arc::clone(&core.name)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) if room => new.insert(Totals::default()),
+                Entry::Vacant(_) => self.watches.entry(OTHER.into()).or_default(),
+            };
+            sum.add(&core.totals());
+        }
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    fn polls(name: &str) -> Option<u64> {
+        let sums = collect();
+        let watch = sums.watches.get(name)?;
+        Some(watch.totals.distribution.count())
+    }
+
+    fn ledger_with_polls(name: &'static str, polls: u64) -> Arc<Ledger> {
+        let ledger = Ledger::new(10);
+        enroll(&ledger);
+        let core = ledger.get_or_register(name.into()).core;
+        for _ in 0..polls {
+            core.count(None, |cells| cells.poll(1_000, 1_000));
+        }
+        ledger
+    }
+
+    #[test]
+    fn watches_of_one_name_are_added_up_and_outlive_their_watchdog() {
+        let name = "roster: two watchdogs";
+        let first = ledger_with_polls(name, 3);
+        let second = ledger_with_polls(name, 4);
+        assert_eq!(polls(name), Some(7));
+        drop(first);
+        assert_eq!(polls(name), Some(7));
+        drop(second);
+        assert_eq!(polls(name), Some(7));
+        let _third = ledger_with_polls(name, 1);
+        assert_eq!(polls(name), Some(8));
+    }
+}

@@ -1,0 +1,337 @@
+//! Floor 6: the only file that wires everything.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::offload;
+use crate::publish;
+use crate::report::{Desk, Limits, Outlet, Reporter, SlowPoll, TracingReporter};
+use crate::watch::{Home, Ledger, OTHER, OnSlow, Registered, Snapshot, Watch};
+
+/// Times the polls of a program, and tells of the slow ones.
+///
+/// A handle: cloning it is cheap, and all clones are the same watchdog. Its statistics and
+/// reporters live as long as a handle or one of its watches does.
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::{WatchExt as _, Watchdog};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), shotclock::Error> {
+/// let watchdog = Watchdog::builder()
+///     .budget(Duration::from_millis(10))
+///     .build()?;
+///
+/// async { 1 + 1 }.watched(&watchdog.watch("checkout")).await;
+///
+/// println!("{}", watchdog.snapshot());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Watchdog {
+    home: Arc<Home>,
+    desk: Arc<Desk>,
+}
+
+impl Watchdog {
+    /// Starts the set-up of a watchdog.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// The watch of that name, made if there is none yet.
+    ///
+    /// Get it once and keep it: this takes a lock and allocates.
+    ///
+    /// The number of names is bounded ([`Builder::max_watches`]), because each costs memory here and
+    /// series in Prometheus. Past the limit, further names share one watch named `other`, and one
+    /// `tracing` warning says so. An empty name is taken as `unnamed`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let watchdog = shotclock::Watchdog::builder().build()?;
+    /// let checkout = watchdog.watch("checkout");
+    /// let tenant = watchdog.watch(format!("tenant {}", 7));
+    /// assert_eq!(tenant.name(), "tenant 7");
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn watch(&self, name: impl Into<Cow<'static, str>>) -> Watch {
+        let name = name.into();
+        let Registered {
+            core,
+            first_past_limit,
+        } = self.home.ledger.get_or_register(name.clone());
+        if first_past_limit {
+            tracing::warn!(
+                target: "shotclock",
+                name = &*name,
+                "the limit of watches is reached: this name and all further ones share the watch {OTHER:?}"
+            );
+        }
+        Watch::new(core, &self.home)
+    }
+
+    /// What all watches have counted so far. `Display` prints a table.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(&self.home.ledger.cores(), &self.home.clock)
+    }
+
+    /// Waits until every report made before this call was handed to its reporters, at most for
+    /// `timeout`. Returns whether that was so.
+    ///
+    /// Of use at the end of a program or a test: reporters have threads of their own, which end with
+    /// the process whether they are done or not. A reporter that calls it from its own thread waits
+    /// for itself, that is, for the whole of `timeout`.
+    ///
+    /// It blocks the calling thread.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.desk.flush(timeout)
+    }
+
+    /// Publishes counters and gauges now, on the calling thread, instead of within a second.
+    ///
+    /// Of use before a foreign exporter is scraped, and in tests:
+    /// [`prometheus`](crate::prometheus) does it by itself. It publishes for every watchdog of the
+    /// process, because watches of one name are added up.
+    #[cfg(feature = "metrics")]
+    pub fn publish_metrics(&self) {
+        publish::publish();
+    }
+}
+
+impl fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchdog")
+            .field("budget", &self.home.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How polls are timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Timing {
+    /// The clock is read when a poll begins and when it ends.
+    #[default]
+    Exact,
+}
+
+/// The set-up of a [`Watchdog`]. Made by [`Watchdog::builder`].
+#[must_use = "a builder does nothing before `build`"]
+pub struct Builder {
+    budget: Duration,
+    max_watches: usize,
+    reports_per_second: u32,
+    report_queue: usize,
+    tracing: bool,
+    reporters: Vec<Box<dyn Reporter>>,
+    #[cfg(feature = "metrics")]
+    buckets_as_counters: bool,
+    clock: Option<Clock>,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            budget: Duration::from_millis(10),
+            max_watches: 1_000,
+            reports_per_second: 5,
+            report_queue: 256,
+            tracing: true,
+            reporters: Vec::new(),
+            #[cfg(feature = "metrics")]
+            buckets_as_counters: false,
+            clock: None,
+        }
+    }
+
+    /// How long a poll may run before it is slow. 10 ms unless it is set; a single watch may differ
+    /// ([`Watch::with_budget`]).
+    ///
+    /// Zero is refused by [`build`](Self::build): as a default it would report every poll of the
+    /// program. Beyond `u64::MAX` nanoseconds no poll is ever slow.
+    pub fn budget(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How polls are timed. [`Timing::Exact`] unless it is set.
+    pub fn timing(self, timing: Timing) -> Self {
+        match timing {
+            Timing::Exact => self,
+        }
+    }
+
+    /// How many names may have a watch of their own. 1,000 unless it is set; at least 1.
+    pub fn max_watches(mut self, limit: usize) -> Self {
+        self.max_watches = limit;
+        self
+    }
+
+    /// How many slow polls of one watch are reported in a second. 5 unless it is set.
+    ///
+    /// Seconds are whole seconds of the watchdog's clock. What is beyond is counted all the same,
+    /// and the next report says how many there were ([`SlowPoll::suppressed`]). With 0 nothing is
+    /// reported, only counted.
+    pub fn reports_per_second(mut self, limit: u32) -> Self {
+        self.reports_per_second = limit;
+        self
+    }
+
+    /// How many reports may wait for one reporter before further ones are dropped (and counted).
+    /// 256 unless it is set; at least 1.
+    pub fn report_queue(mut self, capacity: usize) -> Self {
+        self.report_queue = capacity;
+        self
+    }
+
+    /// Calls a closure for every report, on a thread of its own. Any number of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{SlowPoll, WatchExt as _, Watchdog};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (tx, rx) = mpsc::channel();
+    /// let watchdog = Watchdog::builder()
+    ///     .on_slow_poll(move |slow: &SlowPoll| {
+    ///         let _ = tx.send(slow.watch.to_string());
+    ///     })
+    ///     .build()?;
+    ///
+    /// async { std::thread::sleep(Duration::from_millis(20)) }
+    ///     .watched(&watchdog.watch("checkout"))
+    ///     .await;
+    ///
+    /// assert_eq!(rx.recv()?, "checkout");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_slow_poll<F>(self, reporter: F) -> Self
+    where
+        F: Fn(&SlowPoll) + Send + 'static,
+    {
+        self.reporter(reporter)
+    }
+
+    /// Adds a reporter. Any number of them.
+    pub fn reporter(mut self, reporter: impl Reporter) -> Self {
+        self.reporters.push(Box::new(reporter));
+        self
+    }
+
+    /// Takes the default reporter away, which logs each slow poll as a `tracing` event at WARN.
+    pub fn without_tracing(mut self) -> Self {
+        self.tracing = false;
+        self
+    }
+
+    /// Publishes the distribution of all polls through the `metrics` facade, for an exporter whose
+    /// text cannot be appended to.
+    ///
+    /// As counters, because the facade's histogram keeps 24 bytes for every poll until the next
+    /// scrape: `shotclock_poll_duration_seconds_bucket{watch,le}` and `…_count{watch}`, which PromQL
+    /// reads as it reads a histogram, and `shotclock_poll_busy_microseconds_total{watch}`. It holds
+    /// for the whole process, and [`prometheus::Exporter`](crate::prometheus::Exporter) then renders
+    /// none of the three, so that nothing comes twice.
+    #[cfg(feature = "metrics")]
+    pub fn buckets_as_counters(mut self) -> Self {
+        self.buckets_as_counters = true;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Builds the watchdog and starts its threads: one for each reporter, and, once in a process,
+    /// one that publishes metrics.
+    ///
+    /// The first call in a process measures the clock against the system's, which takes some
+    /// milliseconds: do it before the runtime is busy.
+    ///
+    /// # Errors
+    ///
+    /// If the budget, the limit of watches or the capacity of the report queue is zero, or a thread
+    /// cannot be started.
+    pub fn build(self) -> Result<Watchdog, Error> {
+        self.check()?;
+        publish::start()?;
+        offload::enroll_cpu_lane();
+        #[cfg(feature = "metrics")]
+        if self.buckets_as_counters {
+            publish::publish_buckets_as_counters();
+        }
+        let ledger = Ledger::new(self.max_watches);
+        let limits = Limits {
+            per_second: self.reports_per_second,
+        };
+        let (budget, clock) = (self.budget, self.clock.clone());
+        let desk = Arc::new(Desk::new(self.outlets()?, limits, Arc::clone(&ledger)));
+        publish::enroll(&ledger);
+        let home = Arc::new(Home {
+            clock: clock.unwrap_or_else(Clock::new),
+            budget,
+            ledger,
+            slow: Arc::clone(&desk) as Arc<dyn OnSlow>,
+        });
+        Ok(Watchdog { home, desk })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let at_least_one = "must be at least 1";
+        if self.budget.is_zero() {
+            return Err(Error::setting(
+                "budget",
+                "is zero, so that every poll would be slow; Watch::with_budget allows that for one watch",
+            ));
+        }
+        if self.max_watches == 0 {
+            return Err(Error::setting("max_watches", at_least_one));
+        }
+        if self.report_queue == 0 {
+            return Err(Error::setting("report_queue", at_least_one));
+        }
+        Ok(())
+    }
+
+    fn outlets(self) -> Result<Vec<Outlet>, Error> {
+        let tracing: Option<Box<dyn Reporter>> =
+            self.tracing.then(|| Box::new(TracingReporter::new()) as _);
+        let reporters = tracing.into_iter().chain(self.reporters);
+        let open = |(number, reporter)| {
+            // Linux shows 15 bytes of a thread's name.
+            let name = format!("shotclock-rep-{number}");
+            Outlet::open(reporter, &name, self.report_queue)
+        };
+        reporters.enumerate().map(open).collect()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("budget", &self.budget)
+            .field("max_watches", &self.max_watches)
+            .field("reports_per_second", &self.reports_per_second)
+            .field("report_queue", &self.report_queue)
+            .field("tracing", &self.tracing)
+            .field("reporters", &self.reporters.len())
+            .finish_non_exhaustive()
+    }
+}

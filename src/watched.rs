@@ -1,0 +1,232 @@
+//! Floor 5: the wrappers that users hold, and the guard.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::future::FusedFuture;
+use futures_core::stream::{FusedStream, Stream};
+use pin_project_lite::pin_project;
+
+use crate::poll::Possession;
+use crate::sys::{Enter, GuardedDrop};
+use crate::watch::{Kind, Watch};
+
+/// `.watched(&watch)` for futures and streams.
+pub trait WatchExt: Sized {
+    /// Times every poll of this future or stream, and its destructor, under `watch`.
+    ///
+    /// Wrapping allocates nothing and adds two pointers to the size of the future. Where it is
+    /// called is what a report names as the location.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{WatchExt as _, Watchdog};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), shotclock::Error> {
+    /// let watchdog = Watchdog::builder().build()?;
+    /// let requests = watchdog.watch("requests");
+    ///
+    /// let answer = tokio::spawn(async { 42 }.watched(&requests)).await;
+    ///
+    /// assert_eq!(answer.ok(), Some(42));
+    /// assert_eq!(requests.stats().polls, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As cancel safe as what it wraps.
+    ///
+    /// # Non-guarantees
+    ///
+    /// What runs between polls (the queue of the runtime, the wait for a socket) is not timed. A
+    /// poll is timed by the wall: a thread that the operating system does not run makes it longer.
+    #[track_caller]
+    fn watched(self, watch: &Watch) -> Watched<Self> {
+        let at = At {
+            watch: watch.clone(),
+            location: Location::caller(),
+        };
+        Watched {
+            inner: GuardedDrop::new(self, at),
+        }
+    }
+}
+
+impl<T> WatchExt for T {}
+
+pin_project! {
+    /// A future or stream whose polls are timed. Made by [`WatchExt::watched`].
+    ///
+    /// It is a `Future` if what it wraps is one, and a `Stream` if that is one.
+    #[must_use = "futures and streams do nothing unless they are polled"]
+    pub struct Watched<T> {
+        #[pin]
+        inner: GuardedDrop<T, At>,
+    }
+}
+
+/// The watch, and the line where the wrapping was done.
+struct At {
+    watch: Watch,
+    location: &'static Location<'static>,
+}
+
+impl Enter for At {
+    type Guard<'a> = Possession<'a>;
+
+    fn enter(&self) -> Possession<'_> {
+        self.begin(Kind::Drop)
+    }
+
+    fn leave(guard: Possession<'_>) {
+        guard.end();
+    }
+}
+
+impl At {
+    #[inline]
+    fn begin(&self, kind: Kind) -> Possession<'_> {
+        Possession::begin(&self.watch, self.location, kind)
+    }
+}
+
+impl<T> Watched<T> {
+    /// What was wrapped.
+    pub fn inner(&self) -> &T {
+        self.inner.get()
+    }
+
+    /// What was wrapped, to be changed in place.
+    pub fn inner_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
+    }
+
+    /// What was wrapped, pinned as this is.
+    pub fn inner_pin_mut(self: Pin<&mut Self>) -> Pin<&mut T> {
+        self.project().inner.split().1
+    }
+
+    /// The watch under which it is timed.
+    pub fn watch(&self) -> &Watch {
+        &self.inner.around().watch
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let (at, future) = self.project().inner.split();
+        let possession = at.begin(Kind::Poll);
+        let polled = future.poll(cx);
+        possession.end();
+        polled
+    }
+}
+
+impl<S: Stream> Stream for Watched<S> {
+    type Item = S::Item;
+
+    #[inline]
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let (at, stream) = self.project().inner.split();
+        let possession = at.begin(Kind::Poll);
+        let polled = stream.poll_next(cx);
+        possession.end();
+        polled
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner().size_hint()
+    }
+}
+
+impl<F: FusedFuture> FusedFuture for Watched<F> {
+    fn is_terminated(&self) -> bool {
+        self.inner().is_terminated()
+    }
+}
+
+impl<S: FusedStream> FusedStream for Watched<S> {
+    fn is_terminated(&self) -> bool {
+        self.inner().is_terminated()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched")
+            .field("watch", &self.watch().name())
+            .field("inner", self.inner())
+            .finish()
+    }
+}
+
+impl Watch {
+    /// Times a synchronous stretch of code as if it were a poll, until the guard is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use shotclock::Watchdog;
+    /// # let watchdog = Watchdog::builder().build()?;
+    /// let parse = watchdog.watch("parse");
+    /// {
+    ///     let _entered = parse.enter();
+    ///     // … work that should stay short …
+    /// }
+    /// assert_eq!(parse.stats().polls, 1);
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    ///
+    /// # Non-guarantees
+    ///
+    /// The guard is for code without `.await` in it. Held across one, in a watched future, the
+    /// stretch counts as ended where the poll ended: it is in the histogram with the time until the
+    /// guard was dropped, but it is never reported and adds nothing to the busy time. Guards of one
+    /// thread that are not dropped in the reverse of the order in which they were made count, but
+    /// what overlaps is in the busy time of both. A guard that is leaked stays in flight until the
+    /// poll around it returns or the thread ends.
+    #[track_caller]
+    #[must_use = "the stretch ends where the guard is dropped"]
+    pub fn enter(&self) -> Entered<'_> {
+        Entered {
+            possession: Some(Possession::begin(self, Location::caller(), Kind::Entered)),
+            was_panicking: std::thread::panicking(),
+            not_send: PhantomData,
+        }
+    }
+}
+
+/// A synchronous stretch of code that is being timed. Made by [`Watch::enter`].
+pub struct Entered<'w> {
+    possession: Option<Possession<'w>>,
+    was_panicking: bool,
+    /// The stretch belongs to the thread where it began.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking() && !self.was_panicking;
+        match self.possession.take() {
+            Some(possession) if !panicked => possession.end(),
+            possession => drop(possession),
+        }
+    }
+}
+
+impl fmt::Debug for Entered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entered").finish_non_exhaustive()
+    }
+}
