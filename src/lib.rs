@@ -47,7 +47,8 @@
 //!
 //! A poll that panics is a poll, and so is one in which a future is dropped or cancelled. The
 //! destructor of a watched future is timed as well, because it runs on the worker too: it adds to
-//! the busy time, and if it was slow it counts, and is reported, as a slow poll.
+//! the busy time, and if it was slow (over its budget, and over 10 µs) it counts, and is reported,
+//! as a slow poll.
 //!
 //! # Features
 //!
@@ -95,3 +96,6 @@ pub use report::{Cause, Path, Phase, Reporter, SlowPoll, ThreadInfo};
 pub use watch::{Kind, Snapshot, Watch, WatchStats};
 pub use watchdog::{Builder, Timing, Watchdog};
 pub use watched::{Entered, WatchExt, Watched};
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,10 @@ use std::panic::Location;
 use crate::slot::{self, Mark, Share, Slot};
 use crate::watch::{Ended, Kind, Watch};
 
+/// A destructor of at most so many nanoseconds is never slow, whatever the budget: who sets a budget
+/// near zero, as tests do, wants every poll to be slow and not every future twice.
+const QUICK_DROP: u64 = 10_000;
+
 /// One stretch of code in flight: it has the thread until it ends.
 ///
 /// Dropping it, instead of [`end`](Self::end), is how a panic ends it.
@@ -73,7 +77,10 @@ impl<'w> Possession<'w> {
 
     #[inline]
     fn share(&self, elapsed: u64) -> Share {
-        let budget = self.watch.budget_nanos();
+        let budget = match self.kind {
+            Kind::Drop => self.watch.budget_nanos().max(QUICK_DROP),
+            Kind::Poll | Kind::Entered => self.watch.budget_nanos(),
+        };
         match self.slot {
             Some((slot, mark)) => slot.end(mark, elapsed, budget, self.kind != Kind::Entered),
             None => Share {

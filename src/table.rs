@@ -20,7 +20,7 @@ pub(crate) struct Table<T> {
 const CAPACITY: usize = FIRST * ((1 << CHUNKS) - 1);
 
 fn locate(index: usize) -> (usize, usize) {
-    let shifted = index + FIRST;
+    let shifted = index.saturating_add(FIRST);
     let chunk = (shifted / FIRST).ilog2() as usize;
     (chunk, shifted - (FIRST << chunk))
 }

@@ -97,6 +97,13 @@ impl Watchdog {
         self.desk.flush(timeout)
     }
 
+    /// How many reports a reporter could not keep up with.
+    #[cfg(test)]
+    pub(crate) fn dropped_reports(&self) -> u64 {
+        let dropped = &self.home.ledger.tally.dropped;
+        dropped.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Publishes counters and gauges now, on the calling thread, instead of within a second.
     ///
     /// Of use before a foreign exporter is scraped, and in tests:

@@ -1,7 +1,7 @@
 //! A pinned value whose destructor runs inside a guard.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, needs_drop};
 use std::pin::Pin;
 
 use pin_project_lite::pin_project;
@@ -19,7 +19,7 @@ pub(crate) trait Enter {
 }
 
 pin_project! {
-    /// `inner`, which is dropped in place while `around` is entered.
+    /// `inner`, which is dropped in place while `around` is entered, if there is anything to drop.
     ///
     /// The order of fields alone cannot do this: whatever is to happen before the inner destructor
     /// and after it needs `around` both times.
@@ -31,6 +31,9 @@ pin_project! {
 
     impl<T, G: Enter> PinnedDrop for GuardedDrop<T, G> {
         fn drop(this: Pin<&mut Self>) {
+            if !needs_drop::<T>() {
+                return;
+            }
             let this = this.project();
             let entered = this.around.enter();
             // SAFETY: `inner` is dropped here and nowhere else: this is the destructor, it runs

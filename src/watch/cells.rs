@@ -25,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) reports: Limiter,
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) slow_durations: Arc<Series>,
     by_slot: Table<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.

@@ -132,7 +132,8 @@ impl Watch {
     /// The same watch, counting into the same statistics, with another budget.
     ///
     /// A poll is slow when it ran *longer* than its budget. `Duration::ZERO` therefore makes slow
-    /// whatever takes measurable time, which is of use in tests. `Duration::MAX`, like everything
+    /// every poll that takes measurable time, which is of use in tests (but no destructor of less
+    /// than 10 µs). `Duration::MAX`, like everything
     /// beyond `u64::MAX` nanoseconds (584 years), means that no poll is ever slow.
     ///
     /// # Examples

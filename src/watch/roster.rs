@@ -41,12 +41,12 @@ struct Ended {
 /// What one lane counts.
 #[derive(Debug)]
 pub(crate) struct LaneCounts {
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) name: Arc<str>,
     pub(crate) wait: Arc<Series>,
     pub(crate) run: Arc<Series>,
     pub(crate) queued: AtomicU64,
     pub(crate) in_flight: AtomicU64,
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) rejected: AtomicU64,
     pub(crate) panics: AtomicU64,
 }

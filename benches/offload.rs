@@ -1,0 +1,104 @@
+//! What the lane around a closure costs, against `spawn_blocking` without one: with one in flight
+//! and with a thousand, of closures that do nothing and of closures that compute for a little.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use shotclock_peers::Contest;
+use tokio::runtime::{Builder, Runtime};
+
+const BARE: &str = "tokio spawn_blocking";
+const OFFLOAD: &str = "shotclock offload";
+
+/// How much a closure has to do.
+type Work = fn() -> u64;
+
+fn nothing() -> u64 {
+    black_box(1)
+}
+
+/// Some 20 µs, by the number of steps and not by the clock, so that it is the same for both.
+fn compute() -> u64 {
+    let step = |x: u64, _| black_box(x.wrapping_mul(6_364_136_223_846_793_005).rotate_left(17));
+    (0..8_000).fold(black_box(1), step)
+}
+
+async fn bare(work: Work) -> u64 {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+async fn offload(work: Work) -> u64 {
+    shotclock::offload(work).await.expect("no panic")
+}
+
+async fn one_by_one<F: Future<Output = u64>>(one: impl Fn(Work) -> F, work: Work, turns: u64) {
+    for _ in 0..turns {
+        black_box(one(work).await);
+    }
+}
+
+async fn a_thousand_at_once<F: Future<Output = u64>>(
+    one: impl Fn(Work) -> F,
+    work: Work,
+    turns: u64,
+) {
+    for _ in 0..turns {
+        black_box(join_all((0..1_000).map(|_| one(work))).await);
+    }
+}
+
+/// The turns that `all` does, in a task, so that it is a worker that asks and waits.
+///
+/// Each contender has a runtime of its own: with a thousand at once, the bare one starts 512 threads.
+fn run<F>(all: impl Fn(u64) -> F) -> impl FnMut(u64) -> Duration
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = two_workers();
+    move |turns| {
+        let start = Instant::now();
+        let task = runtime.spawn(all(turns));
+        runtime.block_on(task).expect("no panic");
+        start.elapsed()
+    }
+}
+
+fn two_workers() -> Runtime {
+    let runtime = Builder::new_multi_thread().worker_threads(2).build();
+    runtime.expect("a runtime of two workers")
+}
+
+fn one_in_flight(title: &'static str, work: Work) {
+    Contest::new(title, "closure", 1, 500)
+        .contender(BARE, run(move |turns| one_by_one(bare, work, turns)))
+        .contender(OFFLOAD, run(move |turns| one_by_one(offload, work, turns)))
+        .goal("offload / spawn_blocking", 1.15, |rounds| {
+            rounds.ratio(OFFLOAD, BARE)
+        })
+        .run();
+}
+
+fn a_thousand_in_flight(title: &'static str, work: Work) {
+    Contest::new(title, "closure", 1_000, 1)
+        .contender(
+            BARE,
+            run(move |turns| a_thousand_at_once(bare, work, turns)),
+        )
+        .contender(
+            OFFLOAD,
+            run(move |turns| a_thousand_at_once(offload, work, turns)),
+        )
+        .goal("offload / spawn_blocking", 1.15, |rounds| {
+            rounds.ratio(OFFLOAD, BARE)
+        })
+        .run();
+}
+
+fn main() {
+    one_in_flight("offload, 1 in flight, empty", nothing);
+    one_in_flight("offload, 1 in flight, 20 µs", compute);
+    a_thousand_in_flight("offload, 1000 in flight, empty", nothing);
+    a_thousand_in_flight("offload, 1000 in flight, 20 µs", compute);
+}

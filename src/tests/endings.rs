@@ -1,0 +1,281 @@
+//! The ways in which a poll can end, and what a destructor costs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+
+use super::*;
+use crate::WatchExt as _;
+
+fn quietly<T>(f: impl FnOnce() -> T) -> std::thread::Result<T> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+#[test]
+fn a_poll_that_panics_is_a_poll() {
+    let scene = Scene::new();
+    let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
+    let panics = poll_fn(|_| -> Poll<()> {
+        scene.pass(4 * MS);
+        panic!("in poll")
+    });
+    let outcome = quietly(|| run(async { panics.watched(&inner).await }.watched(&outer)));
+    assert!(outcome.is_err());
+    for watch in [&outer, &inner] {
+        let stats = watch.stats();
+        assert_eq!(
+            (stats.polls, stats.panicked_polls, stats.in_flight),
+            (1, 1, 0)
+        );
+        assert_eq!(stats.longest, 4 * MS);
+    }
+    // The slot is as it was: the next poll is nobody's child.
+    run(scene.takes(20 * MS).watched(&outer));
+    let reports = scene.reports();
+    assert_eq!(reports.len(), 1);
+    assert!(reports[0].path.is_empty());
+    assert_eq!(outer.stats().panicked_polls, 1);
+}
+
+#[test]
+fn a_slow_poll_that_panics_is_reported() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let panics = poll_fn(|_| -> Poll<()> {
+        scene.pass(40 * MS);
+        panic!("in a slow poll")
+    });
+    assert!(quietly(|| run(panics.watched(&watch))).is_err());
+    assert_eq!(scene.reports().len(), 1);
+    assert_eq!(
+        (watch.stats().slow_polls, watch.stats().panicked_polls),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_quick_destructor_is_busy_time_and_no_poll() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let guard = SlowToDrop(&scene, 3 * MS);
+    drop(async { drop(guard) }.watched(&watch));
+    let stats = watch.stats();
+    assert_eq!((stats.polls, stats.busy), (0, 3 * MS));
+    assert!(scene.reports().is_empty());
+}
+
+#[test]
+fn a_slow_destructor_is_reported_as_one() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let guard = SlowToDrop(&scene, 30 * MS);
+    drop(async { drop(guard) }.watched(&watch));
+    let reports = scene.reports();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].kind, crate::Kind::Drop);
+    assert!(reports[0].hint().contains("destructor"));
+    let stats = watch.stats();
+    assert_eq!(
+        (stats.polls, stats.slow_polls, stats.longest),
+        (1, 1, 30 * MS)
+    );
+}
+
+#[test]
+fn a_budget_near_zero_is_for_polls_and_not_for_quick_destructors() {
+    let scene = Scene::new();
+    let watch = scene.watch("w").with_budget(Duration::ZERO);
+    let micros = Duration::from_micros;
+    for (time, slow) in [(micros(10), 0), (micros(11), 1)] {
+        let guard = SlowToDrop(&scene, time);
+        drop(async { drop(guard) }.watched(&watch));
+        assert_eq!(watch.stats().slow_polls, slow);
+    }
+}
+
+#[test]
+fn a_future_dropped_half_way_is_counted_as_far_as_it_came() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let mut future = Box::pin(
+        async {
+            let _guard = SlowToDrop(&scene, 2 * MS);
+            scene.pass(MS);
+            std::future::pending::<()>().await;
+        }
+        .watched(&watch),
+    );
+    assert!(poll_once(future.as_mut()).is_pending());
+    assert!(poll_once(future.as_mut()).is_pending());
+    drop(future);
+    let stats = watch.stats();
+    assert_eq!((stats.polls, stats.busy, stats.in_flight), (2, 3 * MS, 0));
+}
+
+#[test]
+fn a_destructor_that_panics_is_counted_and_harms_nothing() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in drop");
+        }
+    }
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let bomb = Bomb;
+    let future = async { drop(bomb) }.watched(&watch);
+    assert!(quietly(|| drop(future)).is_err());
+    let stats = watch.stats();
+    assert_eq!(
+        (stats.polls, stats.panicked_polls, stats.in_flight),
+        (1, 1, 0)
+    );
+    run(scene.takes(MS).watched(&watch));
+    assert_eq!(watch.stats().polls, 2);
+}
+
+#[test]
+fn a_child_dropped_inside_a_poll_is_not_the_outer_polls_self_time() {
+    let scene = Scene::new();
+    let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
+    let guard = SlowToDrop(&scene, 5 * MS);
+    let child = async { drop(guard) }.watched(&inner);
+    run(async { drop(child) }.watched(&outer));
+    assert_eq!(outer.stats().busy, Duration::ZERO);
+    assert_eq!(inner.stats().busy, 5 * MS);
+}
+
+#[test]
+fn an_entered_stretch_counts_like_a_poll() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    {
+        let _entered = watch.enter();
+        assert_eq!(watch.stats().in_flight, 1);
+        scene.pass(7 * MS);
+        assert_eq!(watch.stats().oldest_in_flight, Some(7 * MS));
+        scene.pass(7 * MS);
+    }
+    let stats = watch.stats();
+    assert_eq!((stats.polls, stats.slow_polls, stats.in_flight), (1, 1, 0));
+    let reports = scene.reports();
+    assert_eq!(reports[0].kind, crate::Kind::Entered);
+    assert!(reports[0].location.file().ends_with("endings.rs"));
+}
+
+#[test]
+fn a_panic_inside_an_entered_stretch_is_counted() {
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let outcome = quietly(|| {
+        let _entered = watch.enter();
+        panic!("entered");
+    });
+    assert!(outcome.is_err());
+    assert_eq!((watch.stats().polls, watch.stats().panicked_polls), (1, 1));
+}
+
+#[test]
+fn entering_while_a_panic_unwinds_is_no_panic_of_its_own() {
+    struct EntersOnDrop<'w>(&'w Watch);
+    impl Drop for EntersOnDrop<'_> {
+        fn drop(&mut self) {
+            drop(self.0.enter());
+        }
+    }
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    let outcome = quietly(|| {
+        let _guard = EntersOnDrop(&watch);
+        panic!("elsewhere");
+    });
+    assert!(outcome.is_err());
+    assert_eq!((watch.stats().polls, watch.stats().panicked_polls), (1, 0));
+}
+
+#[test]
+fn a_guard_held_across_an_await_blames_nobody() {
+    let scene = Scene::new();
+    let (task, stretch) = (scene.watch("task"), scene.watch("stretch"));
+    let mut future = Box::pin(
+        async {
+            let _entered = stretch.enter();
+            let mut first = true;
+            poll_fn(|_| {
+                if std::mem::take(&mut first) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
+        }
+        .watched(&task),
+    );
+    assert!(poll_once(future.as_mut()).is_pending());
+    assert_eq!(stretch.stats().in_flight, 0);
+    scene.pass(60_000 * MS);
+    assert!(poll_once(future.as_mut()).is_ready());
+    assert!(scene.reports().is_empty());
+    assert_eq!(
+        (stretch.stats().polls, stretch.stats().busy),
+        (1, Duration::ZERO)
+    );
+    assert_eq!((task.stats().polls, task.stats().in_flight), (2, 0));
+}
+
+#[test]
+fn a_stream_is_timed_item_by_item() {
+    use futures_core::Stream;
+
+    struct Countdown<'s>(&'s Scene, u32);
+    impl Stream for Countdown<'_> {
+        type Item = u32;
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<u32>> {
+            self.0.pass(MS);
+            self.1 = self.1.saturating_sub(1);
+            Poll::Ready((self.1 > 0).then_some(self.1))
+        }
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (self.1 as usize, Some(self.1 as usize))
+        }
+    }
+
+    let scene = Scene::new();
+    let watch = scene.watch("stream");
+    let mut stream = Box::pin(Countdown(&scene, 4).watched(&watch));
+    assert_eq!(stream.size_hint(), (4, Some(4)));
+    let mut items = Vec::new();
+    while let Some(item) = run(poll_fn(|cx| stream.as_mut().poll_next(cx))) {
+        items.push(item);
+    }
+    assert_eq!(items, [3, 2, 1]);
+    assert_eq!((watch.stats().polls, watch.stats().busy), (4, 4 * MS));
+    assert_eq!(stream.inner().1, 0);
+    assert_eq!(stream.watch().name(), "stream");
+}
+
+#[test]
+fn a_thread_that_is_ending_still_counts() {
+    struct PollsLast(Watch);
+    impl Drop for PollsLast {
+        fn drop(&mut self) {
+            run(std::future::ready(()).watched(&self.0));
+        }
+    }
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<PollsLast>> = const { std::cell::RefCell::new(None) };
+    }
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    for _ in 0..8 {
+        let (early, late) = (watch.clone(), watch.clone());
+        // Whichever of the two thread-locals is destroyed first, its poll is counted.
+        let thread = std::thread::spawn(move || {
+            LAST.set(Some(PollsLast(late)));
+            run(std::future::ready(()).watched(&early));
+        });
+        thread.join().unwrap();
+    }
+    let stats = watch.stats();
+    assert_eq!((stats.polls, stats.in_flight), (16, 0));
+}

@@ -1,0 +1,93 @@
+//! Scenarios over the whole crate under a mocked clock: every duration in here is exact.
+
+mod blame;
+mod endings;
+mod reporting;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::{Builder, SlowPoll, Watch, Watchdog};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+/// How long a test waits for a reporter's thread before it gives up: long enough for any machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A watchdog whose time stands still until it is told to pass, and what it reported.
+pub(crate) struct Scene {
+    pub(crate) watchdog: Watchdog,
+    time: Arc<quanta::Mock>,
+    reports: Arc<Mutex<Vec<SlowPoll>>>,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    pub(crate) fn with(set_up: impl FnOnce(Builder) -> Builder) -> Self {
+        let (clock, time) = quanta::Clock::mock();
+        let reports = Arc::<Mutex<Vec<SlowPoll>>>::default();
+        let collect = {
+            let reports = Arc::clone(&reports);
+            move |slow: &SlowPoll| reports.lock().unwrap().push(slow.clone())
+        };
+        let builder = Watchdog::builder().without_tracing();
+        let builder = builder.clock(Clock::over(clock)).on_slow_poll(collect);
+        Self {
+            watchdog: set_up(builder).build().unwrap(),
+            time,
+            reports,
+        }
+    }
+
+    pub(crate) fn watch(&self, name: &'static str) -> Watch {
+        self.watchdog.watch(name)
+    }
+
+    pub(crate) fn pass(&self, time: Duration) {
+        self.time.increment(time);
+    }
+
+    /// A future that takes `time` in its only poll.
+    pub(crate) fn takes(&self, time: Duration) -> impl Future<Output = ()> {
+        poll_fn(move |_| {
+            self.pass(time);
+            Poll::Ready(())
+        })
+    }
+
+    /// Everything reported so far to the collecting reporter.
+    pub(crate) fn reports(&self) -> Vec<SlowPoll> {
+        assert!(self.watchdog.flush(PATIENCE), "the reporter did not come");
+        let reports = self.reports.lock();
+        std::mem::take(&mut reports.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Polls to the end on this thread, without a runtime.
+pub(crate) fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = poll_once(future.as_mut()) {
+            return output;
+        }
+    }
+}
+
+pub(crate) fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Takes `time` when it is dropped.
+pub(crate) struct SlowToDrop<'s>(pub(crate) &'s Scene, pub(crate) Duration);
+
+impl Drop for SlowToDrop<'_> {
+    fn drop(&mut self) {
+        self.0.pass(self.1);
+    }
+}

@@ -1,0 +1,193 @@
+//! Reporters that misbehave, and how much is said.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+
+use super::*;
+use crate::WatchExt as _;
+
+fn slow_polls(scene: &Scene, watch: &Watch, count: u64) {
+    for _ in 0..count {
+        run(scene.takes(11 * MS).watched(watch));
+    }
+}
+
+#[test]
+fn at_most_five_a_second_and_the_sum_of_suppressed_is_exact() {
+    let scene = Scene::new();
+    let watch = scene.watch("w").with_budget(Duration::ZERO);
+    let burst = |count: u64| {
+        for _ in 0..count {
+            run(scene.takes(Duration::from_nanos(1)).watched(&watch));
+        }
+    };
+    let suppressed = || {
+        scene
+            .reports()
+            .iter()
+            .map(|slow| slow.suppressed)
+            .collect::<Vec<_>>()
+    };
+    burst(1_000);
+    assert_eq!(suppressed(), [0; 5]);
+    scene.pass(Duration::from_secs(1));
+    burst(3);
+    assert_eq!(suppressed(), [995, 0, 0]);
+    scene.pass(Duration::from_secs(1));
+    burst(7);
+    assert_eq!(suppressed(), [0; 5]);
+    scene.pass(Duration::from_secs(3_600));
+    burst(1);
+    assert_eq!(suppressed(), [2]);
+    assert_eq!(watch.stats().slow_polls, 1_011);
+}
+
+#[test]
+fn each_watch_has_its_own_allowance() {
+    let scene = Scene::with(|builder| builder.reports_per_second(1));
+    for name in ["a", "b", "c"] {
+        slow_polls(&scene, &scene.watch(name), 3);
+    }
+    let mut names: Vec<_> = scene
+        .reports()
+        .iter()
+        .map(|slow| slow.watch.to_string())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "c"]);
+}
+
+#[test]
+fn ids_tell_reports_apart() {
+    let scene = Scene::new();
+    slow_polls(&scene, &scene.watch("w"), 5);
+    let mut ids: Vec<_> = scene.reports().iter().map(|slow| slow.id).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn a_reporter_that_panics_is_called_again_and_disturbs_nobody() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let scene = Scene::with(|builder| {
+        let calls = Arc::clone(&calls);
+        builder.on_slow_poll(move |_: &SlowPoll| {
+            calls.fetch_add(1, Relaxed);
+            panic!("a reporter");
+        })
+    });
+    slow_polls(&scene, &scene.watch("w"), 4);
+    assert_eq!(scene.reports().len(), 4);
+    assert_eq!(calls.load(Relaxed), 4);
+}
+
+#[test]
+fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let (tx, rx) = mpsc::channel();
+    let scene = Scene::with(|builder| {
+        let builder = builder.reports_per_second(u32::MAX).report_queue(4);
+        builder.on_slow_poll(move |slow: &SlowPoll| {
+            let _ = blocked.recv();
+            let _ = tx.send(slow.id);
+        })
+    });
+    let watch = scene.watch("w");
+    let mut collected = 0;
+    for _ in 0..100 {
+        slow_polls(&scene, &watch, 1);
+        // The other reporter keeps up: wait for it alone.
+        while scene.reports.lock().unwrap().len() as u64 == collected {
+            std::thread::yield_now();
+        }
+        collected += 1;
+    }
+    assert!(
+        !scene.watchdog.flush(Duration::ZERO),
+        "one reporter is blocked"
+    );
+    assert_eq!(watch.stats().slow_polls, 100);
+    let dropped = scene.watchdog.dropped_reports();
+    // One in its hands and four in its queue; it may not have taken the first before the fifth came.
+    assert!((95..=96).contains(&dropped), "{dropped}");
+    drop(unblock);
+    assert!(scene.watchdog.flush(PATIENCE));
+    assert_eq!(rx.try_iter().count() as u64, 100 - dropped);
+}
+
+#[test]
+fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
+    let (clock, time) = quanta::Clock::mock();
+    let own = Arc::<Mutex<Option<Watch>>>::default();
+    let reports = Arc::new(AtomicU64::new(0));
+    let reporter = {
+        let (own, reports, time) = (Arc::clone(&own), Arc::clone(&reports), Arc::clone(&time));
+        move |_: &SlowPoll| {
+            reports.fetch_add(1, Relaxed);
+            let watch = own.lock().unwrap().clone();
+            let entered = watch.as_ref().map(Watch::enter);
+            time.increment(50 * MS);
+            drop(entered);
+        }
+    };
+    let builder = Watchdog::builder()
+        .without_tracing()
+        .clock(Clock::over(clock));
+    let watchdog = builder.on_slow_poll(reporter).build().unwrap();
+    let logging = watchdog.watch("logging");
+    *own.lock().unwrap() = Some(logging.clone());
+    let entered = logging.enter();
+    time.increment(50 * MS);
+    drop(entered);
+    assert!(watchdog.flush(PATIENCE));
+    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(reports.load(Relaxed), 1);
+    assert_eq!(logging.stats().slow_polls, 2);
+    // Break the circle: the reporter holds a watch, and the watch its reporters.
+    own.lock().unwrap().take();
+}
+
+#[test]
+fn a_burst_of_slow_polls_is_bounded_and_exactly_counted() {
+    let scene = Scene::with(|builder| builder.reports_per_second(u32::MAX).report_queue(8));
+    let watch = scene.watch("w").with_budget(Duration::ZERO);
+    for _ in 0..100_000 {
+        run(scene.takes(Duration::from_nanos(1)).watched(&watch));
+    }
+    let reported = scene.reports().len() as u64;
+    assert_eq!(watch.stats().slow_polls, 100_000);
+    assert_eq!(reported + scene.watchdog.dropped_reports(), 100_000);
+}
+
+#[test]
+fn reporters_end_with_the_last_handle() {
+    struct Told(mpsc::Sender<()>);
+    impl crate::Reporter for Told {
+        fn on_slow_poll(&self, _: &SlowPoll) {
+            let _ = self.0.send(());
+        }
+    }
+    let (tx, rx) = mpsc::channel();
+    let scene = Scene::with(|builder| builder.reporter(Told(tx)));
+    let watch = scene.watch("w");
+    slow_polls(&scene, &watch, 2);
+    drop((scene, watch));
+    // What was queued is still told; then the reporter is dropped, and its end of the channel.
+    assert_eq!(rx.iter().count(), 2);
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused_by_name() {
+    let refused = [
+        (Watchdog::builder().budget(Duration::ZERO), "budget"),
+        (Watchdog::builder().max_watches(0), "max_watches"),
+        (Watchdog::builder().report_queue(0), "report_queue"),
+    ];
+    for (builder, name) in refused {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_invalid_setting());
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let endless = Watchdog::builder().budget(Duration::MAX).build().unwrap();
+    assert_eq!(endless.watch("w").budget(), Duration::from_nanos(u64::MAX));
+}

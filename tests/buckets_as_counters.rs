@@ -1,0 +1,32 @@
+//! The distribution through the facade, for an exporter that cannot be appended to.
+
+use shotclock::Watchdog;
+use shotclock::prometheus::{Exporter, builder};
+
+#[test]
+fn the_buckets_are_counters_and_nothing_comes_twice() {
+    let handle = builder().install_recorder().unwrap();
+    let builder = Watchdog::builder().without_tracing().buckets_as_counters();
+    let watchdog = builder.build().unwrap();
+    let watch = watchdog.watch("w");
+    (0..5).for_each(|_| drop(watch.enter()));
+    watchdog.publish_metrics();
+    let text = handle.render();
+    for line in [
+        "# TYPE shotclock_poll_duration_seconds_bucket counter",
+        r#"shotclock_poll_duration_seconds_bucket{watch="w",le="10"} 5"#,
+        r#"shotclock_poll_duration_seconds_bucket{watch="w",le="+Inf"} 5"#,
+        r#"shotclock_poll_duration_seconds_count{watch="w"} 5"#,
+        r#"shotclock_poll_busy_microseconds_total{watch="w"}"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    // Our own exporter leaves them to the facade then.
+    let rendered = Exporter::new(handle).render();
+    assert!(!rendered.contains("# TYPE shotclock_poll_duration_seconds histogram"));
+    assert!(!rendered.contains("shotclock_poll_busy_seconds_total"));
+    assert_eq!(
+        rendered.matches(r#"_bucket{watch="w",le="10"} 5"#).count(),
+        1
+    );
+}

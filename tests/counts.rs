@@ -1,0 +1,67 @@
+//! Counts are exact, whoever counts, and wrapping costs no memory.
+
+use std::future::ready;
+
+use shotclock::{WatchExt as _, Watchdog};
+
+const TASKS: u64 = 8;
+const POLLS: u64 = 1_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_tasks_on_two_workers_lose_no_poll() {
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watch = watchdog.watch("shared");
+    let task = |watch: shotclock::Watch| async move {
+        for poll in 0..POLLS {
+            ready(()).watched(&watch).await;
+            if poll % 1_000 == 0 {
+                // Move between the workers: a thread's counters must not depend on its tasks.
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| tokio::spawn(task(watch.clone())))
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stats = watch.stats();
+    assert_eq!(stats.polls, TASKS * POLLS);
+    assert_eq!((stats.panicked_polls, stats.in_flight), (0, 0));
+    assert!(stats.quantile(0.5) <= stats.quantile(0.99));
+    assert!(stats.longest <= stats.busy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn yielding_tasks_are_polled_once_more_than_they_yield() {
+    const YIELDS: u64 = 20_000;
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watch = watchdog.watch("storm");
+    let storm = async || {
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| tokio::spawn(storm().watched(&watch)))
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(watch.stats().polls, TASKS * (YIELDS + 1));
+}
+
+#[test]
+fn threads_that_come_and_go_leave_their_counts() {
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watch = watchdog.watch("threads");
+    for _ in 0..50 {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| drop(watch.enter())));
+            }
+        });
+    }
+    assert_eq!(watch.stats().polls, 50 * 4 * 10);
+}

@@ -1,0 +1,141 @@
+//! The default reporter, and the span that goes along.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shotclock::{WatchExt as _, Watchdog, offload};
+use tracing::instrument::WithSubscriber as _;
+use tracing::{Dispatch, Instrument as _, info_span};
+use tracing_subscriber::fmt::MakeWriter;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn dispatch(&self) -> Dispatch {
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(self.clone());
+        subscriber.finish().into()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
+}
+
+async fn slow_poll(watchdog: &Watchdog) {
+    let watch = watchdog.watch("checkout").with_budget(Duration::ZERO);
+    async { std::hint::black_box(()) }.watched(&watch).await;
+}
+
+#[test]
+fn a_subscriber_scoped_to_where_the_watchdog_was_built_gets_its_events() {
+    let log = Log::default();
+    let watchdog =
+        tracing::dispatcher::with_default(&log.dispatch(), || Watchdog::builder().build().unwrap());
+    // Polled on another thread, outside of the scope.
+    let polls = watchdog.clone();
+    let poll = move || futures::executor::block_on(slow_poll(&polls));
+    std::thread::Builder::new()
+        .name("a-worker".into())
+        .spawn(poll)
+        .unwrap()
+        .join()
+        .unwrap();
+    assert!(watchdog.flush(PATIENCE));
+    let text = log.text();
+    let parts = [
+        "WARN shotclock: slow poll",
+        "watch=\"checkout\"",
+        "elapsed_ms=",
+        "budget_ms=0",
+        "cause=unknown",
+        "location=tests/logging.rs:",
+        "thread=a-worker",
+        "hint=\"await instead of blocking",
+    ];
+    for part in parts {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(!text.contains("suppressed"), "{text}");
+}
+
+#[tokio::test]
+async fn the_event_is_inside_the_span_of_the_request() {
+    let log = Log::default();
+    let watchdog = Watchdog::builder().build().unwrap();
+    async {
+        slow_poll(&watchdog)
+            .instrument(info_span!("request", id = 7))
+            .await
+    }
+    .with_subscriber(log.dispatch())
+    .await;
+    assert!(watchdog.flush(PATIENCE));
+    let text = log.text();
+    assert!(
+        text.contains("request{id=7}: shotclock: slow poll"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn without_tracing_there_is_no_event() {
+    let log = Log::default();
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    slow_poll(&watchdog).with_subscriber(log.dispatch()).await;
+    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(log.text(), "");
+    assert_eq!(watchdog.watch("checkout").stats().slow_polls, 1);
+}
+
+#[tokio::test]
+async fn one_warning_tells_that_names_are_shared() {
+    let log = Log::default();
+    tracing::dispatcher::with_default(&log.dispatch(), || {
+        let watchdog = Watchdog::builder().max_watches(1).build().unwrap();
+        for name in ["a", "b", "c", "d"] {
+            drop(watchdog.watch(name));
+        }
+    });
+    let text = log.text();
+    assert_eq!(text.matches("limit of watches").count(), 1, "{text}");
+    assert!(text.contains("name=\"b\""), "{text}");
+}
+
+#[tokio::test]
+async fn offloaded_work_logs_in_the_span_it_came_from() {
+    let log = Log::default();
+    async {
+        offload(|| tracing::info!("hashing"))
+            .instrument(info_span!("request", id = 8))
+            .await
+    }
+    .with_subscriber(log.dispatch())
+    .await
+    .unwrap();
+    let text = log.text();
+    assert!(text.contains("request{id=8}: logging: hashing"), "{text}");
+}

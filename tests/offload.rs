@@ -1,0 +1,171 @@
+//! `offload`: how many at once, and every way in which it can end.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::available_parallelism;
+
+use shotclock::{OffloadError, offload};
+use tokio::runtime::{Builder, Runtime};
+
+/// The lane is one for the process, so these tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn limit() -> usize {
+    available_parallelism().unwrap().get()
+}
+
+#[test]
+fn it_returns_the_result() {
+    let _turn = turn();
+    assert_eq!(runtime().block_on(offload(|| 6 * 7)).unwrap(), 42);
+}
+
+#[test]
+fn no_more_closures_run_at_once_than_there_are_cores() {
+    let _turn = turn();
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let work = || {
+        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        offload(move || {
+            most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+            std::thread::yield_now();
+            running.fetch_sub(1, SeqCst);
+        })
+    };
+    let all = futures::future::join_all((0..2_000).map(|_| work()));
+    assert!(runtime().block_on(all).iter().all(Result::is_ok));
+    assert!((1..=limit()).contains(&most.load(SeqCst)), "{most:?}");
+}
+
+#[test]
+fn a_panic_comes_back_with_its_payload() {
+    let _turn = turn();
+    let page = std::hint::black_box(7);
+    let error = runtime()
+        .block_on(offload(move || -> () { panic!("page {page}") }))
+        .unwrap_err();
+    assert_eq!(error.lane(), "cpu");
+    assert!(error.to_string().contains("page 7"), "{error}");
+    let OffloadError::Panicked(panic) = error else {
+        unreachable!()
+    };
+    assert_eq!(panic.message(), Some("page 7"));
+    let resumed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume()));
+    let payload = resumed.unwrap_err();
+    assert_eq!(payload.downcast_ref::<String>().unwrap(), "page 7");
+
+    let odd = runtime().block_on(offload(|| -> () { std::panic::panic_any(7u8) }));
+    let Err(OffloadError::Panicked(panic)) = odd else {
+        unreachable!()
+    };
+    assert_eq!(panic.message(), None);
+    assert_eq!(*panic.into_payload().downcast::<u8>().unwrap(), 7);
+}
+
+#[test]
+fn the_error_fits_into_any_error_type() {
+    fn boxed(error: OffloadError) -> Box<dyn std::error::Error + Send + Sync> {
+        error.into()
+    }
+    let error = futures::executor::block_on(offload(|| ())).unwrap_err();
+    assert!(boxed(error).to_string().contains("no tokio runtime"));
+}
+
+#[test]
+fn a_place_is_held_by_the_closure_and_not_by_the_future() {
+    let _turn = turn();
+    let runtime = runtime();
+    let (started, starts) = mpsc::channel();
+    let gates: Vec<_> = (0..limit()).map(|_| mpsc::channel::<()>()).collect();
+    let mut open = Vec::new();
+    for (gate, wait) in gates {
+        let started = started.clone();
+        let task = runtime.spawn(offload(move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+        }));
+        starts.recv().unwrap();
+        // Nobody waits for the result any more, and yet the closure runs and keeps its place.
+        task.abort();
+        assert!(runtime.block_on(task).unwrap_err().is_cancelled());
+        open.push(gate);
+    }
+    let (tx, rx) = mpsc::channel();
+    let queued = runtime.spawn(offload(move || tx.send(()).unwrap()));
+    // As many turns as it would need, were there a place.
+    runtime.block_on(async {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(rx.try_recv(), Err(mpsc::TryRecvError::Empty));
+    open.pop();
+    runtime.block_on(queued).unwrap().unwrap();
+    assert_eq!(rx.try_recv(), Ok(()));
+}
+
+#[test]
+fn queued_work_whose_future_is_dropped_never_runs() {
+    let _turn = turn();
+    let runtime = runtime();
+    let (started, starts) = mpsc::channel();
+    let mut gates = Vec::new();
+    let mut running = Vec::new();
+    for _ in 0..limit() {
+        let (gate, wait) = mpsc::channel::<()>();
+        let started = started.clone();
+        running.push(runtime.spawn(offload(move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+        })));
+        starts.recv().unwrap();
+        gates.push(gate);
+    }
+    let (tx, rx) = mpsc::channel::<()>();
+    let queued = runtime.spawn(offload(move || tx.send(()).unwrap()));
+    queued.abort();
+    assert!(runtime.block_on(queued).is_err());
+    // The closure is gone, and with it its end of the channel.
+    assert_eq!(rx.recv(), Err(mpsc::RecvError));
+    drop(gates);
+    for task in running {
+        runtime.block_on(task).unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_panic_gives_its_place_back() {
+    let _turn = turn();
+    let runtime = runtime();
+    for _ in 0..4 * limit() {
+        assert!(runtime.block_on(offload(|| panic!("again"))).is_err());
+    }
+    assert_eq!(runtime.block_on(offload(|| 1)).unwrap(), 1);
+}
+
+#[test]
+fn a_runtime_that_has_shut_down_is_said() {
+    let _turn = turn();
+    let runtime = runtime();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _entered = handle.enter();
+    let error = futures::executor::block_on(offload(|| ())).unwrap_err();
+    assert!(matches!(error, OffloadError::Closed { .. }), "{error}");
+    // The place it had is free again.
+    drop(_entered);
+    for _ in 0..2 * limit() {
+        assert!(self::runtime().block_on(offload(|| ())).is_ok());
+    }
+}

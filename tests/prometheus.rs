@@ -1,0 +1,321 @@
+//! What Prometheus is told, read by a parser that is not ours.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus_parse::{Sample, Scrape, Value};
+use shotclock::prometheus::{self, Exporter};
+use shotclock::{WatchExt as _, Watchdog, offload};
+
+/// The recorder is one for the process, so the tests share an exporter.
+fn exporter() -> &'static Exporter {
+    static EXPORTER: OnceLock<Exporter> = OnceLock::new();
+    EXPORTER.get_or_init(|| prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap())
+}
+
+fn watchdog() -> Watchdog {
+    Watchdog::builder().without_tracing().build().unwrap()
+}
+
+fn parse(text: &str) -> Vec<Sample> {
+    Scrape::parse(text.lines().map(|line| Ok(line.to_owned())))
+        .unwrap()
+        .samples
+}
+
+fn of_watch<'s>(samples: &'s [Sample], metric: &str, watch: &str) -> Vec<&'s Sample> {
+    let named = samples.iter().filter(|sample| sample.metric == metric);
+    named
+        .filter(|sample| sample.labels.get("watch") == Some(watch))
+        .collect()
+}
+
+fn number(sample: &Sample) -> f64 {
+    match &sample.value {
+        Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => *value,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn get(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
+    let exporter = exporter();
+    let watchdog = watchdog();
+    let _watch = watchdog.watch("at 0");
+    let text = exporter.render();
+    let samples = parse(&text);
+    let of_watches = [
+        "shotclock_polls_total",
+        "shotclock_slow_polls_total",
+        "shotclock_poll_busy_seconds_total",
+        "shotclock_panicked_polls_total",
+        "shotclock_polls_in_flight",
+    ];
+    for metric in of_watches {
+        let found = of_watch(&samples, metric, "at 0");
+        assert_eq!(found.len(), 1, "{metric} in {text}");
+        assert_eq!(number(found[0]), 0.0, "{metric}");
+    }
+    for metric in [
+        "shotclock_poll_duration_seconds",
+        "shotclock_slow_poll_duration_seconds",
+    ] {
+        let found = of_watch(&samples, metric, "at 0");
+        let [
+            Sample {
+                value: Value::Histogram(buckets),
+                ..
+            },
+        ] = found[..]
+        else {
+            panic!("{metric}: {found:?}")
+        };
+        assert_eq!(buckets.len(), 23);
+        assert!(buckets.iter().all(|bucket| bucket.count == 0.0));
+        assert_eq!((buckets[0].less_than, buckets[21].less_than), (1e-6, 10.0));
+    }
+    let others = [
+        ("shotclock_reports_dropped_total", None),
+        (
+            "shotclock_reports_suppressed_total",
+            Some(("reason", "rate_limit")),
+        ),
+        (
+            "shotclock_reports_suppressed_total",
+            Some(("reason", "reporter_thread")),
+        ),
+        ("shotclock_offload_in_flight", Some(("lane", "cpu"))),
+        ("shotclock_offload_queued", Some(("lane", "cpu"))),
+        ("shotclock_offload_rejected_total", Some(("lane", "cpu"))),
+        ("shotclock_offload_panics_total", Some(("lane", "cpu"))),
+        ("shotclock_offload_wait_seconds", Some(("lane", "cpu"))),
+        ("shotclock_offload_run_seconds", Some(("lane", "cpu"))),
+    ];
+    for (metric, label) in others {
+        let labelled =
+            |sample: &&Sample| label.is_none_or(|(k, v)| sample.labels.get(k) == Some(v));
+        let named = samples.iter().filter(|sample| sample.metric == metric);
+        assert_eq!(
+            named.filter(labelled).count(),
+            1,
+            "{metric} {label:?} in {text}"
+        );
+    }
+}
+
+#[test]
+fn no_metric_comes_twice_and_each_has_help_and_type() {
+    let (first, second) = (watchdog(), watchdog());
+    for watchdog in [&first, &second] {
+        drop(watchdog.watch("twice").enter());
+    }
+    let text = exporter().render();
+    let mut seen = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let series = match line.strip_prefix("# ") {
+            Some(_) => line.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            None => line.rsplit_once(' ').unwrap().0.to_owned(),
+        };
+        *seen.entry(series).or_insert(0) += 1;
+    }
+    let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let samples = parse(&text);
+    let polls = of_watch(&samples, "shotclock_polls_total", "twice");
+    assert_eq!(number(polls[0]), 2.0, "watches of one name are added up");
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.metric.starts_with("shotclock_"))
+    {
+        for head in ["HELP", "TYPE"] {
+            let head = format!("# {head} {}", sample.metric);
+            assert!(seen.contains_key(&head), "{head}");
+        }
+    }
+}
+
+#[test]
+fn the_histogram_agrees_with_the_counters() {
+    let watchdog = watchdog();
+    let watch = watchdog.watch("agrees");
+    for _ in 0..1_000 {
+        futures::executor::block_on(async {}.watched(&watch));
+    }
+    let samples = parse(&exporter().render());
+    let polls = number(of_watch(&samples, "shotclock_polls_total", "agrees")[0]);
+    let distribution = of_watch(&samples, "shotclock_poll_duration_seconds", "agrees");
+    let Value::Histogram(buckets) = &distribution[0].value else {
+        panic!("{distribution:?}")
+    };
+    assert_eq!(polls, 1_000.0);
+    assert_eq!(buckets.last().unwrap().count, 1_000.0);
+    assert!(buckets.is_sorted_by(|a, b| a.count <= b.count && a.less_than < b.less_than));
+    let busy = number(of_watch(&samples, "shotclock_poll_busy_seconds_total", "agrees")[0]);
+    assert_eq!(busy, watch.stats().busy.as_secs_f64());
+}
+
+#[test]
+fn hostile_names_stay_in_their_label() {
+    let watchdog = watchdog();
+    let names = [
+        "say \"hi\"",
+        "line\nbreak",
+        "back\\slash",
+        "<script>",
+        "ünï",
+        "{}=,",
+        "end\\",
+    ];
+    for name in names {
+        drop(watchdog.watch(name).enter());
+    }
+    drop(watchdog.watch("").enter());
+    let text = exporter().render();
+    check_by_promtool(&text);
+    for part in [
+        r#"watch="say \"hi\"""#,
+        r#"watch="line\nbreak""#,
+        r#"watch="<script>""#,
+        r#"watch="unnamed""#,
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    // Six metrics of the facade and two rendered ones tell one name in one spelling.
+    for name in ["ünï", "{}=,", "<script>"] {
+        let of_name = text
+            .lines()
+            .filter(|line| line.contains(&format!("watch=\"{name}\"")));
+        assert!(of_name.count() > 2 * 23, "{name}");
+    }
+}
+
+/// `promtool check metrics` finds nothing to say. Skipped, aloud, where there is none.
+fn check_by_promtool(text: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]);
+    let command = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else {
+        eprintln!("SKIPPED: promtool is not installed (Debian package `prometheus`)");
+        return;
+    };
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say() {
+    let exporter = exporter();
+    let watchdog = watchdog();
+    let watch = watchdog.watch("promtool");
+    async {}.watched(&watch.with_budget(Duration::ZERO)).await;
+    offload(|| ()).await.unwrap();
+    check_by_promtool(&exporter.render());
+}
+
+#[tokio::test]
+async fn offloading_is_counted() {
+    let exporter = exporter();
+    for _ in 0..10 {
+        offload(|| ()).await.unwrap();
+    }
+    assert!(offload(|| panic!("counted")).await.is_err());
+    let samples = parse(&exporter.render());
+    let lane = |metric: &str| {
+        samples
+            .iter()
+            .find(|sample| sample.metric == metric)
+            .unwrap()
+    };
+    for metric in [
+        "shotclock_offload_wait_seconds",
+        "shotclock_offload_run_seconds",
+    ] {
+        let Value::Histogram(buckets) = &lane(metric).value else {
+            panic!("{metric}")
+        };
+        // Other tests of this process offload as well.
+        assert!(buckets.last().unwrap().count >= 11.0, "{metric}");
+    }
+    assert_eq!(number(lane("shotclock_offload_panics_total")), 1.0);
+}
+
+#[test]
+fn a_runtime_that_is_stuck_is_scraped_all_the_same() {
+    let address = exporter().local_addr().unwrap();
+    let watchdog = watchdog();
+    let watch = watchdog.watch("stuck");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let (started, starts) = std::sync::mpsc::channel();
+    let stuck = std::thread::spawn(move || {
+        let blocks = async move {
+            started.send(()).unwrap();
+            let _ = blocked.recv();
+        };
+        runtime.block_on(blocks.watched(&watch));
+    });
+    starts.recv().unwrap();
+    let answer = get(address, "GET /metrics HTTP/1.1");
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    let in_flight = parse(text);
+    let in_flight = of_watch(&in_flight, "shotclock_polls_in_flight", "stuck");
+    assert_eq!(number(in_flight[0]), 1.0);
+    drop(unblock);
+    stuck.join().unwrap();
+}
+
+#[test]
+fn only_get_and_only_metrics() {
+    let address = exporter().local_addr().unwrap();
+    assert!(get(address, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 405"));
+    assert!(get(address, "GET /other HTTP/1.1").starts_with("HTTP/1.1 404"));
+    assert!(get(address, "HEAD /metrics HTTP/1.1").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = exporter().clone().serve(address).unwrap_err();
+    assert!(error.is_address_in_use());
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[test]
+fn a_second_recorder_is_an_error_that_says_what_to_do() {
+    exporter();
+    let error = prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap_err();
+    assert!(error.is_recorder_taken());
+    assert!(error.to_string().contains("Exporter::new"), "{error}");
+}

@@ -1,0 +1,31 @@
+//! The recorder first, the watchdog after it; published by the crate's own thread, nobody asking.
+
+use std::time::{Duration, Instant};
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use shotclock::{WatchExt as _, Watchdog};
+
+fn polls(snapshotter: &Snapshotter) -> Option<u64> {
+    let all = snapshotter.snapshot().into_vec();
+    let mut polls = all.into_iter().filter_map(|(key, .., value)| match value {
+        DebugValue::Counter(count) if key.key().name() == "shotclock_polls_total" => Some(count),
+        _ => None,
+    });
+    polls.next()
+}
+
+#[test]
+fn recorder_first() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    recorder.install().unwrap();
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watch = watchdog.watch("w");
+    futures::executor::block_on(async {}.watched(&watch));
+    // It is due within a second; the bound is for a machine that is very busy.
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while polls(&snapshotter) != Some(1) {
+        assert!(Instant::now() < give_up, "never published");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

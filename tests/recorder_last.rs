@@ -1,0 +1,84 @@
+//! The watchdog first, the recorder after it: nothing is missing. (A recorder is one for a process,
+//! so the other order is another test binary.)
+
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use shotclock::{WatchExt as _, Watchdog};
+
+/// The values of one series; a histogram has all its samples.
+fn value(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Option<DebugValue> {
+    let all = snapshotter.snapshot().into_vec();
+    let mut found = all.into_iter().filter(|(key, ..)| {
+        let key = key.key();
+        let mut has = key
+            .labels()
+            .map(|label| (label.key(), label.value()))
+            .collect::<Vec<_>>();
+        let mut wants = labels.to_vec();
+        has.sort_unstable();
+        wants.sort_unstable();
+        key.name() == name && has == wants
+    });
+    found.next().map(|(.., value)| value)
+}
+
+#[test]
+fn recorder_last() {
+    let watchdog = Watchdog::builder()
+        .without_tracing()
+        .reports_per_second(0)
+        .build()
+        .unwrap();
+    let watch = watchdog.watch("w");
+    let strict = watch.with_budget(Duration::ZERO);
+    let poll = |watch| futures::executor::block_on(async {}.watched(watch));
+    (0..7).for_each(|_| poll(&watch));
+    (0..3).for_each(|_| poll(&strict));
+    watchdog.publish_metrics(); // to nobody
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    recorder.install().unwrap();
+    poll(&strict);
+    watchdog.publish_metrics();
+
+    let histogram = value(
+        &snapshotter,
+        "shotclock_slow_poll_duration_seconds",
+        &[("watch", "w")],
+    );
+    let Some(DebugValue::Histogram(samples)) = histogram else {
+        panic!("{histogram:?}")
+    };
+    assert_eq!(
+        samples.len(),
+        4,
+        "those before the recorder came are there too"
+    );
+    let longest = watch.stats().longest.as_secs_f64();
+    assert!(
+        samples
+            .iter()
+            .all(|sample| sample.0 > 0.0 && sample.0 <= longest)
+    );
+
+    let counter = |name, labels: &[_]| value(&snapshotter, name, labels);
+    assert_eq!(
+        counter("shotclock_polls_total", &[("watch", "w")]),
+        Some(DebugValue::Counter(11))
+    );
+    watchdog.publish_metrics(); // totals, not increments: once more changes nothing
+    assert_eq!(
+        counter(
+            "shotclock_slow_polls_total",
+            &[("watch", "w"), ("cause", "unknown")]
+        ),
+        Some(DebugValue::Counter(4))
+    );
+    watchdog.publish_metrics();
+    assert_eq!(
+        counter("shotclock_polls_in_flight", &[("watch", "w")]),
+        Some(DebugValue::Gauge(0.0.into()))
+    );
+}
