@@ -1,5 +1,7 @@
 //! The distribution through the facade, for an exporter that cannot be appended to.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use shotclock::Watchdog;
 use shotclock::prometheus::{Exporter, builder};
 

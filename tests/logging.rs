@@ -1,5 +1,7 @@
 //! The default reporter, and the span that goes along.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A subscriber that is installed after everything else still gets what comes then.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::mpsc;
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! What wrapping costs in memory, counted by the allocator.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "an allocator cannot be written without it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

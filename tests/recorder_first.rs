@@ -1,5 +1,7 @@
 //! The recorder first, the watchdog after it; published by the crate's own thread, nobody asking.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::{Duration, Instant};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};

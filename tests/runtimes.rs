@@ -1,5 +1,7 @@
 //! Every way to poll: runtimes of each kind, none at all, and the combinators.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::future::ready;
 use std::time::Duration;
 
