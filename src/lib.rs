@@ -55,7 +55,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
-//! | `prometheus` | no | [`prometheus`]: one text with all histograms, and a listener on its own thread |
+//! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
 //! # Limitations
 //!

@@ -107,7 +107,7 @@ impl Watchdog {
     /// Publishes counters and gauges now, on the calling thread, instead of within a second.
     ///
     /// Of use before a foreign exporter is scraped, and in tests:
-    /// [`prometheus`](crate::prometheus) does it by itself. It publishes for every watchdog of the
+    /// `shotclock::prometheus` does it by itself. It publishes for every watchdog of the
     /// process, because watches of one name are added up.
     #[cfg(feature = "metrics")]
     pub fn publish_metrics(&self) {
@@ -252,7 +252,7 @@ impl Builder {
     /// As counters, because the facade's histogram keeps 24 bytes for every poll until the next
     /// scrape: `shotclock_poll_duration_seconds_bucket{watch,le}` and `…_count{watch}`, which PromQL
     /// reads as it reads a histogram, and `shotclock_poll_busy_microseconds_total{watch}`. It holds
-    /// for the whole process, and [`prometheus::Exporter`](crate::prometheus::Exporter) then renders
+    /// for the whole process, and `shotclock::prometheus::Exporter` then renders
     /// none of the three, so that nothing comes twice.
     #[cfg(feature = "metrics")]
     pub fn buckets_as_counters(mut self) -> Self {

@@ -93,14 +93,12 @@ fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
         })
     });
     let watch = scene.watch("w");
-    let mut collected = 0;
-    for _ in 0..100 {
+    for collected in 0..100 {
         slow_polls(&scene, &watch, 1);
         // The other reporter keeps up: wait for it alone.
-        while scene.reports.lock().unwrap().len() as u64 == collected {
+        while scene.reports.lock().unwrap().len() == collected {
             std::thread::yield_now();
         }
-        collected += 1;
     }
     assert!(
         !scene.watchdog.flush(Duration::ZERO),
