@@ -80,6 +80,11 @@ impl Watchdog {
         Watch::new(core, &self.home)
     }
 
+    /// The budget of the watches that were given none of their own.
+    pub fn budget(&self) -> Duration {
+        self.home.budget
+    }
+
     /// What all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(&self.home.ledger.cores(), &self.home.clock)
@@ -92,7 +97,8 @@ impl Watchdog {
     /// the process whether they are done or not. A reporter that calls it from its own thread waits
     /// for itself, that is, for the whole of `timeout`.
     ///
-    /// It blocks the calling thread.
+    /// It blocks the calling thread: in async code, call it where nothing else has to run any more,
+    /// as at the end of `main`.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.desk.flush(timeout)
     }

@@ -20,7 +20,11 @@ pub trait WatchExt: Sized {
     /// Times every poll of this future or stream, and its destructor, under `watch`.
     ///
     /// Wrapping allocates nothing and adds two pointers to the size of the future. Where it is
-    /// called is what a report names as the location.
+    /// called is what a report names as the location; a function that calls it for others passes
+    /// their line on if it is `#[track_caller]` (and not `async`).
+    ///
+    /// A slow poll is logged inside the `tracing` span that is current *around* the watched future:
+    /// write `.watched(&watch).instrument(span)`, in this order.
     ///
     /// # Examples
     ///

@@ -45,7 +45,7 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         (POLLS, "Polls that have ended."),
         (
             SLOW_POLLS,
-            "Polls that ran past their budget by their own fault.",
+            "Polls that ran past their budget, less the slow polls inside them.",
         ),
         (PANICKED_POLLS, "Polls that ended by a panic."),
         (DROPPED, "Reports that a reporter could not keep up with."),

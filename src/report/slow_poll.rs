@@ -10,7 +10,7 @@ use tracing::{Dispatch, Span};
 
 use crate::watch::Kind;
 
-/// A poll that ran past its budget, by its own fault.
+/// A poll that ran past its budget.
 ///
 /// Where watched futures are nested, the innermost culprit is reported, once: an outer poll is slow
 /// only if what is left of it, less the slow polls inside that were reported already, is over its

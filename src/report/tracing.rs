@@ -1,5 +1,7 @@
 //! The default reporter: a `tracing` event at WARN, inside the span of the poll.
 
+use std::time::Duration;
+
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
@@ -42,21 +44,25 @@ impl Reporter for TracingReporter {
     }
 }
 
+/// To the microsecond: more digits are noise.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
 fn log(slow: &SlowPoll) {
     slow.context.span.in_scope(|| {
         tracing::warn!(
             target: "shotclock",
             watch = &*slow.watch,
             path = (!slow.path.is_empty()).then(|| tracing::field::display(&slow.path)),
-            elapsed_ms = slow.elapsed.as_secs_f64() * 1e3,
-            budget_ms = slow.budget.as_secs_f64() * 1e3,
-            cause = %slow.cause,
+            elapsed_ms = milliseconds(slow.elapsed),
+            budget_ms = milliseconds(slow.budget),
             location = %slow.location,
             task = slow.task.map(tracing::field::display),
             thread = %slow.thread,
             hint = slow.hint(),
             suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
-            id = slow.id,
+            poll_id = slow.id,
             "slow {}", slow.kind
         );
     });

@@ -156,6 +156,11 @@ fn a_reader_never_sees_half_a_poll() {
 }
 
 #[test]
+fn a_slot_is_as_large_as_the_architecture_says() {
+    assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (768, 128));
+}
+
+#[test]
 fn a_thread_that_ends_hands_its_slot_on() {
     let index_of = || {
         std::thread::spawn(|| current().map(Slot::index))

@@ -183,6 +183,11 @@ mod tests {
     }
 
     #[test]
+    fn cells_are_as_large_as_the_architecture_says() {
+        assert_eq!(size_of::<Cells>(), 776);
+    }
+
+    #[test]
     fn a_name_outlives_its_watch() {
         let core = Core::new("short-lived".into());
         let id = core.id;

@@ -40,7 +40,7 @@ pub struct WatchStats {
     pub watch: Arc<str>,
     /// Polls that have ended, those that panicked included, and slow destructors.
     pub polls: u64,
-    /// Polls over their budget, by their own fault: see [`SlowPoll`](crate::SlowPoll).
+    /// Polls over their budget, less the slow polls inside them: see [`SlowPoll`](crate::SlowPoll).
     pub slow_polls: u64,
     /// Polls that ended by a panic.
     pub panicked_polls: u64,
@@ -182,7 +182,7 @@ fn row(stats: &WatchStats) -> [String; HEADINGS.len()] {
         stats.slow_polls.to_string(),
         stats.panicked_polls.to_string(),
         stats.in_flight.to_string(),
-        time(Some(stats.busy)),
+        time((stats.busy > Duration::ZERO).then_some(stats.busy)),
         time(stats.quantile(0.5)),
         time(stats.quantile(0.99)),
         time((stats.polls > 0).then_some(stats.longest)),
@@ -210,7 +210,7 @@ mod tests {
 watch        polls  slow  panicked  in flight    busy     p50     p99  longest
 worst            1     1         0          0  25.0ms  22.5ms  25.0ms   25.0ms
 line\\nbreak      1     0         0          0   4.0µs   3.6µs   4.0µs    4.0µs
-quiet            0     0         0          0   0.0ns       -       -        -"
+quiet            0     0         0          0       -       -       -        -"
         );
     }
 }
