@@ -76,12 +76,13 @@ impl Samples {
         }
     }
 
-    /// Hands one duration over; says whether it is time to come and take them.
+    /// Hands one duration over; says whether it is time to come and take them, which is at half
+    /// full and not again before it was emptied: with nobody to record for, it stays full.
     pub(crate) fn push(&self, series: &Arc<Series>, nanos: u64) -> bool {
         if self.waiting.push((Arc::clone(series), nanos)).is_err() {
             series.leave(nanos);
         }
-        self.waiting.len() >= self.waiting.capacity() / 2
+        self.waiting.len() == self.waiting.capacity() / 2
     }
 
     pub(crate) fn pop(&self) -> Option<(Arc<Series>, u64)> {
@@ -99,7 +100,7 @@ mod tests {
         let series = Series::new("s", "watch", "a".into());
         assert!(samples.push(&series, 1));
         for nanos in [2, 3, 4] {
-            assert!(samples.push(&series, nanos));
+            assert!(!samples.push(&series, nanos));
         }
         assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(1));
         assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(2));

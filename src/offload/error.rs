@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum OffloadError {
     /// The closure panicked.
     Panicked(PanicPayload),
-    /// The runtime shut down before the closure ran.
+    /// The runtime shut down, or could start no thread, before the closure ran.
     #[non_exhaustive]
     Closed {
         /// The name of the lane.
@@ -60,7 +60,8 @@ impl fmt::Display for OffloadError {
             },
             OffloadError::Closed { .. } => write!(
                 f,
-                "the runtime shut down before a closure on the lane {lane:?} could run"
+                "the runtime shut down, or could start no thread, before a closure on the lane \
+                 {lane:?} ran"
             ),
             OffloadError::NoRuntime { .. } => write!(
                 f,

@@ -6,9 +6,12 @@ mod lane;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tracing::{Span, dispatcher};
 
+use crate::contain::contain;
 pub use error::{OffloadError, PanicPayload};
+use lane::Job;
 
 /// Runs a closure on the CPU lane: on tokio's blocking pool, and at most as many at once as the
 /// machine lends cores to this process ([`std::thread::available_parallelism`]).
@@ -35,7 +38,7 @@ pub use error::{OffloadError, PanicPayload};
 ///
 /// [`OffloadError::Panicked`] if the closure panicked, with the payload;
 /// [`OffloadError::NoRuntime`] outside of a tokio runtime; [`OffloadError::Closed`] if the runtime
-/// shut down before the closure ran.
+/// shut down, or could start no thread, before the closure ran.
 ///
 /// # Cancel safety
 ///
@@ -57,19 +60,25 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return Err(OffloadError::NoRuntime { lane: lane.name() });
     };
-    let place = lane.place().await;
-    let span = Span::current();
-    let work = move || {
-        // The place is given back by the thread that worked, even if nobody waits for the result.
-        let running = place.run();
-        let result = catch_unwind(AssertUnwindSafe(|| in_span(&span, closure)));
-        result.map_err(|payload| running.panicked(payload))
+    let (answer, result) = oneshot::channel();
+    let (asked, span) = (lane.asked(), Span::current());
+    let work = move |done: &mut dyn FnMut()| {
+        let running = asked.run();
+        let outcome = catch_unwind(AssertUnwindSafe(|| in_span(&span, closure)));
+        let outcome = outcome.map_err(|payload| running.panicked(payload));
+        // The figures and the place first: who has the result must find them as they are now.
+        drop(running);
+        done();
+        // Nobody may be waiting any more, and the result's destructor may panic.
+        contain(move || drop(answer.send(outcome)));
     };
-    match runtime.spawn_blocking(work).await {
-        Ok(result) => result,
-        // The closure's panic is caught above and nobody aborts it, so it never ran.
-        Err(_) => Err(OffloadError::Closed { lane: lane.name() }),
-    }
+    let ticket = lane.submit(Job {
+        work: Box::new(work),
+        runtime,
+    });
+    let result = result.await;
+    ticket.used();
+    result.unwrap_or_else(|_| Err(OffloadError::Closed { lane: lane.name() }))
 }
 
 fn in_span<T>(span: &Span, closure: impl FnOnce() -> T) -> T {
@@ -81,6 +90,7 @@ fn in_span<T>(span: &Span, closure: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Makes the figures of the lane visible before anything was offloaded.
 pub(crate) fn enroll_cpu_lane() {
     lane::cpu();
 }
