@@ -1,6 +1,9 @@
-//! What a watched poll costs on one thread: of a future that does next to nothing, polled by hand.
+//! What a watched poll costs on one thread: of a future that is polled by hand, and does next to
+//! nothing, or computes for a little.
 //!
-//! The floor is two readings of the clock, without which a poll cannot be timed.
+//! The floor is two readings of the clock, without which a poll cannot be timed. Short polls and
+//! longer ones are two contests, because a processor hides in the wait for the clock what it can,
+//! and that differs.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -8,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use shotclock::{WatchExt as _, Watchdog};
+use shotclock::{Watch, WatchExt as _, Watchdog};
 use shotclock_peers::Contest;
 use tokio_metrics::TaskMonitor;
 
@@ -17,18 +20,27 @@ const FLOOR: &str = "two raw clock readings";
 const WATCHED: &str = "shotclock watched";
 const MONITOR: &str = "tokio-metrics TaskMonitor";
 
-/// Counts its polls and is never ready.
-struct Counting {
-    polls: u64,
+/// Goes over its numbers in each poll, and is never ready.
+#[derive(Clone)]
+struct Computing {
+    numbers: Vec<u64>,
 }
 
-impl Future for Counting {
+impl Future for Computing {
     type Output = ();
 
     /// Not inlined, so that the call is there for each contender and nothing moves across it.
+    ///
+    /// The numbers do not depend on one another: while one computation waits for another, the
+    /// processor would do the watchdog's work for nothing.
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        self.polls = black_box(self.polls + 1);
+        for number in &mut self.numbers {
+            *number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .rotate_left(17);
+        }
+        black_box(&mut self.numbers);
         Poll::Pending
     }
 }
@@ -36,7 +48,7 @@ impl Future for Counting {
 /// The least that any timing can do.
 struct Floor {
     clock: quanta::Clock,
-    inner: Counting,
+    inner: Computing,
 }
 
 impl Future for Floor {
@@ -69,28 +81,40 @@ fn poll_by_hand<F: Future<Output = ()>>(future: F) -> impl FnMut(u64) -> Duratio
     }
 }
 
-fn counting() -> Counting {
-    Counting { polls: 0 }
+fn contest<'a>(
+    title: &'static str,
+    numbers: usize,
+    watch: &Watch,
+    monitor: &TaskMonitor,
+) -> Contest<'a> {
+    let bare = Computing {
+        numbers: (1..=numbers as u64).collect(),
+    };
+    let floor = Floor {
+        clock: quanta::Clock::new(),
+        inner: bare.clone(),
+    };
+    Contest::new(title, "poll", 1, 10_000)
+        .contender(BARE, poll_by_hand(bare.clone()))
+        .contender(FLOOR, poll_by_hand(floor))
+        .contender(WATCHED, poll_by_hand(bare.clone().watched(watch)))
+        .contender(MONITOR, poll_by_hand(monitor.instrument(bare)))
+        .goal("watched - floor, ns", 8.0, |rounds| {
+            rounds.difference(WATCHED, FLOOR)
+        })
+        .goal("(watched - bare) / (TaskMonitor - bare)", 0.35, |rounds| {
+            rounds.difference(WATCHED, BARE) / rounds.difference(MONITOR, BARE)
+        })
 }
 
 fn main() {
     let watchdog = Watchdog::builder().without_tracing().build();
     let watch = watchdog.expect("a thread can be started").watch("bench");
     let monitor = TaskMonitor::new();
-    let floor = Floor {
-        clock: quanta::Clock::new(),
-        inner: counting(),
-    };
-    Contest::new("poll_overhead", "poll", 1, 20_000)
-        .contender(BARE, poll_by_hand(counting()))
-        .contender(FLOOR, poll_by_hand(floor))
-        .contender(WATCHED, poll_by_hand(counting().watched(&watch)))
-        .contender(MONITOR, poll_by_hand(monitor.instrument(counting())))
-        .goal("watched - floor, ns", 8.0, |rounds| {
-            rounds.difference(WATCHED, FLOOR)
-        })
+    contest("poll_overhead, empty polls", 0, &watch, &monitor)
         .goal("watched / TaskMonitor", 0.35, |rounds| {
             rounds.ratio(WATCHED, MONITOR)
         })
         .run();
+    contest("poll_overhead, 250 ns polls", 1_024, &watch, &monitor).run();
 }

@@ -46,6 +46,8 @@ pub const fn yield_every(n: u64) -> Pace {
 #[derive(Clone, Debug)]
 pub struct Pace {
     every: u64,
+    /// Ticks until the next yield, that one included; 0 while it yields. It is kept here and not in
+    /// the tick, where it would cost each iteration a store.
     left: u64,
 }
 
@@ -60,13 +62,11 @@ impl Pace {
     /// # Cancel safety
     ///
     /// A tick that is dropped before it was polled was not counted. One that is dropped while it
-    /// yields was counted, and the next yield is `n` ticks away.
+    /// yields leaves the pace yielding: the next tick ends that, and the yield after it is `n` ticks
+    /// away.
     #[inline]
     pub fn tick(&mut self) -> Tick<'_> {
-        Tick {
-            pace: self,
-            yielded: false,
-        }
+        Tick { pace: self }
     }
 }
 
@@ -74,7 +74,6 @@ impl Pace {
 #[must_use = "a tick counts only when it is awaited"]
 pub struct Tick<'p> {
     pace: &'p mut Pace,
-    yielded: bool,
 }
 
 impl Future for Tick<'_> {
@@ -82,17 +81,26 @@ impl Future for Tick<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.yielded {
+        if self.pace.left > 1 {
+            self.pace.left -= 1;
             return Poll::Ready(());
         }
-        self.pace.left -= 1;
-        if self.pace.left > 0 {
-            return Poll::Ready(());
+        self.pace.due(cx)
+    }
+}
+
+impl Pace {
+    /// The last of `every` ticks: yields when it is polled first, and is done when it is polled
+    /// again.
+    #[cold]
+    #[inline(never)]
+    fn due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let first = std::mem::replace(&mut self.left, 0) > 0;
+        if first && give_back(cx).is_pending() {
+            return Poll::Pending;
         }
-        self.pace.left = self.pace.every;
-        let poll = give_back(cx);
-        self.yielded = poll.is_pending();
-        poll
+        self.left = self.every;
+        Poll::Ready(())
     }
 }
 
@@ -100,7 +108,7 @@ impl Future for Tick<'_> {
 ///
 /// `yield_now` is an `async fn`, whose future cannot be named, so it cannot be a field. It need not
 /// be: the first poll does all the work (it defers the waker), and the second would only say that
-/// the first was made, which [`Tick::yielded`](Tick) remembers.
+/// the first was made, which [`Pace::left`](Pace) remembers.
 #[cold]
 #[inline(never)]
 fn give_back(cx: &mut Context<'_>) -> Poll<()> {
@@ -109,9 +117,6 @@ fn give_back(cx: &mut Context<'_>) -> Poll<()> {
 
 impl fmt::Debug for Tick<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tick")
-            .field("pace", &self.pace)
-            .field("yielded", &self.yielded)
-            .finish()
+        f.debug_struct("Tick").field("pace", &self.pace).finish()
     }
 }

@@ -2,13 +2,12 @@
 //!
 //! Two readings of the clock, plain stores into the thread's own slot and cells, one comparison. No
 //! allocation, no lock, no read-modify-write that is shared with another thread; whatever else there
-//! is to do about a poll is done in [`Possession::report`], which a fast poll never enters.
+//! is to do about a poll is done in [`report`], which a fast poll never enters.
 
-use std::mem::ManuallyDrop;
 use std::panic::Location;
 
 use crate::slot::{self, Mark, Share, Slot};
-use crate::watch::{Ended, Kind, Watch};
+use crate::watch::{Counted, Ended, Kind, Watch};
 
 /// A destructor of at most so many nanoseconds is never slow, whatever the budget: who sets a budget
 /// near zero, as tests do, wants every poll to be slow and not every future twice.
@@ -18,6 +17,12 @@ const QUICK_DROP: u64 = 10_000;
 ///
 /// Dropping it, instead of [`end`](Self::end), is how a panic ends it.
 pub(crate) struct Possession<'w> {
+    open: Open<'w>,
+}
+
+/// What is known from the beginning. Copied, so that it stays in registers across the inner poll.
+#[derive(Clone, Copy)]
+struct Open<'w> {
     watch: &'w Watch,
     location: &'static Location<'static>,
     kind: Kind,
@@ -34,44 +39,67 @@ impl<'w> Possession<'w> {
     ) -> Self {
         let start = watch.clock().raw();
         let slot = slot::current().map(|slot| (slot, slot.begin(watch.core().id, start)));
-        Self {
+        let open = Open {
             watch,
             location,
             kind,
             slot,
             start,
-        }
+        };
+        Self { open }
     }
 
     #[inline]
     pub(crate) fn end(self) {
-        ManuallyDrop::new(self).close(false);
+        let open = self.open;
+        std::mem::forget(self);
+        open.close(false);
     }
+}
 
+impl Drop for Possession<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.open.close(true);
+    }
+}
+
+impl Open<'_> {
     #[inline]
-    fn close(&self, panicked: bool) {
+    fn close(self, panicked: bool) {
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
-        let share = self.share(elapsed);
-        let slot = self.slot.map(|(slot, _)| slot);
+        let Share {
+            self_time,
+            own,
+            slow,
+        } = self.share(elapsed);
         // A destructor is no poll, so it is in no histogram, unless it was slow (or panicked) and
         // counts as one: slow polls are always among the polls.
-        let is_poll = self.kind != Kind::Drop || share.slow || panicked;
-        self.watch.core().count(slot, |cells| {
-            if is_poll {
-                cells.poll(elapsed, share.self_time);
-            } else {
-                cells.time(share.self_time);
-            }
-            if panicked {
-                cells.panicked();
-            }
-            if share.slow {
-                cells.slow();
-            }
-        });
-        if share.slow {
-            self.report(elapsed, share.own);
+        let is_poll = self.kind != Kind::Drop || slow || panicked;
+        // Made where it is used, twice: what a rare path needs in memory stays in registers here.
+        let counted = || Counted {
+            elapsed,
+            self_time,
+            is_poll,
+            slow,
+            panicked,
+        };
+        let core = self.watch.core();
+        let slot = self.slot.map(|(slot, _)| slot);
+        match slot.and_then(|slot| core.cells(slot)) {
+            Some(cells) => cells.count(counted()),
+            None => core.count_rarely(slot, counted()),
+        }
+        if slow {
+            let Self {
+                watch,
+                location,
+                kind,
+                slot,
+                ..
+            } = self;
+            report(watch, location, kind, slot, [elapsed, own]);
         }
     }
 
@@ -90,27 +118,25 @@ impl<'w> Possession<'w> {
             },
         }
     }
-
-    #[cold]
-    #[inline(never)]
-    fn report(&self, elapsed: u64, own: u64) {
-        let outer = self
-            .slot
-            .map(|(slot, mark)| slot.outer_watches(mark).collect());
-        let poll = Ended {
-            kind: self.kind,
-            elapsed,
-            own,
-            location: self.location,
-            outer: outer.unwrap_or_default(),
-        };
-        self.watch.home().slow.on_slow(self.watch, poll);
-    }
 }
 
-impl Drop for Possession<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.close(true);
-    }
+/// Its arguments are taken apart, so that only this path has them in memory.
+#[cold]
+#[inline(never)]
+fn report(
+    watch: &Watch,
+    location: &'static Location<'static>,
+    kind: Kind,
+    slot: Option<(&'static Slot, Mark)>,
+    [elapsed, own]: [u64; 2],
+) {
+    let outer = slot.map(|(slot, mark)| slot.outer_watches(mark).collect());
+    let poll = Ended {
+        kind,
+        elapsed,
+        own,
+        location,
+        outer: outer.unwrap_or_default(),
+    };
+    watch.home().slow.on_slow(watch, poll);
 }

@@ -2,38 +2,48 @@
 
 use std::sync::OnceLock;
 
-/// Chunk `k` holds `FIRST << k` entries.
-const FIRST: usize = 8;
-const CHUNKS: usize = 28;
+/// So many entries lie in the table itself, where a look-up is shortest.
+const INLINE: usize = 32;
+/// Chunk `k` holds `INLINE << k` more.
+const CHUNKS: usize = 26;
 
 type Chunk<T> = Box<[OnceLock<T>]>;
 
 /// Entries by small index, each written once, never moved and never taken out.
 ///
-/// A read is two acquire loads: it takes no lock and waits for nobody, which is why the hot path
-/// may use it. Memory grows with the highest index used, in chunks that double.
+/// A read takes no lock and waits for nobody, which is why the hot path may use it. Memory grows
+/// with the highest index used, in chunks that double.
 pub(crate) struct Table<T> {
+    first: [OnceLock<T>; INLINE],
     chunks: [OnceLock<Chunk<T>>; CHUNKS],
 }
 
 /// How many entries a table can hold: over two thousand million.
-const CAPACITY: usize = FIRST * ((1 << CHUNKS) - 1);
+const CAPACITY: usize = INLINE << CHUNKS;
 
+/// The chunk and the place in it of an index from [`INLINE`] on.
 fn locate(index: usize) -> (usize, usize) {
-    let shifted = index.saturating_add(FIRST);
-    let chunk = (shifted / FIRST).ilog2() as usize;
-    (chunk, shifted - (FIRST << chunk))
+    let chunk = (index / INLINE).ilog2() as usize;
+    (chunk, index - (INLINE << chunk))
 }
 
 impl<T> Table<T> {
     pub(crate) const fn new() -> Self {
         Self {
+            first: [const { OnceLock::new() }; INLINE],
             chunks: [const { OnceLock::new() }; CHUNKS],
         }
     }
 
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        match self.first.get(index) {
+            Some(entry) => entry.get(),
+            None => self.get_far(index),
+        }
+    }
+
+    fn get_far(&self, index: usize) -> Option<&T> {
         let (chunk, offset) = locate(index);
         self.chunks.get(chunk)?.get()?.get(offset)?.get()
     }
@@ -46,9 +56,12 @@ impl<T> Table<T> {
         if index >= CAPACITY {
             return None;
         }
+        if let Some(entry) = self.first.get(index) {
+            return Some(entry.get_or_init(init));
+        }
         let (chunk, offset) = locate(index);
         let entries = self.chunks[chunk].get_or_init(|| {
-            let entries = FIRST << chunk;
+            let entries = INLINE << chunk;
             (0..entries).map(|_| OnceLock::new()).collect()
         });
         Some(entries.get(offset)?.get_or_init(init))
@@ -56,7 +69,8 @@ impl<T> Table<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         let chunks = self.chunks.iter().filter_map(OnceLock::get);
-        chunks.flat_map(|chunk| chunk.iter().filter_map(OnceLock::get))
+        let far = chunks.flat_map(|chunk| chunk.iter());
+        self.first.iter().chain(far).filter_map(OnceLock::get)
     }
 }
 
@@ -66,12 +80,12 @@ mod tests {
 
     #[test]
     fn neighbours_across_chunks_have_places_of_their_own() {
-        assert_eq!(locate(0), (0, 0));
-        assert_eq!(locate(7), (0, 7));
-        assert_eq!(locate(8), (1, 0));
-        assert_eq!(locate(23), (1, 15));
-        assert_eq!(locate(24), (2, 0));
-        assert_eq!(locate(CAPACITY - 1).0, CHUNKS - 1);
+        assert_eq!(locate(32), (0, 0));
+        assert_eq!(locate(63), (0, 31));
+        assert_eq!(locate(64), (1, 0));
+        assert_eq!(locate(127), (1, 63));
+        assert_eq!(locate(128), (2, 0));
+        assert_eq!(locate(CAPACITY - 1), (CHUNKS - 1, CAPACITY / 2 - 1));
     }
 
     #[test]
@@ -80,7 +94,9 @@ mod tests {
         assert_eq!(table.get(100), None);
         assert_eq!(table.get_or_init(100, || 1), Some(&1));
         assert_eq!(table.get_or_init(100, || 2), Some(&1));
+        assert_eq!(table.get(100), Some(&1));
         assert_eq!(table.get_or_init(3, || 3), Some(&3));
+        assert_eq!(table.get(3), Some(&3));
         assert_eq!(table.iter().copied().collect::<Vec<_>>(), [3, 1]);
     }
 
@@ -89,5 +105,6 @@ mod tests {
         let table = Table::new();
         assert_eq!(table.get(CAPACITY), None);
         assert_eq!(table.get_or_init(CAPACITY, || 1), None);
+        assert_eq!(table.get(usize::MAX), None);
     }
 }

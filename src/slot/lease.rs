@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{DEPTH_MASK, Slot};
+use super::{DEPTH_MASK, SERIAL, Slot};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Every slot of the process, and those that no thread owns at present.
@@ -32,7 +32,7 @@ impl Drop for Lease {
         if let Some(slot) = CURRENT.take() {
             // A guard that was forgotten may have left frames behind; the next owner starts clean.
             let serial = slot.state.load(Relaxed) & !DEPTH_MASK;
-            slot.state.store(serial + DEPTH_MASK + 1, Relaxed);
+            slot.state.store(serial + SERIAL, Relaxed);
             // The lock orders this thread's last writes before the next owner's first.
             lock().free.push(slot);
         }

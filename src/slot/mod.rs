@@ -38,18 +38,32 @@ pub(crate) use lease::{all, current};
 /// this depth: it has its place in its own histogram, but its time and its blame are the outer's.
 pub(crate) const MAX_DEPTH: usize = 15;
 
+/// With the ground. A power of two, so that a masked depth is always an index.
+const FRAMES: usize = MAX_DEPTH + 1;
+const _: () = assert!(FRAMES.is_power_of_two());
+
 const DEPTH_BITS: u32 = 8;
 const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
 
-/// No watch: the ground, or a frame that was closed out of order.
+/// One more serial number in `state`.
+const SERIAL: u64 = 1 << DEPTH_BITS;
+
+/// No watch: the ground, or a frame that was vacated.
 const NO_WATCH: u64 = u64::MAX;
+
+/// The opening of a frame that was vacated: closed while what was begun later is still open.
+const VACATED: u64 = 0;
+/// The opening of the ground. Not vacated, and of depth 0, which no mark has.
+const GROUND: u64 = SERIAL;
+/// The opening that a poll has which is nested too deep to have a frame. No frame ever has it.
+const TOO_DEEP: u64 = u64::MAX;
 
 /// What is known of one poll in flight.
 struct Frame {
     watch: AtomicU64,
     start: AtomicU64,
-    /// The serial under which the frame was begun; a [`Mark`] that does not carry it is stale.
-    serial: AtomicU64,
+    /// The `state` that was published with this frame; a [`Mark`] of another one is stale.
+    opening: AtomicU64,
     /// Nanoseconds of watched polls that ended inside this one: what is not its self time.
     nested: AtomicU64,
     /// Nanoseconds of slow polls inside this one that were blamed already.
@@ -57,11 +71,11 @@ struct Frame {
 }
 
 impl Frame {
-    const fn new() -> Self {
+    const fn new(opening: u64) -> Self {
         Self {
             watch: AtomicU64::new(NO_WATCH),
             start: AtomicU64::new(0),
-            serial: AtomicU64::new(0),
+            opening: AtomicU64::new(opening),
             nested: AtomicU64::new(0),
             blamed: AtomicU64::new(0),
         }
@@ -80,14 +94,13 @@ pub(crate) fn add_single_writer(cell: &AtomicU64, value: u64) {
 pub(crate) struct Slot {
     index: usize,
     state: AtomicU64,
-    frames: [Frame; MAX_DEPTH + 1],
+    frames: [Frame; FRAMES],
 }
 
-/// What [`Slot::begin`] gives and [`Slot::end`] takes back.
+/// What [`Slot::begin`] gives and [`Slot::end`] takes back: the opening of the frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
-    depth: usize,
-    serial: u64,
+    opening: u64,
     /// A mark is worth something only on the thread that made it.
     not_send: PhantomData<*const ()>,
 }
@@ -117,7 +130,11 @@ impl Slot {
         Self {
             index,
             state: AtomicU64::new(0),
-            frames: [const { Frame::new() }; MAX_DEPTH + 1],
+            frames: {
+                let mut frames = [const { Frame::new(VACATED) }; FRAMES];
+                frames[0] = Frame::new(GROUND);
+                frames
+            },
         }
     }
 
@@ -130,20 +147,20 @@ impl Slot {
     /// Publishes that a poll of `watch` began. Owner only.
     #[inline]
     pub(crate) fn begin(&self, watch: u64, start: u64) -> Mark {
-        let state = self.state.load(Relaxed);
-        let serial = (state >> DEPTH_BITS) + 1;
-        let depth = (state & DEPTH_MASK) as usize + 1;
+        // Both the serial and the depth are one more.
+        let opening = self.state.load(Relaxed) + SERIAL + 1;
+        let depth = (opening & DEPTH_MASK) as usize;
         let Some(frame) = self.frames.get(depth) else {
-            return Mark::too_deep();
+            return Mark::new(TOO_DEEP);
         };
         fence(Release);
         frame.watch.store(watch, Relaxed);
         frame.start.store(start, Relaxed);
-        frame.serial.store(serial, Relaxed);
+        frame.opening.store(opening, Relaxed);
         frame.nested.store(0, Relaxed);
         frame.blamed.store(0, Relaxed);
-        self.publish(serial, depth);
-        Mark::new(depth, serial)
+        self.state.store(opening, Release);
+        Mark::new(opening)
     }
 
     /// Takes a poll of `elapsed` nanoseconds back out of the nest. Owner only.
@@ -153,19 +170,24 @@ impl Slot {
     #[inline]
     pub(crate) fn end(&self, mark: Mark, elapsed: u64, budget: u64, scoped: bool) -> Share {
         let state = self.state.load(Relaxed);
-        let top = (state & DEPTH_MASK) as usize;
-        let in_order = top == mark.depth && self.frames[top].serial.load(Relaxed) == mark.serial;
-        if !in_order {
+        let top = self.frame(state);
+        if top.opening.load(Relaxed) != mark.opening {
             return self.end_out_of_order(mark, elapsed, budget, scoped);
         }
-        let share = self.settle(mark.depth, elapsed, budget);
-        self.publish((state >> DEPTH_BITS) + 1, self.below(mark.depth));
+        let share = self.settle(mark, elapsed, budget);
+        // The serial is one more, the depth one less.
+        let below = state + SERIAL - 1;
+        if self.frame(below).opening.load(Relaxed) == VACATED {
+            self.leave_vacated(below);
+        } else {
+            self.state.store(below, Release);
+        }
         share
     }
 
     /// The ids of the watches around the one that `mark` belongs to, outermost first. Owner only.
     pub(crate) fn outer_watches(&self, mark: Mark) -> impl Iterator<Item = u64> {
-        let outer = self.frames.get(1..mark.depth).unwrap_or_default();
+        let outer = self.frames.get(1..mark.depth()).unwrap_or_default();
         let ids = outer.iter().map(|frame| frame.watch.load(Relaxed));
         ids.filter(|id| *id != NO_WATCH)
     }
@@ -192,16 +214,16 @@ impl Slot {
         (self.state.load(Relaxed) == state).then_some(read)
     }
 
+    /// The frame at the depth of a `state`.
     #[inline]
-    fn publish(&self, serial: u64, depth: usize) {
-        self.state
-            .store(serial << DEPTH_BITS | depth as u64, Release);
+    fn frame(&self, state: u64) -> &Frame {
+        &self.frames[state as usize % FRAMES]
     }
 
-    /// Hands the sums of the frame at `depth` down to the one below.
+    /// Hands the sums of the frame that `mark` opened down to the one below.
     #[inline]
-    fn settle(&self, depth: usize, elapsed: u64, budget: u64) -> Share {
-        let (frame, outer) = (&self.frames[depth], &self.frames[depth - 1]);
+    fn settle(&self, mark: Mark, elapsed: u64, budget: u64) -> Share {
+        let (frame, outer) = (self.frame(mark.opening), self.frame(mark.opening - 1));
         let blamed = frame.blamed.load(Relaxed);
         let own = elapsed.saturating_sub(blamed);
         let slow = own > budget;
@@ -214,24 +236,21 @@ impl Slot {
         }
     }
 
-    /// The depth after the frame at `depth` has ended: one less, or lower if there are vacated
-    /// frames under it.
-    #[inline]
-    fn below(&self, depth: usize) -> usize {
-        let mut below = depth - 1;
-        while below > 0 && self.frames[below].serial.load(Relaxed) == 0 {
-            below -= 1;
+    /// Publishes `state`, less the vacated frames at its top.
+    #[cold]
+    fn leave_vacated(&self, mut state: u64) {
+        while self.frame(state).opening.load(Relaxed) == VACATED {
+            state -= 1;
         }
-        below
+        self.state.store(state, Release);
     }
 
     #[cold]
     fn end_out_of_order(&self, mark: Mark, elapsed: u64, budget: u64, scoped: bool) -> Share {
         let state = self.state.load(Relaxed);
         let top = (state & DEPTH_MASK) as usize;
-        let frame = self.frames.get(mark.depth);
-        let open = frame.is_some_and(|f| f.serial.load(Relaxed) == mark.serial);
-        if !open || mark.depth > top {
+        let frame = self.frame(mark.opening);
+        if mark.depth() > top || frame.opening.load(Relaxed) != mark.opening {
             // Too deep to have a frame, or cut off by an outer poll: the time is the outer's.
             return Share {
                 self_time: 0,
@@ -239,13 +258,14 @@ impl Slot {
                 slow: false,
             };
         }
-        let share = self.settle(mark.depth, elapsed, budget);
+        let share = self.settle(mark, elapsed, budget);
         if scoped {
-            self.publish((state >> DEPTH_BITS) + 1, self.below(mark.depth));
+            let serial = (state & !DEPTH_MASK) + SERIAL;
+            self.leave_vacated(serial | (mark.depth() as u64 - 1));
         } else {
             // What was begun later is still open: leave its frames where they are.
-            self.frames[mark.depth].watch.store(NO_WATCH, Relaxed);
-            self.frames[mark.depth].serial.store(0, Relaxed);
+            frame.watch.store(NO_WATCH, Relaxed);
+            frame.opening.store(VACATED, Relaxed);
         }
         share
     }
@@ -253,18 +273,15 @@ impl Slot {
 
 impl Mark {
     #[inline]
-    fn new(depth: usize, serial: u64) -> Self {
+    fn new(opening: u64) -> Self {
         Self {
-            depth,
-            serial,
+            opening,
             not_send: PhantomData,
         }
     }
 
-    /// For a poll that is nested too deep to have a frame: no slot ever has this depth.
-    #[cold]
-    fn too_deep() -> Self {
-        Self::new(usize::MAX, 0)
+    fn depth(self) -> usize {
+        (self.opening & DEPTH_MASK) as usize
     }
 }
 

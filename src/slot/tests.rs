@@ -107,7 +107,7 @@ fn guards_dropped_in_the_order_they_were_made_leave_nothing_behind() {
     slot.end(second, 5, BUDGET, false);
     assert!(slot.read().is_empty());
     let again = slot.begin(3, 0);
-    assert_eq!(again.depth, 1);
+    assert_eq!(again.depth(), 1);
     assert_eq!(end(&slot, again, 7).self_time, 7);
 }
 

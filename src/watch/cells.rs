@@ -42,6 +42,17 @@ pub(crate) struct Cells {
     slow: AtomicU64,
 }
 
+/// What is to be counted of one stretch of code. Times in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) elapsed: u64,
+    pub(crate) self_time: u64,
+    /// Whether it counts as a poll; else it is only busy time.
+    pub(crate) is_poll: bool,
+    pub(crate) slow: bool,
+    pub(crate) panicked: bool,
+}
+
 /// The sums over all threads, at rest.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
@@ -73,22 +84,24 @@ impl Core {
         }
     }
 
-    /// Counts with the cells of the slot's owner, who must be the caller.
+    /// The cells that the slot's owner writes to. `None` before the first poll of this watch there.
     #[inline]
-    pub(crate) fn count(&self, slot: Option<&Slot>, with: impl FnOnce(&Cells)) {
-        match slot.and_then(|slot| self.by_slot.get(slot.index())) {
-            Some(cells) => with(cells),
-            None => self.count_rarely(slot, with),
-        }
+    pub(crate) fn cells(&self, slot: &Slot) -> Option<&Cells> {
+        self.by_slot.get(slot.index()).map(|cells| &**cells)
     }
 
+    /// Counts where [`cells`](Self::cells) found none: for the first time in this slot, or on a
+    /// thread without one.
     #[cold]
     #[inline(never)]
-    fn count_rarely(&self, slot: Option<&Slot>, with: impl FnOnce(&Cells)) {
+    pub(crate) fn count_rarely(&self, slot: Option<&Slot>, poll: Counted) {
         let new = || Box::new(Cells::new());
         match slot.and_then(|slot| self.by_slot.get_or_init(slot.index(), new)) {
-            Some(cells) => with(cells),
-            None => with(&self.slotless.lock().unwrap_or_else(PoisonError::into_inner)),
+            Some(cells) => cells.count(poll),
+            None => {
+                let slotless = self.slotless.lock();
+                slotless.unwrap_or_else(PoisonError::into_inner).count(poll);
+            }
         }
     }
 
@@ -115,29 +128,20 @@ impl Cells {
         }
     }
 
-    /// Counts a whole poll of `elapsed` nanoseconds, `self_time` of them its own.
     #[inline]
-    pub(crate) fn poll(&self, elapsed: u64, self_time: u64) {
-        add_single_writer(&self.histogram[cell_of(elapsed)], 1);
-        add_single_writer(&self.total, elapsed);
-        self.time(self_time);
-        if elapsed > self.longest.load(Relaxed) {
-            self.longest.store(elapsed, Relaxed);
+    pub(crate) fn count(&self, poll: Counted) {
+        add_single_writer(&self.busy, poll.self_time);
+        if poll.is_poll {
+            add_single_writer(&self.histogram[cell_of(poll.elapsed)], 1);
+            add_single_writer(&self.total, poll.elapsed);
+            if poll.elapsed > self.longest.load(Relaxed) {
+                self.longest.store(poll.elapsed, Relaxed);
+            }
         }
-    }
-
-    /// Counts time that belongs to no poll: that of a quick destructor.
-    #[inline]
-    pub(crate) fn time(&self, self_time: u64) {
-        add_single_writer(&self.busy, self_time);
-    }
-
-    pub(crate) fn slow(&self) {
-        add_single_writer(&self.slow, 1);
-    }
-
-    pub(crate) fn panicked(&self) {
-        add_single_writer(&self.panicked, 1);
+        if poll.slow | poll.panicked {
+            add_single_writer(&self.slow, u64::from(poll.slow));
+            add_single_writer(&self.panicked, u64::from(poll.panicked));
+        }
     }
 
     fn add_to(&self, totals: &mut Totals) {
@@ -172,8 +176,14 @@ mod tests {
     #[test]
     fn a_thread_without_a_slot_still_counts() {
         let core = Core::new("slotless".into());
-        core.count(None, |cells| cells.poll(500, 500));
-        core.count(crate::slot::current(), |cells| cells.poll(700, 200));
+        let poll = |elapsed, self_time| Counted {
+            elapsed,
+            self_time,
+            is_poll: true,
+            ..Counted::default()
+        };
+        core.count_rarely(None, poll(500, 500));
+        core.count_rarely(crate::slot::current(), poll(700, 200));
         let totals = core.totals();
         assert_eq!(totals.distribution.count(), 2);
         assert_eq!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-pub(crate) use cells::{Core, Totals, name_of};
+pub(crate) use cells::{Core, Counted, Totals, name_of};
 #[cfg(feature = "metrics")]
 pub(crate) use ledger::Tally;
 pub(crate) use ledger::{Ledger, OTHER, Registered};

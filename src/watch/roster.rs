@@ -169,6 +169,7 @@ impl Ended {
 #[cfg(all(test, feature = "metrics"))]
 mod tests {
     use super::*;
+    use crate::watch::Counted;
 
     fn polls(name: &str) -> Option<u64> {
         let sums = collect();
@@ -181,7 +182,11 @@ mod tests {
         enroll(&ledger);
         let core = ledger.get_or_register(name.into()).core;
         for _ in 0..polls {
-            core.count(None, |cells| cells.poll(1_000, 1_000));
+            let poll = Counted {
+                is_poll: true,
+                ..Counted::default()
+            };
+            core.count_rarely(None, poll);
         }
         ledger
     }

@@ -192,17 +192,23 @@ fn row(stats: &WatchStats) -> [String; HEADINGS.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::Counted;
 
     #[test]
     fn the_table_is_aligned_and_says_what_hurts_first() {
         let (clock, _) = quanta::Clock::mock();
         let clock = Clock::over(clock);
         let cores = ["quiet", "line\nbreak", "worst"].map(|name| Arc::new(Core::new(name.into())));
-        cores[1].count(None, |cells| cells.poll(4_000, 4_000));
-        cores[2].count(None, |cells| {
-            cells.poll(25_000_000, 25_000_000);
-            cells.slow();
-        });
+        for (core, elapsed, slow) in [(1, 4_000, false), (2, 25_000_000, true)] {
+            let poll = Counted {
+                elapsed,
+                self_time: elapsed,
+                is_poll: true,
+                slow,
+                panicked: false,
+            };
+            cores[core].count_rarely(None, poll);
+        }
         let table = Snapshot::new(&cores, &clock).to_string();
         assert_eq!(
             table,

@@ -89,8 +89,7 @@ impl<'a> Contest<'a> {
         if chosen != "ratios" {
             self.measure_with_criterion();
         }
-        // Without `--bench` it is `cargo test --benches`, which only asks whether all of it runs.
-        if chosen != "criterion" && std::env::args().any(|arg| arg == "--bench") {
+        if chosen != "criterion" && is_measuring() {
             self.print_table();
         }
     }
@@ -146,6 +145,12 @@ impl<'a> Contest<'a> {
         }
         rounds
     }
+}
+
+/// Not if it is only asked whether all of it runs, as `cargo test --benches` does.
+fn is_measuring() -> bool {
+    let asked = |flag| std::env::args().any(|arg| arg == flag);
+    asked("--bench") && !asked("--test") && !asked("--list")
 }
 
 impl Contender<'_> {
