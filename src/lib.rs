@@ -97,5 +97,10 @@ pub use watch::{Kind, Snapshot, Watch, WatchStats};
 pub use watchdog::{Builder, Timing, Watchdog};
 pub use watched::{Entered, WatchExt, Watched};
 
+/// The examples of the README run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests;
