@@ -85,3 +85,98 @@ impl<T: fmt::Debug, G: Enter + fmt::Debug> fmt::Debug for GuardedDrop<T, G> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::marker::PhantomPinned;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    thread_local! {
+        static LOG: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn log(line: &'static str) {
+        LOG.with_borrow_mut(|log| log.push(line));
+    }
+
+    fn logged() -> Vec<&'static str> {
+        LOG.take()
+    }
+
+    struct Around;
+    struct Entered;
+
+    impl Enter for Around {
+        type Guard<'a> = Entered;
+
+        fn enter(&self) -> Entered {
+            log("enter");
+            Entered
+        }
+
+        fn leave(guard: Entered) {
+            log("leave");
+            std::mem::forget(guard);
+        }
+    }
+
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            log("unwound");
+        }
+    }
+
+    /// Points at itself, so that Miri sees it if it is ever moved.
+    struct Inner {
+        text: String,
+        own_address: *const Inner,
+        panics: bool,
+        _pinned: PhantomPinned,
+    }
+
+    impl Drop for Inner {
+        fn drop(&mut self) {
+            assert!(self.own_address.is_null() || std::ptr::eq(self.own_address, self));
+            log("drop");
+            assert!(!self.panics, "{}", self.text);
+        }
+    }
+
+    fn guarded(panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
+        let inner = Inner {
+            text: "a destructor".to_owned(),
+            own_address: std::ptr::null(),
+            panics,
+            _pinned: PhantomPinned,
+        };
+        let mut guarded = Box::pin(GuardedDrop::new(inner, Around));
+        let (_, inner) = guarded.as_mut().split();
+        let address = std::ptr::from_ref(&*inner);
+        // SAFETY: a field is written; nothing is moved.
+        unsafe { inner.get_unchecked_mut() }.own_address = address;
+        guarded
+    }
+
+    #[test]
+    fn the_guard_is_around_the_destructor() {
+        let guarded = guarded(false);
+        assert_eq!(guarded.get().text, "a destructor");
+        drop(guarded);
+        assert_eq!(logged(), ["enter", "drop", "leave"]);
+    }
+
+    #[test]
+    fn a_destructor_that_panics_drops_the_guard() {
+        let guarded = guarded(true);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
+        assert_eq!(logged(), ["enter", "drop", "unwound"]);
+    }
+
+    #[test]
+    fn without_a_destructor_nothing_is_entered() {
+        drop(GuardedDrop::new(7, Around));
+        assert!(logged().is_empty());
+    }
+}
