@@ -47,8 +47,8 @@
 //!
 //! A poll that panics is a poll, and so is one in which a future is dropped or cancelled. The
 //! destructor of a watched future is timed as well, because it runs on the worker too: it adds to
-//! the busy time, and if it was slow (over its budget, and over 10 µs) it counts, and is reported,
-//! as a slow poll.
+//! the busy time, and if it was slow (over its budget and 10 µs, or 10 ms where the future was done) it
+//! counts, and is reported, as a slow poll.
 //!
 //! # Features
 //!

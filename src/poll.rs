@@ -9,9 +9,29 @@ use std::panic::Location;
 use crate::slot::{self, Mark, Share, Slot};
 use crate::watch::{Counted, Ended, Kind, Watch};
 
-/// A destructor of at most so many nanoseconds is never slow, whatever the budget: who sets a budget
-/// near zero, as tests do, wants every poll to be slow and not every future twice.
-const QUICK_DROP: u64 = 10_000;
+/// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
+///
+/// A destructor must not be slow for next to nothing: who sets a budget near zero, as tests do, wants
+/// every poll to be slow and not every future twice.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch {
+    kind: Kind,
+    at_least: u64,
+}
+
+impl Stretch {
+    pub(crate) const POLL: Self = Self::new(Kind::Poll, 0);
+    pub(crate) const ENTERED: Self = Self::new(Kind::Entered, 0);
+    /// The destructor of what was not polled to its end: what the future owns is dropped in it.
+    pub(crate) const DROP: Self = Self::new(Kind::Drop, 10_000);
+    /// The destructor of a future that is done. It dropped what it owns when it returned, so this
+    /// one is nearly always empty: if it takes long, its thread was most likely not run.
+    pub(crate) const DROP_DONE: Self = Self::new(Kind::Drop, 10_000_000);
+
+    const fn new(kind: Kind, at_least: u64) -> Self {
+        Self { kind, at_least }
+    }
+}
 
 /// One stretch of code in flight: it has the thread until it ends.
 ///
@@ -25,7 +45,7 @@ pub(crate) struct Possession<'w> {
 struct Open<'w> {
     watch: &'w Watch,
     location: &'static Location<'static>,
-    kind: Kind,
+    stretch: Stretch,
     slot: Option<(&'static Slot, Mark)>,
     start: u64,
 }
@@ -35,14 +55,14 @@ impl<'w> Possession<'w> {
     pub(crate) fn begin(
         watch: &'w Watch,
         location: &'static Location<'static>,
-        kind: Kind,
+        stretch: Stretch,
     ) -> Self {
         let start = watch.clock().raw();
         let slot = slot::current().map(|slot| (slot, slot.begin(watch.core().id, start)));
         let open = Open {
             watch,
             location,
-            kind,
+            stretch,
             slot,
             start,
         };
@@ -76,7 +96,7 @@ impl Open<'_> {
         } = self.share(elapsed);
         // A destructor is no poll, so it is in no histogram, unless it was slow (or panicked) and
         // counts as one: slow polls are always among the polls.
-        let is_poll = self.kind != Kind::Drop || slow || panicked;
+        let is_poll = self.stretch.kind != Kind::Drop || slow || panicked;
         // Made where it is used, twice: what a rare path needs in memory stays in registers here.
         let counted = || Counted {
             elapsed,
@@ -92,25 +112,18 @@ impl Open<'_> {
             None => core.count_rarely(slot, counted()),
         }
         if slow {
-            let Self {
-                watch,
-                location,
-                kind,
-                slot,
-                ..
-            } = self;
-            report(watch, location, kind, slot, [elapsed, own]);
+            let (location, kind) = (self.location, self.stretch.kind);
+            report(self.watch, location, kind, self.slot, [elapsed, own]);
         }
     }
 
     #[inline]
     fn share(&self, elapsed: u64) -> Share {
-        let budget = match self.kind {
-            Kind::Drop => self.watch.budget_nanos().max(QUICK_DROP),
-            Kind::Poll | Kind::Entered => self.watch.budget_nanos(),
-        };
+        let budget = self.watch.budget_nanos().max(self.stretch.at_least);
         match self.slot {
-            Some((slot, mark)) => slot.end(mark, elapsed, budget, self.kind != Kind::Entered),
+            Some((slot, mark)) => {
+                slot.end(mark, elapsed, budget, self.stretch.kind != Kind::Entered)
+            }
             None => Share {
                 self_time: elapsed,
                 own: elapsed,

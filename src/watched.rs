@@ -11,9 +11,9 @@ use futures_core::future::FusedFuture;
 use futures_core::stream::{FusedStream, Stream};
 use pin_project_lite::pin_project;
 
-use crate::poll::Possession;
-use crate::sys::{Enter, GuardedDrop};
-use crate::watch::{Kind, Watch};
+use crate::poll::{Possession, Stretch};
+use crate::sys::{Enter, FlaggedRef, GuardedDrop};
+use crate::watch::Watch;
 
 /// `.watched(&watch)` for futures and streams.
 pub trait WatchExt: Sized {
@@ -56,7 +56,7 @@ pub trait WatchExt: Sized {
     fn watched(self, watch: &Watch) -> Watched<Self> {
         let at = At {
             watch: watch.clone(),
-            location: Location::caller(),
+            location: FlaggedRef::new(Location::caller()),
         };
         Watched {
             inner: GuardedDrop::new(self, at),
@@ -77,17 +77,21 @@ pin_project! {
     }
 }
 
-/// The watch, and the line where the wrapping was done.
+/// The watch, and the line where the wrapping was done, which is flagged when the future is done.
 struct At {
     watch: Watch,
-    location: &'static Location<'static>,
+    location: FlaggedRef<Location<'static>>,
 }
 
 impl Enter for At {
     type Guard<'a> = Possession<'a>;
 
     fn enter(&self) -> Possession<'_> {
-        self.begin(Kind::Drop)
+        self.begin(if self.location.is_flagged() {
+            Stretch::DROP_DONE
+        } else {
+            Stretch::DROP
+        })
     }
 
     fn leave(guard: Possession<'_>) {
@@ -97,8 +101,8 @@ impl Enter for At {
 
 impl At {
     #[inline]
-    fn begin(&self, kind: Kind) -> Possession<'_> {
-        Possession::begin(&self.watch, self.location, kind)
+    fn begin(&self, stretch: Stretch) -> Possession<'_> {
+        Possession::begin(&self.watch, self.location.get(), stretch)
     }
 }
 
@@ -130,9 +134,12 @@ impl<F: Future> Future for Watched<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let (at, future) = self.project().inner.split();
-        let possession = at.begin(Kind::Poll);
+        let possession = at.begin(Stretch::POLL);
         let polled = future.poll(cx);
         possession.end();
+        if polled.is_ready() {
+            at.location.flag();
+        }
         polled
     }
 }
@@ -143,7 +150,7 @@ impl<S: Stream> Stream for Watched<S> {
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let (at, stream) = self.project().inner.split();
-        let possession = at.begin(Kind::Poll);
+        let possession = at.begin(Stretch::POLL);
         let polled = stream.poll_next(cx);
         possession.end();
         polled
@@ -204,7 +211,11 @@ impl Watch {
     #[must_use = "the stretch ends where the guard is dropped"]
     pub fn enter(&self) -> Entered<'_> {
         Entered {
-            possession: Some(Possession::begin(self, Location::caller(), Kind::Entered)),
+            possession: Some(Possession::begin(
+                self,
+                Location::caller(),
+                Stretch::ENTERED,
+            )),
             was_panicking: std::thread::panicking(),
             not_send: PhantomData,
         }

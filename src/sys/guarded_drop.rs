@@ -68,7 +68,7 @@ impl<T, G: Enter> GuardedDrop<T, G> {
 
     /// The guard's owner beside the pinned value.
     #[inline]
-    pub(crate) fn split(self: Pin<&mut Self>) -> (&G, Pin<&mut T>) {
+    pub(crate) fn split(self: Pin<&mut Self>) -> (&mut G, Pin<&mut T>) {
         let this = self.project();
         // SAFETY: a structural projection: `inner` is pinned whenever `self` is, `ManuallyDrop`
         // is a transparent wrapper, and nothing moves the value out before its destructor.

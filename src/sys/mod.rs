@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+mod flagged;
 mod guarded_drop;
 
+pub(crate) use flagged::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};

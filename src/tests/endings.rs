@@ -93,6 +93,25 @@ fn a_budget_near_zero_is_for_polls_and_not_for_quick_destructors() {
 }
 
 #[test]
+fn the_destructor_of_a_future_that_is_done_is_slow_from_ten_milliseconds_on() {
+    struct Done<'s>(#[expect(dead_code)] SlowToDrop<'s>);
+    impl Future for Done<'_> {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+    let scene = Scene::new();
+    let watch = scene.watch("w").with_budget(MS);
+    for (time, slow) in [(10 * MS, 0), (11 * MS, 1)] {
+        run(Done(SlowToDrop(&scene, time)).watched(&watch));
+        assert_eq!(watch.stats().slow_polls, slow);
+    }
+    assert_eq!(watch.stats().busy, 21 * MS);
+    assert_eq!(scene.reports()[0].kind, crate::Kind::Drop);
+}
+
+#[test]
 fn a_future_dropped_half_way_is_counted_as_far_as_it_came() {
     let scene = Scene::new();
     let watch = scene.watch("w");

@@ -52,6 +52,7 @@ pub struct Watch {
 /// A watch with one of its budgets, and all that the hot path needs in one place.
 struct Bound {
     clock: Clock,
+    budget: Duration,
     budget_nanos: u64,
     core: Arc<Core>,
     home: Arc<Home>,
@@ -110,6 +111,7 @@ impl Watch {
     fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration) -> Self {
         let bound = Bound {
             clock: home.clock.clone(),
+            budget,
             budget_nanos: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
             core,
             home,
@@ -126,14 +128,14 @@ impl Watch {
 
     /// How long a poll may run before it is slow.
     pub fn budget(&self) -> Duration {
-        Duration::from_nanos(self.bound.budget_nanos)
+        self.bound.budget
     }
 
     /// The same watch, counting into the same statistics, with another budget.
     ///
     /// A poll is slow when it ran *longer* than its budget. `Duration::ZERO` therefore makes slow
     /// every poll that takes measurable time, which is of use in tests (but no destructor of less
-    /// than 10 µs). `Duration::MAX`, like everything
+    /// than 10 µs, or 10 ms where the future was done). `Duration::MAX`, like everything
     /// beyond `u64::MAX` nanoseconds (584 years), means that no poll is ever slow.
     ///
     /// # Examples
