@@ -43,6 +43,7 @@ pub const fn yield_every(n: u64) -> Pace {
 }
 
 /// Counts ticks and says when it is time to give the worker back. Made by [`yield_every`].
+#[must_use = "a pace does nothing before its ticks are awaited"]
 #[derive(Clone, Debug)]
 pub struct Pace {
     every: u64,

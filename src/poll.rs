@@ -86,7 +86,11 @@ impl Drop for Possession<'_> {
 
 impl Open<'_> {
     #[inline]
-    fn close(self, panicked: bool) {
+    fn close(mut self, panicked: bool) {
+        if self.stretch.kind == Kind::Entered {
+            // A guard may have been kept beyond its thread's slot.
+            self.slot = self.slot.filter(|(slot, _)| slot::is_current(slot));
+        }
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
         let Share {

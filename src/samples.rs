@@ -11,7 +11,8 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -44,19 +45,43 @@ impl Series {
         })
     }
 
-    /// Takes what did not fit since the last call.
-    ///
-    /// The two numbers may be an instant apart; what is missed by one call is in the next.
-    pub(crate) fn take_left_over(&self) -> LeftOver {
-        LeftOver {
-            count: self.left_over.swap(0, Relaxed),
-            nanos: self.left_over_nanos.swap(0, Relaxed),
-        }
+    /// Another series of the same metric.
+    pub(crate) fn empty(&self, value: &Arc<str>) -> Arc<Self> {
+        Self::new(self.name, self.label.0, Arc::clone(value))
     }
 
-    fn leave(&self, nanos: u64) {
-        self.left_over.fetch_add(1, Relaxed);
+    /// Takes what did not fit since the last call.
+    ///
+    /// Time may be one value ahead of the count (see [`leave`](Self::leave)), never behind; over all
+    /// calls both are exact.
+    pub(crate) fn take_left_over(&self) -> LeftOver {
+        let count = self.left_over.swap(0, Acquire);
+        let nanos = match count {
+            0 => 0,
+            _ => self.left_over_nanos.swap(0, Relaxed),
+        };
+        LeftOver { count, nanos }
+    }
+
+    /// Keeps what does not fit. The time first: who sees the count sees the time as well.
+    pub(crate) fn leave(&self, left_over: LeftOver) {
+        let LeftOver { count, nanos } = left_over;
         self.left_over_nanos.fetch_add(nanos, Relaxed);
+        self.left_over.fetch_add(count, Release);
+    }
+}
+
+impl LeftOver {
+    /// Splits off `count` of it, with their part of the time.
+    pub(crate) fn split_off(&mut self, count: u64) -> Self {
+        let count = count.min(self.count);
+        let nanos = match self.count {
+            0 => 0,
+            whole => (u128::from(self.nanos) * u128::from(count) / u128::from(whole)) as u64,
+        };
+        self.count -= count;
+        self.nanos -= nanos;
+        Self { count, nanos }
     }
 }
 
@@ -80,7 +105,7 @@ impl Samples {
     /// full and not again before it was emptied: with nobody to record for, it stays full.
     pub(crate) fn push(&self, series: &Arc<Series>, nanos: u64) -> bool {
         if self.waiting.push((Arc::clone(series), nanos)).is_err() {
-            series.leave(nanos);
+            series.leave(LeftOver { count: 1, nanos });
         }
         self.waiting.len() == self.waiting.capacity() / 2
     }
@@ -107,5 +132,54 @@ mod tests {
         assert!(samples.pop().is_none());
         assert_eq!(series.take_left_over(), LeftOver { count: 2, nanos: 7 });
         assert_eq!(series.take_left_over(), LeftOver { count: 0, nanos: 0 });
+    }
+
+    #[test]
+    fn what_is_left_over_is_exact_whoever_comes_between() {
+        let series = Series::new("s", "watch", "a".into());
+        let mut sum = LeftOver { count: 0, nanos: 0 };
+        let mut take = || {
+            let LeftOver { count, nanos } = series.take_left_over();
+            sum.count += count;
+            sum.nanos += nanos;
+        };
+        std::thread::scope(|scope| {
+            let leave = || (0..100_000).for_each(|_| series.leave(LeftOver { count: 1, nanos: 1 }));
+            let threads = [scope.spawn(leave), scope.spawn(leave)];
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                take();
+            }
+            take();
+        });
+        assert_eq!(
+            sum,
+            LeftOver {
+                count: 200_000,
+                nanos: 200_000
+            }
+        );
+    }
+
+    #[test]
+    fn a_part_takes_its_part_of_the_time() {
+        let mut rest = LeftOver {
+            count: 10,
+            nanos: 99,
+        };
+        assert_eq!(
+            rest.split_off(3),
+            LeftOver {
+                count: 3,
+                nanos: 29
+            }
+        );
+        assert_eq!(
+            rest.split_off(100),
+            LeftOver {
+                count: 7,
+                nanos: 70
+            }
+        );
+        assert_eq!(rest.split_off(1), LeftOver { count: 0, nanos: 0 });
     }
 }

@@ -171,3 +171,18 @@ fn a_runtime_that_has_shut_down_is_said() {
         assert!(self::runtime().block_on(offload(|| ())).is_ok());
     }
 }
+
+#[test]
+fn a_pool_that_can_start_no_thread_is_said_and_takes_no_place_with_it() {
+    let _turn = turn();
+    // No system gives a thread so large a stack.
+    let runtime = Builder::new_current_thread()
+        .thread_stack_size(1 << 47)
+        .build()
+        .unwrap();
+    for _ in 0..2 * limit() {
+        let error = runtime.block_on(offload(|| ())).unwrap_err();
+        assert!(matches!(error, OffloadError::Closed { .. }), "{error}");
+    }
+    assert_eq!(self::runtime().block_on(offload(|| 1)).unwrap(), 1);
+}

@@ -323,3 +323,26 @@ fn a_second_recorder_is_an_error_that_says_what_to_do() {
     assert!(error.is_recorder_taken());
     assert!(error.to_string().contains("Exporter::new"), "{error}");
 }
+
+#[tokio::test]
+async fn in_async_code_an_error_is_an_error_as_well() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let exporter = exporter().clone();
+    let error = exporter.serve(taken.local_addr().unwrap()).unwrap_err();
+    assert!(error.is_address_in_use());
+    let error = prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap_err();
+    assert!(error.is_recorder_taken());
+}
+
+#[test]
+fn a_global_label_is_given_once() {
+    let watchdog = watchdog();
+    drop(watchdog.watch("labelled").enter());
+    let exporter = exporter().clone();
+    let exporter = exporter.global_label("zone", "a").global_label("zone", "b");
+    let text = exporter.global_label("watch", "mine").render();
+    assert!(
+        text.contains(r#"_count{zone="b",watch="labelled"} 1"#),
+        "{text}"
+    );
+}

@@ -45,7 +45,7 @@ struct State {
 /// Calls its argument when the closure is done, before it tells anybody.
 type Work = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
-/// A closure, and the runtime on whose pool it is to run. It must not panic.
+/// A closure, and the runtime on whose pool it is to run.
 pub(super) struct Job {
     pub(super) work: Work,
     pub(super) runtime: Handle,
@@ -107,17 +107,27 @@ impl Lane {
 
     /// Runs a job on the pool of its runtime, in a place that was taken for it.
     fn start(&'static self, job: Job) {
-        let place = Place { lane: self };
         let runtime = job.runtime.clone();
-        // It panics if the system starts no thread. The job is dropped then, which its future is
-        // told, and the place is free again.
-        contain(|| runtime.spawn_blocking(move || place.work_off(job)));
+        // Two hold it, and one takes it out. So a runtime that has shut down, and drops its half at
+        // once (under a lock of its own in some versions), drops no job and no place with it; and if
+        // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
+        // cases the future is told, and the place is free again.
+        let handed = Arc::new(Mutex::new(Some((Place { lane: self }, job))));
+        let theirs = Arc::clone(&handed);
+        let work = move || {
+            if let Some((place, job)) = take(&theirs) {
+                place.work_off(job);
+            }
+        };
+        if contain(|| runtime.spawn_blocking(work)).is_none() {
+            drop(take(&handed));
+        }
     }
 
     /// Starts jobs while there are places.
     ///
-    /// A runtime that has shut down drops the job at once, and with it the place, whose destructor
-    /// comes back here on the same thread. The loop further up the stack then goes on, so that a
+    /// With a runtime that has shut down the job is dropped at once, and with it the place, whose
+    /// destructor comes back here on the same thread. The loop further up the stack then goes on, so that a
     /// long queue makes no deep stack.
     fn fill(&'static self) {
         thread_local! {
@@ -152,6 +162,10 @@ impl Lane {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn take<T>(handed: &Mutex<Option<T>>) -> Option<T> {
+    handed.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Withdraws its job when it is dropped, if the job is still queued.
@@ -195,7 +209,9 @@ impl Place {
         while let Some((place, job)) = next.take() {
             let Job { work, runtime } = job;
             let mut place = Some(place);
-            work(&mut || next = place.take().and_then(|place| place.pass_on(&runtime)));
+            let mut done = || next = place.take().and_then(|place| place.pass_on(&runtime));
+            // What it logs with is the caller's, and may panic; the next job is not to suffer.
+            contain(|| work(&mut done));
         }
     }
 

@@ -42,8 +42,8 @@ use lane::Job;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future while the closure is queued takes it out of the queue: it never runs. A
-/// closure that runs goes on to its end, and keeps its place in the lane until then; its result is
+/// Dropping the future while the closure waits for a place takes it out of the queue: it never runs.
+/// A closure that has its place (it runs, or the pool is about to run it) goes on to its end, and keeps its place in the lane until then; its result is
 /// dropped.
 ///
 /// # Non-guarantees

@@ -1,7 +1,9 @@
 //! The thread that answers scrapes.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -25,10 +27,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// How long to wait when a connection cannot be accepted, as when file descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket and the small runtime that will serve it.
+/// A bound socket.
+///
+/// The runtime that will serve it is made on its thread and not here: a caller may be in async code,
+/// where no runtime can be dropped, and every error drops what there is.
 pub(super) struct Listener {
-    runtime: Runtime,
-    socket: TcpListener,
+    socket: std::net::TcpListener,
     address: SocketAddr,
 }
 
@@ -36,22 +40,10 @@ impl Listener {
     /// Binds at once, so that a port that is taken is an error here and not a log line later.
     pub(super) fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bind = || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build()?;
             let socket = std::net::TcpListener::bind(address)?;
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
-            let socket = {
-                let _entered = runtime.enter();
-                TcpListener::from_std(socket)?
-            };
-            Ok(Self {
-                runtime,
-                socket,
-                address,
-            })
+            Ok(Self { socket, address })
         };
         bind().map_err(|error| Error::listen(address, error))
     }
@@ -61,18 +53,37 @@ impl Listener {
     }
 
     pub(super) fn serve(self, exporter: Exporter) -> Result<(), Error> {
-        let Self {
-            runtime, socket, ..
-        } = self;
-        let run = move || {
-            runtime.block_on(async {
-                tokio::spawn(upkeep(exporter.clone()));
-                accept(socket, exporter).await;
-            });
+        let Self { socket, address } = self;
+        let (started, starts) = mpsc::channel();
+        let run = move || match start(socket) {
+            Ok((runtime, socket)) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(async {
+                    tokio::spawn(upkeep(exporter.clone()));
+                    accept(socket, exporter).await;
+                });
+            }
+            Err(error) => drop(started.send(Err(error))),
         };
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        thread.map(drop).map_err(|error| Error::thread(NAME, error))
+        thread.map_err(|error| Error::thread(NAME, error))?;
+        let started = starts
+            .recv()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        started.map_err(|error| Error::listen(address, error))
     }
+}
+
+fn start(socket: std::net::TcpListener) -> io::Result<(Runtime, TcpListener)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let socket = {
+        let _entered = runtime.enter();
+        TcpListener::from_std(socket)?
+    };
+    Ok((runtime, socket))
 }
 
 async fn accept(socket: TcpListener, exporter: Exporter) {

@@ -103,10 +103,15 @@ impl Exporter {
     }
 
     /// Adds a label to everything that is rendered from the watches. The handle does not tell which
-    /// global labels its builder was given, so they are given here once more.
+    /// global labels its builder was given, so they are given here once more. The same name again
+    /// replaces its value; `watch` and `le` are taken, and passed over.
     #[must_use]
     pub fn global_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((name.into(), value.into()));
+        let name = name.into();
+        if name != "watch" && name != "le" {
+            self.labels.retain(|(known, _)| *known != name);
+            self.labels.push((name, value.into()));
+        }
         self
     }
 

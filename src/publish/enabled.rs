@@ -23,6 +23,10 @@ const NAME: &str = "shotclock-metrics";
 /// A tenth of the usual scrape interval or less: what is scraped is at most this old.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many values that did not fit one series records in a batch: the facade's `record_many` is a
+/// loop, and an exporter keeps each value until the next scrape.
+const AT_ONCE: u64 = 10_000;
+
 static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::new);
 static THREAD: OnceLock<Thread> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
@@ -178,10 +182,13 @@ impl Batch<'_> {
             .flat_map(|watch| &watch.slow_durations);
         let of_lanes = lanes.iter().flat_map(|lane| [&lane.wait, &lane.run]);
         for series in of_watches.chain(of_lanes) {
-            let left_over = series.take_left_over();
+            let mut left_over = series.take_left_over();
+            let now = left_over.split_off(AT_ONCE);
+            if now.count > 0 {
+                self.record(series, now.nanos as f64 / 1e9 / now.count as f64, now.count);
+            }
             if left_over.count > 0 {
-                let mean = left_over.nanos as f64 / 1e9 / left_over.count as f64;
-                self.record(series, mean, left_over.count);
+                series.leave(left_over);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{Dispatch, Span, dispatcher};
 
-use super::outlet::{self, Outlet};
+use super::outlet::{Outlet, reporting};
 use super::slow_poll::{Cause, Context, Path, Phase, SlowPoll, ThreadInfo};
 use crate::contain::contain;
 use crate::publish;
@@ -44,10 +44,6 @@ impl Desk {
 
     fn report(&self, watch: &Watch, poll: Ended) {
         let tally = &self.ledger.tally;
-        if outlet::is_reporting() {
-            tally.reentrant.fetch_add(1, Relaxed);
-            return;
-        }
         let now = watch.home().clock.nanos();
         let limiter = &watch.core().reports;
         let Some(suppressed) = limiter.admit(now, self.limits.per_second) else {
@@ -68,9 +64,11 @@ impl Desk {
 impl OnSlow for Desk {
     fn on_slow(&self, watch: &Watch, poll: Ended) {
         publish::slow_poll(watch.core(), poll.elapsed);
-        if !self.outlets.is_empty() {
-            // Asking for the current span runs code of the subscriber's.
-            contain(|| self.report(watch, poll));
+        if self.outlets.is_empty() {
+            return;
+        }
+        if reporting(|| contain(|| self.report(watch, poll))).is_none() {
+            self.ledger.tally.reentrant.fetch_add(1, Relaxed);
         }
     }
 }
@@ -90,7 +88,11 @@ fn describe(watch: &Watch, poll: Ended, suppressed: u64) -> SlowPoll {
         thread: ThreadInfo::current(),
         task: tokio::task::try_id(),
         suppressed,
-        context: context(),
+        // This runs code of the subscriber's, which may panic. The report is made all the same.
+        context: contain(context).unwrap_or_else(|| Context {
+            span: Span::none(),
+            dispatch: Dispatch::none(),
+        }),
     }
 }
 

@@ -18,6 +18,9 @@ pub use slow_poll::{Cause, Path, Phase, SlowPoll, ThreadInfo};
 /// called again for the next report. Slow polls on its own thread are counted and not reported, so
 /// that it cannot feed itself.
 ///
+/// A reporter lives as long as its watchdog and its watches do; one that holds a handle of them
+/// itself lives for ever.
+///
 /// A closure is a reporter, see [`Builder::on_slow_poll`](crate::Builder::on_slow_poll).
 ///
 /// # Examples

@@ -15,13 +15,20 @@ use crate::contain::contain;
 use crate::error::Error;
 
 thread_local! {
-    /// Whether this thread belongs to a reporter.
+    /// Whether this thread reports at this moment; a reporter's own thread always does.
     static REPORTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Whether the calling thread is a reporter's, so that what is slow there must not be reported.
-pub(super) fn is_reporting() -> bool {
-    REPORTING.get()
+/// Runs `report`, unless this thread reports already: what is slow in there (a subscriber that is
+/// itself watched, say) must not be reported, or it would feed itself. `None` then. It must not
+/// panic.
+pub(super) fn reporting<T>(report: impl FnOnce() -> T) -> Option<T> {
+    if REPORTING.replace(true) {
+        return None;
+    }
+    let reported = report();
+    REPORTING.set(false);
+    Some(reported)
 }
 
 /// The end that workers push into. Dropping it lets the thread finish what is queued and end.
@@ -114,7 +121,9 @@ impl Shared {
             if closed {
                 return;
             }
-            if self.lock().asked == asked && self.queue.is_empty() {
+            // The reporter may have parked as well, and so have used up any of the wake-ups.
+            let asked_again = self.lock().asked != asked;
+            if !asked_again && self.queue.is_empty() && !self.closed.load(Ordering::Acquire) {
                 std::thread::park();
             }
         }

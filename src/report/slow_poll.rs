@@ -114,7 +114,8 @@ impl fmt::Display for Path {
             if number > 0 {
                 f.write_str(" > ")?;
             }
-            f.write_str(name)?;
+            // A name may hold a line break; a line of a log may not.
+            write!(f, "{}", name.escape_debug())?;
         }
         Ok(())
     }
@@ -210,6 +211,9 @@ impl fmt::Display for SlowPoll {
         }
         write!(f, ": {elapsed:.1?} on {thread}, budget {budget:?}")?;
         write!(f, ", watched at {location}")?;
+        if self.own != self.elapsed {
+            write!(f, ", {:.1?} of it by itself", self.own)?;
+        }
         if let Some(task) = self.task {
             write!(f, ", task {task}")?;
         }

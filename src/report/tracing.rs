@@ -56,6 +56,7 @@ fn log(slow: &SlowPoll) {
             watch = &*slow.watch,
             path = (!slow.path.is_empty()).then(|| tracing::field::display(&slow.path)),
             elapsed_ms = milliseconds(slow.elapsed),
+            own_ms = (slow.own != slow.elapsed).then(|| milliseconds(slow.own)),
             budget_ms = milliseconds(slow.budget),
             location = %slow.location,
             task = slow.task.map(tracing::field::display),

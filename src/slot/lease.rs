@@ -66,6 +66,14 @@ fn acquire() -> Option<&'static Slot> {
     Some(slot)
 }
 
+/// Whether the calling thread still owns the slot: it goes back before the last thread-locals are
+/// destroyed, and one of those may hold a guard.
+pub(crate) fn is_current(slot: &Slot) -> bool {
+    CURRENT
+        .get()
+        .is_some_and(|current| std::ptr::eq(current, slot))
+}
+
 /// Every slot there is, in use or not.
 pub(crate) fn all() -> Vec<&'static Slot> {
     lock().all.clone()

@@ -12,8 +12,9 @@
 //!    raises the serial, so no value of `state` ever comes back.
 //! 3. Frames `1..=depth` describe polls in flight, outermost first. Frame 0 is the ground: it
 //!    gathers what the outermost polls hand down, and is never reported.
-//! 4. A frame is written only while `depth` is below it; its sums (`nested`, `blamed`) only grow
-//!    while it is in flight.
+//! 4. What a frame says of its poll is written only while `depth` is below it. While it is in
+//!    flight its sums (`nested`, `blamed`) only grow, and a guard that is dropped out of order may
+//!    vacate it: then it names no watch.
 //! 5. Nothing in a slot is a pointer into something that can go away: watches are named by id.
 //!    A reader can be arbitrarily late without touching freed memory.
 //! 6. Slots are never freed. A thread that ends gives its slot back, and the next new thread takes
@@ -32,7 +33,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-pub(crate) use lease::{all, current};
+pub(crate) use lease::{all, current, is_current};
 
 /// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
 /// this depth: it has its place in its own histogram, but its time and its blame are the outer's.
@@ -174,14 +175,13 @@ impl Slot {
         if top.opening.load(Relaxed) != mark.opening {
             return self.end_out_of_order(mark, elapsed, budget, scoped);
         }
-        let share = self.settle(mark, elapsed, budget);
         // The serial is one more, the depth one less.
-        let below = state + SERIAL - 1;
+        let mut below = state + SERIAL - 1;
         if self.frame(below).opening.load(Relaxed) == VACATED {
-            self.leave_vacated(below);
-        } else {
-            self.state.store(below, Release);
+            below = self.skip_vacated(below);
         }
+        let share = self.settle(mark, below, elapsed, budget);
+        self.state.store(below, Release);
         share
     }
 
@@ -220,10 +220,10 @@ impl Slot {
         &self.frames[state as usize % FRAMES]
     }
 
-    /// Hands the sums of the frame that `mark` opened down to the one below.
+    /// Hands the sums of the frame that `mark` opened down to the one at the depth of `below`.
     #[inline]
-    fn settle(&self, mark: Mark, elapsed: u64, budget: u64) -> Share {
-        let (frame, outer) = (self.frame(mark.opening), self.frame(mark.opening - 1));
+    fn settle(&self, mark: Mark, below: u64, elapsed: u64, budget: u64) -> Share {
+        let (frame, outer) = (self.frame(mark.opening), self.frame(below));
         let blamed = frame.blamed.load(Relaxed);
         let own = elapsed.saturating_sub(blamed);
         let slow = own > budget;
@@ -236,13 +236,13 @@ impl Slot {
         }
     }
 
-    /// Publishes `state`, less the vacated frames at its top.
+    /// `state` less the vacated frames at its top. The ground is never vacated.
     #[cold]
-    fn leave_vacated(&self, mut state: u64) {
+    fn skip_vacated(&self, mut state: u64) -> u64 {
         while self.frame(state).opening.load(Relaxed) == VACATED {
             state -= 1;
         }
-        self.state.store(state, Release);
+        state
     }
 
     #[cold]
@@ -258,10 +258,11 @@ impl Slot {
                 slow: false,
             };
         }
-        let share = self.settle(mark, elapsed, budget);
+        let serial = (state & !DEPTH_MASK) + SERIAL;
+        let below = self.skip_vacated(serial | (mark.depth() as u64 - 1));
+        let share = self.settle(mark, below, elapsed, budget);
         if scoped {
-            let serial = (state & !DEPTH_MASK) + SERIAL;
-            self.leave_vacated(serial | (mark.depth() as u64 - 1));
+            self.state.store(below, Release);
         } else {
             // What was begun later is still open: leave its frames where they are.
             frame.watch.store(NO_WATCH, Relaxed);

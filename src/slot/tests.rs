@@ -112,6 +112,19 @@ fn guards_dropped_in_the_order_they_were_made_leave_nothing_behind() {
 }
 
 #[test]
+fn what_ends_above_a_vacated_frame_is_handed_past_it() {
+    let slot = Slot::new(0);
+    let outer = slot.begin(1, 0);
+    let first = slot.begin(2, 0);
+    let second = slot.begin(3, 0);
+    slot.end(first, 1, BUDGET, false);
+    assert!(slot.end(second, 50, BUDGET, false).slow);
+    // The outer poll is excused by what was blamed above the vacated frame.
+    let share = end(&slot, outer, 55);
+    assert_eq!((share.self_time, share.own, share.slow), (4, 5, false));
+}
+
+#[test]
 fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
     let slot = Slot::new(0);
     let marks: Vec<Mark> = (0..20).map(|watch| slot.begin(watch, 0)).collect();

@@ -1,6 +1,5 @@
 //! A pinned value whose destructor runs inside a guard.
 
-use std::fmt;
 use std::mem::{ManuallyDrop, needs_drop};
 use std::pin::Pin;
 
@@ -74,15 +73,6 @@ impl<T, G: Enter> GuardedDrop<T, G> {
         // is a transparent wrapper, and nothing moves the value out before its destructor.
         let inner = unsafe { this.inner.map_unchecked_mut(|inner| &mut **inner) };
         (this.around, inner)
-    }
-}
-
-impl<T: fmt::Debug, G: Enter + fmt::Debug> fmt::Debug for GuardedDrop<T, G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedDrop")
-            .field("around", &self.around)
-            .field("inner", &*self.inner)
-            .finish()
     }
 }
 

@@ -274,6 +274,25 @@ fn a_stream_is_timed_item_by_item() {
 }
 
 #[test]
+fn a_guard_that_outlives_its_threads_slot_still_counts() {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<crate::Entered<'static>>> =
+            const { std::cell::RefCell::new(None) };
+    }
+    let scene = Scene::new();
+    let watch: &'static Watch = Box::leak(Box::new(scene.watch("w")));
+    for _ in 0..8 {
+        // Registered before the slot's own thread-local, so destroyed after it.
+        let keep = || {
+            KEPT.with_borrow_mut(|kept| *kept = None);
+            KEPT.set(Some(watch.enter()));
+        };
+        std::thread::spawn(keep).join().unwrap();
+    }
+    assert_eq!((watch.stats().polls, watch.stats().in_flight), (8, 0));
+}
+
+#[test]
 fn a_thread_that_is_ending_still_counts() {
     struct PollsLast(Watch);
     impl Drop for PollsLast {

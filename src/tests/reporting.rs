@@ -175,11 +175,40 @@ fn reporters_end_with_the_last_handle() {
 }
 
 #[test]
+fn a_reporter_that_uses_up_wake_ups_ends_all_the_same() {
+    struct Parks {
+        go_on: mpsc::Receiver<()>,
+        _told: mpsc::Sender<()>,
+    }
+    impl crate::Reporter for Parks {
+        fn on_slow_poll(&self, _: &SlowPoll) {
+            let _ = self.go_on.recv();
+            std::thread::park_timeout(Duration::ZERO);
+        }
+    }
+    let (go_on, waits) = mpsc::channel();
+    let (told, ended) = mpsc::channel();
+    let parks = Parks {
+        go_on: waits,
+        _told: told,
+    };
+    let scene = Scene::with(|builder| builder.reporter(parks));
+    slow_polls(&scene, &scene.watch("w"), 1);
+    drop(scene);
+    drop(go_on);
+    assert_eq!(
+        ended.recv_timeout(PATIENCE),
+        Err(mpsc::RecvTimeoutError::Disconnected)
+    );
+}
+
+#[test]
 fn settings_that_mean_nothing_are_refused_by_name() {
     let refused = [
         (Watchdog::builder().budget(Duration::ZERO), "budget"),
         (Watchdog::builder().max_watches(0), "max_watches"),
         (Watchdog::builder().report_queue(0), "report_queue"),
+        (Watchdog::builder().report_queue(usize::MAX), "report_queue"),
     ];
     for (builder, name) in refused {
         let error = builder.build().unwrap_err();

@@ -10,8 +10,8 @@ use crate::slot::{Slot, add_single_writer};
 use crate::table::Table;
 
 /// Names by id, so that a reader of a slot (which holds ids, and no pointers) can tell them without
-/// a lock. Names are never taken out: an id must stay good for the latest of readers. What that
-/// costs is bounded by the names that the process ever registers.
+/// a lock. Names are never taken out: an id must stay good for the latest of readers. It costs an
+/// entry for each watch of each watchdog that the process ever builds.
 static NAMES: Table<Arc<str>> = Table::new();
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 

@@ -5,6 +5,8 @@
 //! must not go back: what it counted is kept here.
 
 use std::sync::atomic::AtomicU64;
+#[cfg(feature = "metrics")]
+use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "metrics")]
@@ -14,8 +16,6 @@ use crate::samples::Series;
 use crate::slot::InFlight;
 #[cfg(feature = "metrics")]
 use std::collections::BTreeMap;
-#[cfg(feature = "metrics")]
-use std::collections::btree_map::Entry;
 
 /// How many names are remembered of watchdogs that ended; beyond it they are added to [`OTHER`].
 #[cfg(feature = "metrics")]
@@ -34,8 +34,14 @@ struct Roster {
 #[cfg(feature = "metrics")]
 #[derive(Default)]
 struct Ended {
-    watches: BTreeMap<Arc<str>, Totals>,
+    watches: BTreeMap<Arc<str>, EndedWatch>,
     tally: Tally,
+}
+
+#[cfg(feature = "metrics")]
+struct EndedWatch {
+    totals: Totals,
+    slow_durations: Arc<Series>,
 }
 
 /// What one lane counts.
@@ -104,9 +110,6 @@ pub(crate) fn lanes() -> Vec<Arc<LaneCounts>> {
 }
 
 /// Adds everything up.
-///
-/// Whoever calls this must drain the `slow_durations` it returns: those of watchdogs that ended are
-/// returned once.
 #[cfg(feature = "metrics")]
 pub(crate) fn collect() -> Sums {
     let in_flight = stats::in_flight();
@@ -115,6 +118,8 @@ pub(crate) fn collect() -> Sums {
         // taken over under the lock under which everything is added up, so no sum misses it.
         let is_live = |ledger: &Arc<Ledger>| Arc::strong_count(ledger) > 1;
         let (live, ended): (Vec<_>, Vec<_>) = roster.ledgers.drain(..).partition(is_live);
+        // Pairs with the release with which the last other holder let go: its counts are seen.
+        fence(Acquire);
         let mut sums = roster.ended.sums();
         for ledger in live.iter().chain(&ended) {
             sums.add(ledger, &in_flight);
@@ -145,9 +150,10 @@ impl Ended {
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         sums.tally.add(&self.tally);
-        for (name, totals) in &self.watches {
+        for (name, ended) in &self.watches {
             let watch = sums.watches.entry(Arc::clone(name)).or_default();
-            watch.totals.add(totals);
+            watch.totals.add(&ended.totals);
+            watch.slow_durations.push(Arc::clone(&ended.slow_durations));
         }
         sums
     }
@@ -156,12 +162,23 @@ impl Ended {
         self.tally.add(&ledger.tally);
         for core in ledger.cores() {
             let room = self.watches.len() < REMEMBERED;
-            let sum = match self.watches.entry(Arc::clone(&core.name)) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) if room => new.insert(Totals::default()),
-                Entry::Vacant(_) => self.watches.entry(OTHER.into()).or_default(),
+            let known = room || self.watches.contains_key(&core.name);
+            let name = if known {
+                Arc::clone(&core.name)
+            } else {
+                OTHER.into()
             };
-            sum.add(&core.totals());
+            let ended = self
+                .watches
+                .entry(name)
+                .or_insert_with_key(|name| EndedWatch {
+                    totals: Totals::default(),
+                    slow_durations: core.slow_durations.empty(name),
+                });
+            ended.totals.add(&core.totals());
+            ended
+                .slow_durations
+                .leave(core.slow_durations.take_left_over());
         }
     }
 }
