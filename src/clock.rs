@@ -3,6 +3,9 @@
 /// Nanoseconds are `raw * scale >> SHIFT`.
 const SHIFT: u32 = 40;
 
+/// The time of every clock that is not mocked.
+const MACHINE: u64 = 0;
+
 /// A clock that is cheap to read twice a poll.
 ///
 /// [`raw`](Self::raw) is the fastest counter that the machine has (the time stamp counter where it
@@ -16,21 +19,42 @@ pub(crate) struct Clock {
     /// is and how far to shift: 2 ns of a poll.
     scale: u64,
     origin: u64,
+    /// Which time it tells: 0 is that of the machine.
+    time: u64,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self::over(quanta::Clock::new())
+        Self::telling(quanta::Clock::new(), MACHINE)
     }
 
+    /// A clock that is mocked. Each tells a time of its own.
+    #[cfg(test)]
     pub(crate) fn over(source: quanta::Clock) -> Self {
+        static MOCKED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(MACHINE);
+        let before = MOCKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self::telling(source, before + 1)
+    }
+
+    fn telling(source: quanta::Clock, time: u64) -> Self {
         let scale = source.delta_as_nanos(0, 1 << SHIFT);
         let origin = source.raw();
         Self {
             source,
             scale,
             origin,
+            time,
         }
+    }
+
+    /// Whether readings of the two can be compared.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.time == other.time
+    }
+
+    /// Whether it tells the time of the machine, as the operating system's own clocks do.
+    pub(crate) fn is_real(&self) -> bool {
+        self.time == MACHINE
     }
 
     #[inline]

@@ -7,8 +7,9 @@
 //!
 //! - **Watch**: [`WatchExt::watched`] wraps a future or stream; [`Watch::stats`] and
 //!   [`Watchdog::snapshot`] tell what was counted.
-//! - **Report**: a poll over its budget is a [`SlowPoll`], told to reporters on threads of their
-//!   own; the default one logs it through `tracing`, inside the span of the request.
+//! - **Report**: a poll over its budget is a [`SlowPoll`], told while it is still stuck and once
+//!   more when it has ended, to reporters on threads of their own; the default one logs it through
+//!   `tracing`.
 //! - **Metrics**: counters and gauges through the `metrics` facade, and with the feature
 //!   `prometheus` a `/metrics` that a stuck runtime still answers.
 //! - **Cooperate**: [`yield_every`] gives the worker back from a long loop.
@@ -59,8 +60,6 @@
 //!
 //! # Limitations
 //!
-//! - A poll is reported when it has ended. One that never ends shows in
-//!   `shotclock_polls_in_flight` and [`WatchStats::oldest_in_flight`], and is not reported.
 //! - Time is wall time. A poll may be slow because the operating system did not run its thread; the
 //!   cause that is reported is [`Cause::Unknown`].
 //! - Time in suspend is not seen where the clock does not count it.
@@ -82,7 +81,9 @@ pub mod prometheus;
 mod publish;
 mod report;
 mod samples;
+mod sentinel;
 mod slot;
+mod sync;
 mod sys;
 mod table;
 mod watch;
@@ -92,8 +93,9 @@ mod watched;
 pub use error::Error;
 pub use offload::{OffloadError, PanicPayload, offload};
 pub use pace::{Pace, Tick, yield_every};
-pub use report::{Cause, Path, Phase, Reporter, SlowPoll, ThreadInfo};
-pub use watch::{Kind, Snapshot, Watch, WatchStats};
+pub use report::{Cause, Path, Phase, Reporter, SlowPoll};
+pub use slot::{Kind, ThreadInfo};
+pub use watch::{Health, Snapshot, Status, Watch, WatchStats};
 pub use watchdog::{Builder, Timing, Watchdog};
 pub use watched::{Entered, WatchExt, Watched};
 

@@ -6,8 +6,9 @@
 
 use std::panic::Location;
 
-use crate::slot::{self, Mark, Share, Slot};
-use crate::watch::{Counted, Ended, Kind, Watch};
+use crate::slot::{self, DOZE, Kind, Mark, Note, Opened, Share, Slot, ThreadInfo};
+use crate::sys;
+use crate::watch::{Counted, Slow, Watch};
 
 /// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
 ///
@@ -31,6 +32,11 @@ impl Stretch {
     const fn new(kind: Kind, at_least: u64) -> Self {
         Self { kind, at_least }
     }
+
+    #[inline]
+    fn budget(self, watch: &Watch) -> u64 {
+        watch.budget_nanos().max(self.at_least)
+    }
 }
 
 /// One stretch of code in flight: it has the thread until it ends.
@@ -51,14 +57,27 @@ struct Open<'w> {
 }
 
 impl<'w> Possession<'w> {
-    #[inline]
+    /// Inlined in every build, so that the stack pointer is that of the function that polls.
+    #[inline(always)]
     pub(crate) fn begin(
         watch: &'w Watch,
         location: &'static Location<'static>,
         stretch: Stretch,
     ) -> Self {
+        let stack = sys::stack_pointer();
         let start = watch.clock().raw();
-        let slot = slot::current().map(|slot| (slot, slot.begin(watch.core().id, start)));
+        let slot = slot::current().map(|slot| {
+            let mark = slot.begin(Opened {
+                watch: watch.core().id,
+                kind: stretch.kind,
+                start,
+                budget: stretch.budget(watch),
+                location,
+                stack,
+            });
+            DOZE.rouse();
+            (slot, mark)
+        });
         let open = Open {
             watch,
             location,
@@ -97,6 +116,7 @@ impl Open<'_> {
             self_time,
             own,
             slow,
+            blamed,
         } = self.share(elapsed);
         // A destructor is no poll, so it is in no histogram, unless it was slow (or panicked) and
         // counts as one: slow polls are always among the polls.
@@ -115,15 +135,16 @@ impl Open<'_> {
             Some(cells) => cells.count(counted()),
             None => core.count_rarely(slot, counted()),
         }
-        if slow {
+        // A poll that was told while it ran may turn out to be the fault of one inside it.
+        if slow | blamed {
             let (location, kind) = (self.location, self.stretch.kind);
-            report(self.watch, location, kind, self.slot, [elapsed, own]);
+            report(self.watch, location, kind, self.slot, [elapsed, own], slow);
         }
     }
 
     #[inline]
     fn share(&self, elapsed: u64) -> Share {
-        let budget = self.watch.budget_nanos().max(self.stretch.at_least);
+        let budget = self.stretch.budget(self.watch);
         match self.slot {
             Some((slot, mark)) => {
                 slot.end(mark, elapsed, budget, self.stretch.kind != Kind::Entered)
@@ -132,6 +153,7 @@ impl Open<'_> {
                 self_time: elapsed,
                 own: elapsed,
                 slow: elapsed > budget,
+                blamed: false,
             },
         }
     }
@@ -146,14 +168,27 @@ fn report(
     kind: Kind,
     slot: Option<(&'static Slot, Mark)>,
     [elapsed, own]: [u64; 2],
+    slow: bool,
 ) {
+    let (note, thread) = match slot {
+        Some((slot, mark)) => {
+            let mut margin = slot.margin();
+            (margin.close(mark), margin.thread())
+        }
+        None => (Note::default(), None),
+    };
+    if !slow && !note.was_told() {
+        return;
+    }
     let outer = slot.map(|(slot, mark)| slot.outer_watches(mark).collect());
-    let poll = Ended {
+    let poll = Slow {
         kind,
         elapsed,
         own,
+        budget: watch.budget(),
         location,
         outer: outer.unwrap_or_default(),
+        thread: thread.unwrap_or_else(ThreadInfo::current),
     };
-    watch.home().slow.on_slow(watch, poll);
+    watch.home().slow.on_slow(watch.core(), poll, note);
 }

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::offload;
 use crate::publish;
 use crate::report::{Desk, Limits, Outlet, Reporter, SlowPoll, TracingReporter};
-use crate::watch::{Home, Ledger, OTHER, OnSlow, Registered, Snapshot, Watch};
+use crate::sentinel;
+use crate::watch::{Health, Home, Ledger, OTHER, OnSlow, Registered, Snapshot, Watch};
 
 /// Times the polls of a program, and tells of the slow ones.
 ///
@@ -88,6 +89,26 @@ impl Watchdog {
     /// What all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(&self.home.ledger.cores(), &self.home.clock)
+    }
+
+    /// Whether any poll of this watchdog is stuck at this moment.
+    ///
+    /// It reads what the threads publish, and waits for none of them: of use in a health check that
+    /// is answered by a thread of its own, since a runtime that is stuck answers nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::Status;
+    ///
+    /// # let watchdog = shotclock::Watchdog::builder().build()?;
+    /// let health = watchdog.health();
+    /// assert_eq!(health.status, Status::Responsive);
+    /// assert_eq!(health.to_string(), "responsive");
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn health(&self) -> Health {
+        Health::of(&self.home)
     }
 
     /// Waits until every report made before this call was handed to its reporters, at most for
@@ -298,15 +319,19 @@ impl Builder {
         let limits = Limits {
             per_second: self.reports_per_second,
         };
-        let (budget, clock) = (self.budget, self.clock.clone());
-        let desk = Arc::new(Desk::new(self.outlets()?, limits, Arc::clone(&ledger)));
+        let budget = self.budget;
+        let clock = self.clock.clone().unwrap_or_else(Clock::new);
+        sentinel::start(&clock)?;
+        let outlets = self.outlets()?;
+        let desk = Desk::new(outlets, limits, Arc::clone(&ledger), clock.clone());
+        let desk = Arc::new(desk);
         publish::enroll(&ledger);
         #[cfg(feature = "metrics")]
         if buckets_as_counters {
             publish::publish_buckets_as_counters();
         }
         let home = Arc::new(Home {
-            clock: clock.unwrap_or_else(Clock::new),
+            clock,
             budget,
             ledger,
             slow: Arc::clone(&desk) as Arc<dyn OnSlow>,

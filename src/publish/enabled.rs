@@ -17,7 +17,7 @@ use crate::contain::contain;
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::samples::{Samples, Series};
-use crate::watch::{Core, LaneCounts, Ledger, Sums, Totals, collect, lanes};
+use crate::watch::{Core, LaneCounts, Ledger, Sums, Totals, WatchSums, collect, lanes};
 
 const NAME: &str = "shotclock-metrics";
 /// A tenth of the usual scrape interval or less: what is scraped is at most this old.
@@ -101,8 +101,9 @@ impl Batch<'_> {
     fn publish(&self, sums: &Sums) {
         series::describe(self.recorder);
         self.reports(sums);
+        self.gauge(series::OLDEST_STALL, [], sums.oldest_stall as f64 / 1e9);
         for (name, watch) in &sums.watches {
-            self.watch(name, &watch.totals, watch.in_flight);
+            self.watch(name, watch);
         }
         if buckets_are_counters() {
             series::describe_buckets(self.recorder);
@@ -132,14 +133,15 @@ impl Batch<'_> {
         suppressed("reporter_thread", &sums.tally.reentrant);
     }
 
-    fn watch(&self, name: &str, totals: &Totals, in_flight: u64) {
-        let watch = [("watch", name)];
+    fn watch(&self, name: &str, sums: &WatchSums) {
+        let (watch, totals) = ([("watch", name)], &sums.totals);
         self.counter(series::POLLS, watch, totals.distribution.count());
         // Why a poll was slow is not known yet, and the label says so.
         let slow = [("watch", name), ("cause", "unknown")];
         self.counter(series::SLOW_POLLS, slow, totals.slow);
         self.counter(series::PANICKED_POLLS, watch, totals.panicked);
-        self.gauge(series::POLLS_IN_FLIGHT, watch, in_flight);
+        self.gauge(series::POLLS_IN_FLIGHT, watch, sums.in_flight as f64);
+        self.gauge(series::STALLS_IN_FLIGHT, watch, sums.stalls as f64);
         self.present("shotclock_slow_poll_duration_seconds", watch);
     }
 
@@ -162,9 +164,10 @@ impl Batch<'_> {
         self.gauge(
             series::OFFLOAD_IN_FLIGHT,
             label,
-            lane.in_flight.load(Relaxed),
+            lane.in_flight.load(Relaxed) as f64,
         );
-        self.gauge(series::OFFLOAD_QUEUED, label, lane.queued.load(Relaxed));
+        let queued = lane.queued.load(Relaxed);
+        self.gauge(series::OFFLOAD_QUEUED, label, queued as f64);
         self.counter(series::OFFLOAD_REJECTED, label, lane.rejected.load(Relaxed));
         self.counter(series::OFFLOAD_PANICS, label, lane.panics.load(Relaxed));
         self.present(lane.wait.name, label);
@@ -215,10 +218,10 @@ impl Batch<'_> {
         &self,
         name: &'static str,
         labels: [(&'static str, &str); N],
-        value: u64,
+        value: f64,
     ) {
         let gauge = self.recorder.register_gauge(&key(name, labels), &METADATA);
-        gauge.set(value as f64);
+        gauge.set(value);
     }
 
     /// A histogram that is asked for is in the text, at 0, before anything was recorded.

@@ -26,6 +26,8 @@ pub(super) const POLLS: &str = "shotclock_polls_total";
 pub(super) const SLOW_POLLS: &str = "shotclock_slow_polls_total";
 pub(super) const PANICKED_POLLS: &str = "shotclock_panicked_polls_total";
 pub(super) const POLLS_IN_FLIGHT: &str = "shotclock_polls_in_flight";
+pub(super) const STALLS_IN_FLIGHT: &str = "shotclock_stalls_in_flight";
+pub(super) const OLDEST_STALL: &str = "shotclock_oldest_stall_seconds";
 pub(super) const DROPPED: &str = "shotclock_reports_dropped_total";
 pub(super) const SUPPRESSED: &str = "shotclock_reports_suppressed_total";
 pub(super) const OFFLOAD_IN_FLIGHT: &str = "shotclock_offload_in_flight";
@@ -59,6 +61,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
     let gauges = [
         (POLLS_IN_FLIGHT, "Polls that run at this moment."),
         (
+            STALLS_IN_FLIGHT,
+            "Polls that run at this moment and are over their budget.",
+        ),
+        (
             OFFLOAD_IN_FLIGHT,
             "Offloaded closures that run at this moment.",
         ),
@@ -70,6 +76,12 @@ pub(super) fn describe(recorder: &dyn Recorder) {
     for (name, text) in gauges {
         recorder.describe_gauge(name.into(), Some(Unit::Count), text.into());
     }
+    recorder.describe_gauge(
+        OLDEST_STALL.into(),
+        Some(Unit::Seconds),
+        "For how long the oldest poll that is over its budget has been running; 0 if there is none."
+            .into(),
+    );
     let histograms = [
         (
             "shotclock_slow_poll_duration_seconds",

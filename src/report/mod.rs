@@ -8,7 +8,7 @@ mod tracing;
 pub(crate) use self::tracing::TracingReporter;
 pub(crate) use desk::{Desk, Limits};
 pub(crate) use outlet::Outlet;
-pub use slow_poll::{Cause, Path, Phase, SlowPoll, ThreadInfo};
+pub use slow_poll::{Cause, Path, Phase, SlowPoll};
 
 /// Something that is told of slow polls.
 ///

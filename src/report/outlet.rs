@@ -13,21 +13,30 @@ use crossbeam_queue::ArrayQueue;
 use super::{Reporter, SlowPoll};
 use crate::contain::contain;
 use crate::error::Error;
+use crate::slot;
 
 thread_local! {
     /// Whether this thread reports at this moment; a reporter's own thread always does.
     static REPORTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
+/// Marks the calling thread, for itself and for the sentinel.
+fn set_reporting(reporting: bool) -> bool {
+    if let Some(slot) = slot::current() {
+        slot.set_mute(reporting);
+    }
+    REPORTING.replace(reporting)
+}
+
 /// Runs `report`, unless this thread reports already: what is slow in there (a subscriber that is
 /// itself watched, say) must not be reported, or it would feed itself. `None` then. It must not
 /// panic.
 pub(super) fn reporting<T>(report: impl FnOnce() -> T) -> Option<T> {
-    if REPORTING.replace(true) {
+    if set_reporting(true) {
         return None;
     }
     let reported = report();
-    REPORTING.set(false);
+    set_reporting(false);
     Some(reported)
 }
 
@@ -113,7 +122,7 @@ impl Drop for Outlet {
 
 impl Shared {
     fn run(&self, reporter: &dyn Reporter) {
-        REPORTING.set(true);
+        set_reporting(true);
         loop {
             let closed = self.closed.load(Ordering::Acquire);
             let asked = self.lock().asked;

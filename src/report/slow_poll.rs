@@ -3,14 +3,16 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use tracing::{Dispatch, Span};
 
-use crate::watch::Kind;
+use crate::slot::{Kind, ThreadInfo};
 
-/// A poll that ran past its budget.
+/// A poll that ran past its budget, or still does.
+///
+/// A poll that is stuck is told while it runs, when it passes its budget and then each time that it
+/// has run for twice as long; and once more when it has ended, under the same [`id`](Self::id).
 ///
 /// Where watched futures are nested, the innermost culprit is reported, once: an outer poll is slow
 /// only if what is left of it, less the slow polls inside that were reported already, is over its
@@ -20,9 +22,9 @@ use crate::watch::Kind;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SlowPoll {
-    /// Tells this poll from every other one of the process.
+    /// Tells this poll from every other one of the process. All reports of one poll have it.
     pub id: u64,
-    /// Whether the poll has ended.
+    /// Whether the poll still runs.
     pub phase: Phase,
     /// What was timed: a poll, a destructor, or the life of a guard.
     pub kind: Kind,
@@ -30,7 +32,7 @@ pub struct SlowPoll {
     pub watch: Arc<str>,
     /// The watches around it, outermost first.
     pub path: Path,
-    /// How long it ran.
+    /// How long it has been running, or ran.
     pub elapsed: Duration,
     /// How long it ran less the slow polls inside that were reported already: what was held against
     /// the budget.
@@ -43,7 +45,7 @@ pub struct SlowPoll {
     pub location: &'static Location<'static>,
     /// The thread that it held.
     pub thread: ThreadInfo,
-    /// The tokio task that it belongs to, if any.
+    /// The tokio task that it belongs to, if any. It is known when the poll has ended.
     pub task: Option<tokio::task::Id>,
     /// How many slow polls of the same watch were not reported since the last one that was, because
     /// there were too many in that second.
@@ -55,6 +57,8 @@ pub struct SlowPoll {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
+    /// It still runs.
+    Running,
     /// It has ended; `elapsed` is final.
     Finished,
 }
@@ -62,6 +66,7 @@ pub enum Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Phase::Running => "running",
             Phase::Finished => "finished",
         })
     }
@@ -121,35 +126,6 @@ impl fmt::Display for Path {
     }
 }
 
-/// The thread that a poll held. `Display` prints its name if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ThreadInfo {
-    /// The name, as its builder gave it.
-    pub name: Option<Arc<str>>,
-    /// The identity of the thread within the process.
-    pub id: ThreadId,
-}
-
-impl ThreadInfo {
-    pub(super) fn current() -> Self {
-        let thread = std::thread::current();
-        Self {
-            name: thread.name().map(Arc::from),
-            id: thread.id(),
-        }
-    }
-}
-
-impl fmt::Display for ThreadInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => f.write_str(name),
-            None => write!(f, "{:?}", self.id),
-        }
-    }
-}
-
 /// The span around the poll, and the subscriber in force there.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -157,8 +133,19 @@ pub(super) struct Context {
     pub(super) dispatch: Dispatch,
 }
 
+impl Context {
+    pub(super) fn none() -> Self {
+        Self {
+            span: Span::none(),
+            dispatch: Dispatch::none(),
+        }
+    }
+}
+
 impl SlowPoll {
     /// The `tracing` span that was current around the poll: enter it to log with the same fields.
+    ///
+    /// Only the thread of the poll knows it, so there is none before the poll has ended.
     ///
     /// # Examples
     ///
@@ -205,11 +192,18 @@ impl fmt::Display for SlowPoll {
             thread,
             ..
         } = self;
-        write!(f, "slow {kind} of {watch:?}")?;
+        match self.phase {
+            Phase::Running => write!(f, "{kind} of {watch:?} is stuck")?,
+            Phase::Finished => write!(f, "slow {kind} of {watch:?}")?,
+        }
         if !path.is_empty() {
             write!(f, " (inside {path})")?;
         }
-        write!(f, ": {elapsed:.1?} on {thread}, budget {budget:?}")?;
+        let so_far = match self.phase {
+            Phase::Running => " so far",
+            Phase::Finished => "",
+        };
+        write!(f, ": {elapsed:.1?}{so_far} on {thread}, budget {budget:?}")?;
         write!(f, ", watched at {location}")?;
         if self.own != self.elapsed {
             write!(f, ", {:.1?} of it by itself", self.own)?;

@@ -1,11 +1,12 @@
 //! The default reporter: a `tracing` event at WARN, inside the span of the poll.
 
+use std::fmt;
 use std::time::Duration;
 
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
-use super::{Reporter, SlowPoll};
+use super::{Phase, Reporter, SlowPoll};
 
 /// Logs to the subscriber of the span around the poll; without a span, to the one that was current
 /// where the watchdog was built; if there was none, to the one that was current at the poll; and at
@@ -64,7 +65,19 @@ fn log(slow: &SlowPoll) {
             hint = slow.hint(),
             suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
             poll_id = slow.id,
-            "slow {}", slow.kind
+            "{}", Headline(slow)
         );
     });
+}
+
+struct Headline<'s>(&'s SlowPoll);
+
+impl fmt::Display for Headline<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.0.kind;
+        match self.0.phase {
+            Phase::Running => write!(f, "{kind} is stuck"),
+            Phase::Finished => write!(f, "slow {kind}"),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{DEPTH_MASK, SERIAL, Slot};
+use super::{DEPTH_MASK, Owner, SERIAL, Slot};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Every slot of the process, and those that no thread owns at present.
@@ -33,6 +33,9 @@ impl Drop for Lease {
             // A guard that was forgotten may have left frames behind; the next owner starts clean.
             let serial = slot.state.load(Relaxed) & !DEPTH_MASK;
             slot.state.store(serial + SERIAL, Relaxed);
+            slot.set_mute(false);
+            // Waits for whoever holds on to this thread: it must not end under their hands.
+            slot.margin().owner = None;
             // The lock orders this thread's last writes before the next owner's first.
             lock().free.push(slot);
         }
@@ -56,14 +59,19 @@ pub(crate) fn current() -> Option<&'static Slot> {
 #[inline(never)]
 fn acquire() -> Option<&'static Slot> {
     LEASE.try_with(|_| ()).ok()?;
+    let slot = take();
+    slot.margin().owner = Some(Owner::current());
+    CURRENT.set(Some(slot));
+    Some(slot)
+}
+
+fn take() -> &'static Slot {
     let mut slots = lock();
-    let slot = slots.free.pop().unwrap_or_else(|| {
+    slots.free.pop().unwrap_or_else(|| {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(slots.all.len())));
         slots.all.push(slot);
         slot
-    });
-    CURRENT.set(Some(slot));
-    Some(slot)
+    })
 }
 
 /// Whether the calling thread still owns the slot: it goes back before the last thread-locals are

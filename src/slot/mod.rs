@@ -25,15 +25,28 @@
 //! `state`; `read` loads `state` (acquire), the frames, then an acquire fence and `state` again. If
 //! the reader saw any value of a later poll in a frame, the fences order the change of `state` that
 //! preceded it before the second load, so the two loads differ (invariant 2) and the reading is
-//! thrown away.
+//! thrown away. The orderings are modelled with loom, in `models`.
 
+mod doze;
+mod kind;
 mod lease;
+mod margin;
+mod nest;
 
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
 
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, fence};
+use crate::sys::StaticRef;
+
+#[cfg(not(shotclock_loom))]
+pub(crate) use doze::DOZE;
+pub use kind::Kind;
 pub(crate) use lease::{all, current, is_current};
+pub use margin::ThreadInfo;
+pub(crate) use margin::{Margin, Note, Owner, Told};
+pub(crate) use nest::{InFlight, Nest, Standing};
 
 /// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
 /// this depth: it has its place in its own histogram, but its time and its blame are the outer's.
@@ -59,10 +72,17 @@ const GROUND: u64 = SERIAL;
 /// The opening that a poll has which is nested too deep to have a frame. No frame ever has it.
 const TOO_DEEP: u64 = u64::MAX;
 
-/// What is known of one poll in flight.
+/// What is known of one poll in flight, in a cache line.
+#[repr(align(64))]
 struct Frame {
+    /// The id of the watch, and the [`Kind`] in the lowest bits.
     watch: AtomicU64,
     start: AtomicU64,
+    /// Nanoseconds.
+    budget: AtomicU64,
+    location: StaticRef<Location<'static>>,
+    /// Where the stack stood when the poll began: what is beyond it is not of this poll.
+    stack: AtomicU64,
     /// The `state` that was published with this frame; a [`Mark`] of another one is stale.
     opening: AtomicU64,
     /// Nanoseconds of watched polls that ended inside this one: what is not its self time.
@@ -72,10 +92,13 @@ struct Frame {
 }
 
 impl Frame {
-    const fn new(opening: u64) -> Self {
+    fn new(opening: u64) -> Self {
         Self {
             watch: AtomicU64::new(NO_WATCH),
             start: AtomicU64::new(0),
+            budget: AtomicU64::new(0),
+            location: StaticRef::empty(),
+            stack: AtomicU64::new(0),
             opening: AtomicU64::new(opening),
             nested: AtomicU64::new(0),
             blamed: AtomicU64::new(0),
@@ -93,9 +116,28 @@ pub(crate) fn add_single_writer(cell: &AtomicU64, value: u64) {
 /// the pair of lines that the prefetcher of common x86-64 processors takes together).
 #[repr(align(128))]
 pub(crate) struct Slot {
-    index: usize,
     state: AtomicU64,
+    index: usize,
+    /// What is slow on this thread is not to be reported: it is itself reporting.
+    mute: AtomicBool,
     frames: [Frame; FRAMES],
+    /// What is known of this thread and of its polls that the hot path never looks at.
+    margin: Mutex<Margin>,
+}
+
+/// What is published of a poll that begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened {
+    /// The id of the watch.
+    pub(crate) watch: u64,
+    pub(crate) kind: Kind,
+    /// A raw reading of the watch's clock.
+    pub(crate) start: u64,
+    /// Nanoseconds.
+    pub(crate) budget: u64,
+    pub(crate) location: &'static Location<'static>,
+    /// The stack pointer, or 0 where it is not known.
+    pub(crate) stack: usize,
 }
 
 /// What [`Slot::begin`] gives and [`Slot::end`] takes back: the opening of the frame.
@@ -115,27 +157,19 @@ pub(crate) struct Share {
     pub(crate) own: u64,
     /// Whether `own` is over the budget.
     pub(crate) slow: bool,
-}
-
-/// One poll in flight, as another thread reads it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct InFlight {
-    /// The id of the watch.
-    pub(crate) watch: u64,
-    /// When it began, as a raw reading of its watch's clock.
-    pub(crate) start: u64,
+    /// Whether there were slow polls inside, so that `own` is less than the whole.
+    pub(crate) blamed: bool,
 }
 
 impl Slot {
     fn new(index: usize) -> Self {
+        let opening = |depth| if depth == 0 { GROUND } else { VACATED };
         Self {
-            index,
             state: AtomicU64::new(0),
-            frames: {
-                let mut frames = [const { Frame::new(VACATED) }; FRAMES];
-                frames[0] = Frame::new(GROUND);
-                frames
-            },
+            index,
+            mute: AtomicBool::new(false),
+            frames: std::array::from_fn(|depth| Frame::new(opening(depth))),
+            margin: Mutex::new(Margin::default()),
         }
     }
 
@@ -145,9 +179,9 @@ impl Slot {
         self.index
     }
 
-    /// Publishes that a poll of `watch` began. Owner only.
+    /// Publishes that a poll began. Owner only.
     #[inline]
-    pub(crate) fn begin(&self, watch: u64, start: u64) -> Mark {
+    pub(crate) fn begin(&self, poll: Opened) -> Mark {
         // Both the serial and the depth are one more.
         let opening = self.state.load(Relaxed) + SERIAL + 1;
         let depth = (opening & DEPTH_MASK) as usize;
@@ -155,8 +189,11 @@ impl Slot {
             return Mark::new(TOO_DEEP);
         };
         fence(Release);
-        frame.watch.store(watch, Relaxed);
-        frame.start.store(start, Relaxed);
+        frame.watch.store(poll.kind.tag(poll.watch), Relaxed);
+        frame.start.store(poll.start, Relaxed);
+        frame.budget.store(poll.budget, Relaxed);
+        frame.location.set(poll.location);
+        frame.stack.store(poll.stack as u64, Relaxed);
         frame.opening.store(opening, Relaxed);
         frame.nested.store(0, Relaxed);
         frame.blamed.store(0, Relaxed);
@@ -188,30 +225,78 @@ impl Slot {
     /// The ids of the watches around the one that `mark` belongs to, outermost first. Owner only.
     pub(crate) fn outer_watches(&self, mark: Mark) -> impl Iterator<Item = u64> {
         let outer = self.frames.get(1..mark.depth()).unwrap_or_default();
-        let ids = outer.iter().map(|frame| frame.watch.load(Relaxed));
-        ids.filter(|id| *id != NO_WATCH)
+        let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
+        tags.filter(|tag| *tag != NO_WATCH).map(Kind::watch_of)
     }
 
-    /// The polls in flight on this slot's thread, outermost first. Any thread.
+    /// Whether reports of this thread's polls are to be left out, because it reports itself.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.mute.load(Relaxed)
+    }
+
+    /// Owner only.
+    pub(crate) fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Relaxed);
+    }
+
+    /// What is known beside the polls themselves. Never held while foreign code runs.
+    pub(crate) fn margin(&self) -> MutexGuard<'_, Margin> {
+        self.margin
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether a poll that was read is still running. Any thread.
+    ///
+    /// `state` first: if it is that of a later poll at this depth, its release makes the later
+    /// opening visible; and an opening never comes back.
+    pub(crate) fn is_in_flight(&self, poll: &InFlight) -> bool {
+        let depth = poll.depth();
+        (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
+            && self.frames[depth].opening.load(Relaxed) == poll.opening
+    }
+
+    /// A number that is another one after any poll of this thread began or ended.
+    pub(crate) fn state(&self) -> u64 {
+        self.state.load(Relaxed)
+    }
+
+    /// Whether a poll runs on this thread, by its [`state`](Self::state).
+    pub(crate) fn is_busy(state: u64) -> bool {
+        state & DEPTH_MASK > 0
+    }
+
+    /// The polls in flight on this slot's thread. Any thread.
     ///
     /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
     /// some tries, because then nothing of it is stuck.
-    pub(crate) fn read(&self) -> Vec<InFlight> {
+    pub(crate) fn read(&self) -> Nest {
         const TRIES: usize = 64;
         (0..TRIES).find_map(|_| self.try_read()).unwrap_or_default()
     }
 
-    fn try_read(&self) -> Option<Vec<InFlight>> {
+    fn try_read(&self) -> Option<Nest> {
         let state = self.state.load(Acquire);
         let depth = (state & DEPTH_MASK) as usize;
-        let frames = self.frames[1..=depth].iter();
-        let read = frames.map(|frame| InFlight {
-            watch: frame.watch.load(Relaxed),
-            start: frame.start.load(Relaxed),
-        });
-        let read = read.filter(|poll| poll.watch != NO_WATCH).collect();
+        let mut nest = Nest::default();
+        for frame in &self.frames[1..=depth] {
+            let tag = frame.watch.load(Relaxed);
+            if tag == NO_WATCH {
+                continue;
+            }
+            nest.push(InFlight {
+                watch: Kind::watch_of(tag),
+                kind: Kind::of(tag),
+                start: frame.start.load(Relaxed),
+                budget: frame.budget.load(Relaxed),
+                blamed: frame.blamed.load(Relaxed),
+                location: frame.location.get(),
+                stack: frame.stack.load(Relaxed) as usize,
+                opening: frame.opening.load(Relaxed),
+            });
+        }
         fence(Acquire);
-        (self.state.load(Relaxed) == state).then_some(read)
+        (self.state.load(Relaxed) == state).then_some(nest)
     }
 
     /// The frame at the depth of a `state`.
@@ -233,6 +318,7 @@ impl Slot {
             self_time: elapsed.saturating_sub(frame.nested.load(Relaxed)),
             own,
             slow,
+            blamed: blamed > 0,
         }
     }
 
@@ -256,6 +342,7 @@ impl Slot {
                 self_time: 0,
                 own: 0,
                 slow: false,
+                blamed: false,
             };
         }
         let serial = (state & !DEPTH_MASK) + SERIAL;
@@ -282,8 +369,18 @@ impl Mark {
     }
 
     fn depth(self) -> usize {
-        (self.opening & DEPTH_MASK) as usize
+        depth_of(self.opening)
     }
+
+    /// The number of the poll on its thread, which no other one ever has there. `None` if it was
+    /// nested too deep to be told apart.
+    pub(crate) fn opening(self) -> Option<u64> {
+        (self.opening != TOO_DEEP).then_some(self.opening)
+    }
+}
+
+fn depth_of(opening: u64) -> usize {
+    (opening & DEPTH_MASK) as usize
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod blame;
 mod endings;
 mod reporting;
+mod stalls;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -20,6 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A watchdog whose time stands still until it is told to pass, and what it reported.
 pub(crate) struct Scene {
     pub(crate) watchdog: Watchdog,
+    clock: Clock,
     time: Arc<quanta::Mock>,
     reports: Arc<Mutex<Vec<SlowPoll>>>,
 }
@@ -37,8 +39,10 @@ impl Scene {
             move |slow: &SlowPoll| reports.lock().unwrap().push(slow.clone())
         };
         let builder = Watchdog::builder().without_tracing();
-        let builder = builder.clock(Clock::over(clock)).on_slow_poll(collect);
+        let clock = Clock::over(clock);
+        let builder = builder.clock(clock.clone()).on_slow_poll(collect);
         Self {
+            clock,
             watchdog: set_up(builder).build().unwrap(),
             time,
             reports,

@@ -3,22 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::known;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
 use crate::slot::{Slot, add_single_writer};
 use crate::table::Table;
-
-/// Names by id, so that a reader of a slot (which holds ids, and no pointers) can tell them without
-/// a lock. Names are never taken out: an id must stay good for the latest of readers. It costs an
-/// entry for each watch of each watchdog that the process ever builds.
-static NAMES: Table<Arc<str>> = Table::new();
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
-/// The name of a watch of this process, whether it still exists or not.
-pub(crate) fn name_of(id: u64) -> Option<Arc<str>> {
-    NAMES.get(usize::try_from(id).ok()?).cloned()
-}
 
 /// The statistics behind all handles of one watch.
 pub(crate) struct Core {
@@ -66,12 +56,8 @@ pub(crate) struct Totals {
 
 impl Core {
     pub(crate) fn new(name: Arc<str>) -> Self {
-        let id = NEXT_ID.fetch_add(1, Relaxed);
-        if let Ok(index) = usize::try_from(id) {
-            NAMES.get_or_init(index, || Arc::clone(&name));
-        }
         Self {
-            id,
+            id: known::introduce(&name),
             reports: Limiter::default(),
             slow_durations: Series::new(
                 "shotclock_slow_poll_duration_seconds",
@@ -195,14 +181,5 @@ mod tests {
     #[test]
     fn cells_are_as_large_as_the_architecture_says() {
         assert_eq!(size_of::<Cells>(), 776);
-    }
-
-    #[test]
-    fn a_name_outlives_its_watch() {
-        let core = Core::new("short-lived".into());
-        let id = core.id;
-        drop(core);
-        assert_eq!(name_of(id).as_deref(), Some("short-lived"));
-        assert_eq!(name_of(u64::MAX), None);
     }
 }

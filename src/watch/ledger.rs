@@ -101,6 +101,11 @@ impl Ledger {
         }
     }
 
+    /// The watch of that name, if there is one.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
+        self.lock().cores.get(name).cloned()
+    }
+
     /// Every watch, in no order.
     pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
         self.lock().cores.values().cloned().collect()

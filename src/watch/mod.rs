@@ -1,6 +1,10 @@
 //! Floor 2: a named point of the program, and what is counted there.
 
+mod budgets;
 mod cells;
+mod flights;
+mod health;
+mod known;
 mod ledger;
 mod roster;
 mod stats;
@@ -11,14 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::slot::{Kind, Note, ThreadInfo, Told};
 
-pub(crate) use cells::{Core, Counted, Totals, name_of};
+use budgets::InUse;
+pub(crate) use budgets::shortest as shortest_budget;
+pub(crate) use cells::{Core, Counted, Totals};
+pub(crate) use flights::{Flight, flights};
+pub use health::{Health, Status};
+pub(crate) use known::{home_of, name_of};
 #[cfg(feature = "metrics")]
 pub(crate) use ledger::Tally;
 pub(crate) use ledger::{Ledger, OTHER, Registered};
 pub(crate) use roster::{LaneCounts, enroll_lane};
 #[cfg(feature = "metrics")]
-pub(crate) use roster::{Sums, collect, enroll, lanes};
+pub(crate) use roster::{Sums, WatchSums, collect, enroll, lanes};
 pub use stats::{Snapshot, WatchStats};
 
 /// A named point of the program whose polls are timed.
@@ -54,6 +64,8 @@ struct Bound {
     clock: Clock,
     budget: Duration,
     budget_nanos: u64,
+    #[expect(dead_code, reason = "held for its destructor")]
+    in_use: InUse,
     core: Arc<Core>,
     home: Arc<Home>,
 }
@@ -68,51 +80,39 @@ pub(crate) struct Home {
 
 /// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
 pub(crate) trait OnSlow: Send + Sync {
-    fn on_slow(&self, watch: &Watch, poll: Ended);
+    /// A slow poll has ended. Called on its own thread, with what was noted while it ran.
+    fn on_slow(&self, core: &Core, slow: Slow, note: Note);
+
+    /// A poll is slow and still runs. Called by the sentinel, once for each time that it is to be
+    /// told; `told` is what was told before, and is brought up to date.
+    fn on_stall(&self, core: &Core, slow: Slow, told: &mut Told);
 }
 
-/// What kind of stretch of code was timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// One call of `Future::poll` or `Stream::poll_next`.
-    Poll,
-    /// The destructor of a watched future or stream.
-    Drop,
-    /// The life of the guard that [`Watch::enter`] gives.
-    Entered,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Poll => "poll",
-            Kind::Drop => "drop",
-            Kind::Entered => "entered stretch",
-        })
-    }
-}
-
-/// A slow poll that has ended.
+/// A poll over its budget.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Slow {
     pub(crate) kind: Kind,
     pub(crate) elapsed: u64,
     pub(crate) own: u64,
+    pub(crate) budget: Duration,
     pub(crate) location: &'static Location<'static>,
     pub(crate) outer: Vec<u64>,
+    pub(crate) thread: ThreadInfo,
 }
 
 impl Watch {
     pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
+        known::settle(core.id, home);
         Self::bind(core, Arc::clone(home), home.budget)
     }
 
     fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration) -> Self {
+        let budget_nanos = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
         let bound = Bound {
             clock: home.clock.clone(),
             budget,
-            budget_nanos: u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX),
+            budget_nanos,
+            in_use: InUse::new(budget_nanos),
             core,
             home,
         };
@@ -162,7 +162,7 @@ impl Watch {
     /// Costs a walk over the threads that ever polled; it disturbs none of them.
     pub fn stats(&self) -> WatchStats {
         let bound = &self.bound;
-        WatchStats::new(&bound.core, &bound.clock, &stats::in_flight())
+        WatchStats::new(&bound.core, &flights(&bound.clock))
     }
 
     #[inline]

@@ -4,16 +4,18 @@
 //! no series twice; so what is published is the sum. And a watchdog may end while its counters
 //! must not go back: what it counted is kept here.
 
+#[cfg(feature = "metrics")]
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 #[cfg(feature = "metrics")]
 use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "metrics")]
-use super::{Ledger, OTHER, Tally, Totals, stats};
-use crate::samples::Series;
+use super::{Flight, Ledger, OTHER, Tally, Totals, flights};
 #[cfg(feature = "metrics")]
-use crate::slot::InFlight;
+use crate::clock::Clock;
+use crate::samples::Series;
 #[cfg(feature = "metrics")]
 use std::collections::BTreeMap;
 
@@ -63,6 +65,7 @@ pub(crate) struct LaneCounts {
 pub(crate) struct WatchSums {
     pub(crate) totals: Totals,
     pub(crate) in_flight: u64,
+    pub(crate) stalls: u64,
     /// The hand-overs of single slow polls, one for each watch of this name.
     pub(crate) slow_durations: Vec<Arc<Series>>,
 }
@@ -72,6 +75,8 @@ pub(crate) struct WatchSums {
 #[derive(Default)]
 pub(crate) struct Sums {
     pub(crate) watches: BTreeMap<Arc<str>, WatchSums>,
+    /// Nanoseconds; 0 if nothing is stuck.
+    pub(crate) oldest_stall: u64,
     pub(crate) tally: Tally,
 }
 
@@ -112,7 +117,10 @@ pub(crate) fn lanes() -> Vec<Arc<LaneCounts>> {
 /// Adds everything up.
 #[cfg(feature = "metrics")]
 pub(crate) fn collect() -> Sums {
-    let in_flight = stats::in_flight();
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
+    let in_flight = flights(&CLOCK);
+    let stalls = in_flight.iter().filter(|poll| poll.stalled);
+    let oldest_stall = stalls.map(|poll| poll.elapsed).max();
     with_roster(|roster| {
         // Nobody but the roster holds an ended ledger, so nobody writes to it any more; and it is
         // taken over under the lock under which everything is added up, so no sum misses it.
@@ -121,6 +129,7 @@ pub(crate) fn collect() -> Sums {
         // Pairs with the release with which the last other holder let go: its counts are seen.
         fence(Acquire);
         let mut sums = roster.ended.sums();
+        sums.oldest_stall = oldest_stall.unwrap_or_default();
         for ledger in live.iter().chain(&ended) {
             sums.add(ledger, &in_flight);
         }
@@ -134,12 +143,14 @@ pub(crate) fn collect() -> Sums {
 
 #[cfg(feature = "metrics")]
 impl Sums {
-    fn add(&mut self, ledger: &Ledger, in_flight: &[InFlight]) {
+    fn add(&mut self, ledger: &Ledger, in_flight: &[Flight]) {
         self.tally.add(&ledger.tally);
         for core in ledger.cores() {
             let watch = self.watches.entry(Arc::clone(&core.name)).or_default();
             watch.totals.add(&core.totals());
-            watch.in_flight += in_flight.iter().filter(|p| p.watch == core.id).count() as u64;
+            let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
+            watch.in_flight += mine.clone().count() as u64;
+            watch.stalls += mine.filter(|poll| poll.stalled).count() as u64;
             watch.slow_durations.push(Arc::clone(&core.slow_durations));
         }
     }

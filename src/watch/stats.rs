@@ -4,15 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Totals};
+use super::{Core, Flight, Totals, flights};
 use crate::clock::Clock;
 use crate::histogram::Distribution;
-use crate::slot::{self, InFlight};
-
-/// Every poll of the process that runs at this moment.
-pub(super) fn in_flight() -> Vec<InFlight> {
-    slot::all().into_iter().flat_map(|s| s.read()).collect()
-}
 
 /// What one watch has counted since it was made.
 ///
@@ -46,7 +40,9 @@ pub struct WatchStats {
     pub panicked_polls: u64,
     /// Polls that run at this moment.
     pub in_flight: u64,
-    /// For how long the oldest of those has been running.
+    /// Those of them that are over their budget already.
+    pub stalls: u64,
+    /// For how long the oldest of those in flight has been running.
     pub oldest_in_flight: Option<Duration>,
     /// Time spent in polls and destructors, less that of watched polls inside them, so that the sum
     /// over all watches is the time of the program's watched code.
@@ -57,7 +53,7 @@ pub struct WatchStats {
 }
 
 impl WatchStats {
-    pub(super) fn new(core: &Core, clock: &Clock, in_flight: &[InFlight]) -> Self {
+    pub(super) fn new(core: &Core, in_flight: &[Flight]) -> Self {
         let Totals {
             distribution,
             busy,
@@ -67,16 +63,14 @@ impl WatchStats {
             ..
         } = core.totals();
         let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
-        let now = clock.raw();
-        let ages = mine
-            .clone()
-            .map(|poll| clock.nanos_between(poll.start, now));
+        let ages = mine.clone().map(|poll| poll.elapsed);
         Self {
             watch: Arc::clone(&core.name),
             polls: distribution.count(),
             slow_polls: slow,
             panicked_polls: panicked,
-            in_flight: mine.count() as u64,
+            in_flight: mine.clone().count() as u64,
+            stalls: mine.filter(|poll| poll.stalled).count() as u64,
             oldest_in_flight: ages.max().map(Duration::from_nanos),
             busy: Duration::from_nanos(busy),
             longest: Duration::from_nanos(longest),
@@ -119,8 +113,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(cores: &[Arc<Core>], clock: &Clock) -> Self {
-        let in_flight = in_flight();
-        let stats = |core: &Arc<Core>| WatchStats::new(core, clock, &in_flight);
+        let in_flight = flights(clock);
+        let stats = |core: &Arc<Core>| WatchStats::new(core, &in_flight);
         let mut watches: Vec<_> = cores.iter().map(stats).collect();
         watches.sort_by(|a, b| {
             let hurts = |stats: &WatchStats| (stats.slow_polls, stats.busy);

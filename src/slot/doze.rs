@@ -1,0 +1,79 @@
+//! The sleep of the one who looks at the slots, and how a poll ends it.
+//!
+//! A poll stores its frame and then loads the flag; the sentinel stores the flag and then loads the
+//! slots. One of the two must see the other, which takes a full fence between store and load on both
+//! sides. The sentinel makes both: its [`heavy_fence`] runs one on every thread. What is left for the
+//! poll is a load of a cache line that nobody writes, and a branch.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::Thread;
+
+use crate::sync::{AtomicBool, heavy_fence, light_fence};
+
+/// Whether the sentinel sleeps until it is roused.
+#[repr(align(128))]
+pub(crate) struct Doze {
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// The sleep of the process's one sentinel.
+#[cfg(not(shotclock_loom))]
+pub(crate) static DOZE: Doze = Doze {
+    asleep: AtomicBool::new(false),
+    thread: OnceLock::new(),
+};
+
+impl Doze {
+    #[cfg(shotclock_loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Called by every poll that began, after it was published.
+    #[inline]
+    pub(crate) fn rouse(&self) {
+        light_fence();
+        if self.asleep.load(Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// One of those that come at once makes the system call; the others go on.
+    #[cold]
+    #[inline(never)]
+    fn wake(&self) {
+        if self.asleep.swap(false, Relaxed) {
+            if let Some(thread) = self.thread.get() {
+                thread.unpark();
+            }
+        }
+    }
+
+    /// Announces that the calling thread will sleep. It may, if nothing is in flight when it looks
+    /// once more; then it parks until [`is_asleep`](Self::is_asleep) says otherwise. False where
+    /// there is no such fence: then it must not sleep without a time limit.
+    pub(crate) fn lie_down(&self) -> bool {
+        self.thread.get_or_init(std::thread::current);
+        self.asleep.store(true, Relaxed);
+        let fenced = heavy_fence();
+        if !fenced {
+            self.get_up();
+        }
+        fenced
+    }
+
+    /// Ends the sleep from the sentinel's own side.
+    pub(crate) fn get_up(&self) {
+        self.asleep.store(false, Relaxed);
+    }
+
+    /// Whether nobody has roused it since it lay down.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Relaxed)
+    }
+}

@@ -1,0 +1,61 @@
+//! What kind of stretch of code is timed.
+
+use std::fmt;
+
+/// What kind of stretch of code was timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One call of `Future::poll` or `Stream::poll_next`.
+    Poll,
+    /// The destructor of a watched future or stream.
+    Drop,
+    /// The life of the guard that [`Watch::enter`](crate::Watch::enter) gives.
+    Entered,
+}
+
+const BITS: u32 = 2;
+const MASK: u64 = (1 << BITS) - 1;
+
+impl Kind {
+    /// The id of a watch and the kind, in one number.
+    #[inline]
+    pub(super) fn tag(self, watch: u64) -> u64 {
+        watch << BITS | self as u64
+    }
+
+    pub(super) fn watch_of(tag: u64) -> u64 {
+        tag >> BITS
+    }
+
+    pub(super) fn of(tag: u64) -> Self {
+        match tag & MASK {
+            0 => Kind::Poll,
+            1 => Kind::Drop,
+            _ => Kind::Entered,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Poll => "poll",
+            Kind::Drop => "drop",
+            Kind::Entered => "entered stretch",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watch_and_kind_share_a_number() {
+        for kind in [Kind::Poll, Kind::Drop, Kind::Entered] {
+            let tag = kind.tag(1_234_567);
+            assert_eq!((Kind::watch_of(tag), Kind::of(tag)), (1_234_567, kind));
+        }
+    }
+}

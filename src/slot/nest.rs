@@ -1,0 +1,168 @@
+//! The polls in flight on one thread, as another thread reads them.
+
+use std::panic::Location;
+
+use super::{FRAMES, Kind, MAX_DEPTH, depth_of};
+
+/// One poll in flight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InFlight {
+    /// The id of the watch.
+    pub(crate) watch: u64,
+    pub(crate) kind: Kind,
+    /// When it began, as a raw reading of its watch's clock.
+    pub(crate) start: u64,
+    /// Nanoseconds.
+    pub(crate) budget: u64,
+    /// Nanoseconds of slow polls inside this one that ended and were blamed already.
+    pub(crate) blamed: u64,
+    pub(crate) location: Option<&'static Location<'static>>,
+    /// The stack pointer where it began, or 0.
+    pub(crate) stack: usize,
+    /// The number of this poll on its thread; no other one ever has it there.
+    pub(crate) opening: u64,
+}
+
+impl InFlight {
+    pub(super) fn depth(&self) -> usize {
+        depth_of(self.opening)
+    }
+}
+
+/// The polls in flight on one thread, outermost first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Nest {
+    polls: [Option<InFlight>; MAX_DEPTH],
+    len: usize,
+}
+
+/// How a poll that still runs stands with its budget. Nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) poll: InFlight,
+    pub(crate) elapsed: u64,
+    /// Less the slow polls inside, ended or not: what is held against the budget.
+    pub(crate) own: u64,
+}
+
+impl Standing {
+    pub(crate) fn is_over(&self) -> bool {
+        self.own > self.poll.budget
+    }
+}
+
+impl Nest {
+    pub(super) fn push(&mut self, poll: InFlight) {
+        if let Some(place) = self.polls.get_mut(self.len) {
+            *place = Some(poll);
+            self.len += 1;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Those that are wanted.
+    pub(crate) fn only(&self, wanted: impl Fn(&InFlight) -> bool) -> Self {
+        let mut only = Self::default();
+        self.iter()
+            .filter(|poll| wanted(poll))
+            .for_each(|poll| only.push(*poll));
+        only
+    }
+
+    /// Outermost first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlight> {
+        self.polls[..self.len].iter().flatten()
+    }
+
+    /// Where each poll stands at one moment, innermost first; `elapsed` gives its age.
+    ///
+    /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
+    /// is over its budget excuses what is around it by all of its age.
+    pub(crate) fn standings(&self, elapsed: impl Fn(&InFlight) -> u64) -> Standings {
+        let mut standings = Standings::default();
+        let mut excused = 0;
+        for poll in self.iter().rev() {
+            let elapsed = elapsed(poll);
+            let own = elapsed.saturating_sub(poll.blamed + excused);
+            let standing = Standing {
+                poll: *poll,
+                elapsed,
+                own,
+            };
+            excused = if standing.is_over() {
+                elapsed
+            } else {
+                excused + poll.blamed
+            };
+            standings.push(standing);
+        }
+        standings
+    }
+}
+
+/// Innermost first.
+#[derive(Default)]
+pub(crate) struct Standings {
+    all: [Option<Standing>; FRAMES],
+    len: usize,
+}
+
+impl Standings {
+    fn push(&mut self, standing: Standing) {
+        self.all[self.len] = Some(standing);
+        self.len += 1;
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Standing> {
+        self.all[..self.len].iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ages and budgets, outermost first.
+    fn own(polls: &[(u64, u64, u64)]) -> Vec<(u64, bool)> {
+        let mut nest = Nest::default();
+        for (depth, (age, budget, blamed)) in polls.iter().enumerate() {
+            nest.push(InFlight {
+                watch: 0,
+                kind: Kind::Poll,
+                start: 100 - age,
+                budget: *budget,
+                blamed: *blamed,
+                location: None,
+                stack: 0,
+                opening: depth as u64 + 1,
+            });
+        }
+        let standings = nest.standings(|poll| 100 - poll.start);
+        let mut all: Vec<_> = standings.iter().map(|s| (s.own, s.is_over())).collect();
+        all.reverse();
+        all
+    }
+
+    #[test]
+    fn the_innermost_that_is_over_its_budget_excuses_those_around() {
+        assert_eq!(own(&[(15, 10, 0), (12, 10, 0)]), [(3, false), (12, true)]);
+        assert_eq!(own(&[(30, 10, 0), (12, 10, 0)]), [(18, true), (12, true)]);
+    }
+
+    #[test]
+    fn one_within_its_budget_excuses_nobody() {
+        assert_eq!(own(&[(12, 10, 0), (9, 10, 0)]), [(12, true), (9, false)]);
+    }
+
+    #[test]
+    fn what_was_blamed_already_is_handed_outwards() {
+        assert_eq!(
+            own(&[(55, 10, 0), (53, 10, 50), (2, 10, 0)]),
+            [(5, false), (3, false), (2, false)]
+        );
+    }
+}

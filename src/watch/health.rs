@@ -1,0 +1,60 @@
+//! Whether anything is stuck at this moment.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::{Home, flights};
+
+/// Whether polls of a watchdog are stuck at this moment. Made by
+/// [`Watchdog::health`](crate::Watchdog::health).
+///
+/// `Display` says it in a few words, for the body of a health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// In one word.
+    pub status: Status,
+    /// How many polls are over their budget and still run.
+    pub stalls: u64,
+    /// For how long the oldest of those has been running.
+    pub oldest_stall: Option<Duration>,
+}
+
+/// The word of a [`Health`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Status {
+    /// No poll in flight is over its budget.
+    Responsive,
+    /// At least one is.
+    Stalled,
+}
+
+impl Health {
+    pub(crate) fn of(home: &Home) -> Self {
+        let cores = home.ledger.cores();
+        let own: HashSet<u64> = cores.iter().map(|core| core.id).collect();
+        let is_stall = |flight: &super::Flight| flight.stalled && own.contains(&flight.watch);
+        let in_flight = flights(&home.clock);
+        let stalls = in_flight.iter().filter(|flight| is_stall(flight));
+        let oldest = stalls.clone().map(|flight| flight.elapsed).max();
+        Self {
+            status: match oldest {
+                None => Status::Responsive,
+                Some(_) => Status::Stalled,
+            },
+            stalls: stalls.count() as u64,
+            oldest_stall: oldest.map(Duration::from_nanos),
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.oldest_stall {
+            None => f.write_str("responsive"),
+            Some(oldest) => write!(f, "{} stalled, the oldest for {oldest:.1?}", self.stalls),
+        }
+    }
+}

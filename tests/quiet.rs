@@ -1,0 +1,56 @@
+//! The sentinel sleeps when nothing is in flight. In a process of its own: any poll wakes it.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use shotclock::{Phase, SlowPoll, Watchdog};
+
+fn sentinel() -> PathBuf {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let mut threads = threads.map(|thread| thread.unwrap().path());
+    let is_sentinel = |thread: &PathBuf| {
+        let name = fs::read_to_string(thread.join("comm"));
+        name.is_ok_and(|name| name.trim() == "shotclock-watch")
+    };
+    threads.find(is_sentinel).unwrap()
+}
+
+/// How often the thread gave its processor up of its own accord: once for each sleep.
+fn sleeps(thread: &std::path::Path) -> u64 {
+    let status = fs::read_to_string(thread.join("status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn no_wake_up_in_a_quiet_second_and_the_next_poll_wakes_it() {
+    let (tx, rx) = mpsc::channel();
+    let report = move |slow: &SlowPoll| drop(tx.send(slow.phase));
+    let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
+    let watchdog = builder.budget(Duration::from_millis(5)).build().unwrap();
+    let watch = watchdog.watch("w");
+    for _ in 0..3 {
+        drop(watch.enter());
+        let thread = sentinel();
+        // It lies down in a few naps; however long that takes here, it must come to an end.
+        let quiet = |_: &u32| {
+            let before = sleeps(&thread);
+            std::thread::sleep(Duration::from_secs(1));
+            sleeps(&thread) == before
+        };
+        assert!((0..30).any(|second| quiet(&second)), "it never sleeps");
+
+        let stuck = watch.enter();
+        let told = rx.recv_timeout(Duration::from_secs(60));
+        assert_eq!(told, Ok(Phase::Running));
+        drop(stuck);
+        while rx.recv_timeout(Duration::from_secs(60)).unwrap() != Phase::Finished {}
+    }
+}
