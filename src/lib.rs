@@ -68,14 +68,19 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod allow;
+mod cause;
+mod cgroup;
 mod clock;
 mod contain;
 mod error;
 mod histogram;
 mod limit;
 mod offload;
+mod overrun;
 mod pace;
 mod poll;
+mod proc;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 mod publish;
@@ -83,20 +88,27 @@ mod report;
 mod samples;
 mod sentinel;
 mod slot;
+mod stack;
+mod suspension;
 mod sync;
 mod sys;
 mod table;
+mod verdict;
 mod watch;
 mod watchdog;
 mod watched;
 
+pub use allow::{Allowed, allow_blocking};
+pub use cause::{Cause, Split, Syscall};
 pub use error::Error;
 pub use offload::{OffloadError, PanicPayload, offload};
 pub use pace::{Pace, Tick, yield_every};
-pub use report::{Cause, Path, Phase, Reporter, SlowPoll};
-pub use slot::{Kind, ThreadInfo};
-pub use watch::{Health, Snapshot, Status, Watch, WatchStats};
-pub use watchdog::{Builder, Timing, Watchdog};
+pub use report::{Path, Phase, Reporter, SlowPoll};
+pub use sentinel::{Capabilities, Capability};
+pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
+pub use stack::{Frame, Stack};
+pub use watch::{Health, Snapshot, Stacks, Status, Watch, WatchStats};
+pub use watchdog::{Builder, Escalation, Timing, Watchdog};
 pub use watched::{Entered, WatchExt, Watched};
 
 /// The examples of the README run as well.

@@ -6,9 +6,10 @@
 
 use std::panic::Location;
 
-use crate::slot::{self, DOZE, Kind, Mark, Note, Opened, Share, Slot, ThreadInfo};
+use crate::overrun::Overrun;
+use crate::slot::{self, DOZE, Kind, Mark, Opened, Share, Slot};
 use crate::sys;
-use crate::watch::{Counted, Slow, Watch};
+use crate::watch::{Counted, Watch};
 
 /// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
 ///
@@ -57,7 +58,8 @@ struct Open<'w> {
 }
 
 impl<'w> Possession<'w> {
-    /// Inlined in every build, so that the stack pointer is that of the function that polls.
+    /// Inlined in every build, as everything between is, so that the stack pointer is that of the
+    /// function that polls, or that entered: what it calls is below, and what called it above.
     #[inline(always)]
     pub(crate) fn begin(
         watch: &'w Watch,
@@ -135,10 +137,11 @@ impl Open<'_> {
             Some(cells) => cells.count(counted()),
             None => core.count_rarely(slot, counted()),
         }
-        // A poll that was told while it ran may turn out to be the fault of one inside it.
+        // A poll that was told of while it ran may turn out to be the fault of one inside it.
         if slow | blamed {
             let (location, kind) = (self.location, self.stretch.kind);
-            report(self.watch, location, kind, self.slot, [elapsed, own], slow);
+            let times = [self.start, elapsed, own, self.stretch.budget(self.watch)];
+            report(self.watch, location, kind, self.slot, times, slow);
         }
     }
 
@@ -167,28 +170,19 @@ fn report(
     location: &'static Location<'static>,
     kind: Kind,
     slot: Option<(&'static Slot, Mark)>,
-    [elapsed, own]: [u64; 2],
+    [start, elapsed, own, budget]: [u64; 4],
     slow: bool,
 ) {
-    let (note, thread) = match slot {
-        Some((slot, mark)) => {
-            let mut margin = slot.margin();
-            (margin.close(mark), margin.thread())
-        }
-        None => (Note::default(), None),
-    };
-    if !slow && !note.was_told() {
-        return;
-    }
-    let outer = slot.map(|(slot, mark)| slot.outer_watches(mark).collect());
-    let poll = Slow {
+    let overrun = Overrun {
+        watch,
+        location,
         kind,
+        slot,
+        start,
         elapsed,
         own,
-        budget: watch.budget(),
-        location,
-        outer: outer.unwrap_or_default(),
-        thread: thread.unwrap_or_else(ThreadInfo::current),
+        budget,
+        slow,
     };
-    watch.home().slow.on_slow(watch.core(), poll, note);
+    overrun.report();
 }

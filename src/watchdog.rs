@@ -10,8 +10,11 @@ use crate::error::Error;
 use crate::offload;
 use crate::publish;
 use crate::report::{Desk, Limits, Outlet, Reporter, SlowPoll, TracingReporter};
-use crate::sentinel;
-use crate::watch::{Health, Home, Ledger, OTHER, OnSlow, Registered, Snapshot, Watch};
+use crate::sentinel::{self, Capabilities};
+use crate::sys::CAPTURE_SIGNAL;
+use crate::watch::{
+    Health, Home, Ledger, Measure, OTHER, OnSlow, Orders, Registered, Snapshot, Stacks, Step, Watch,
+};
 
 /// Times the polls of a program, and tells of the slow ones.
 ///
@@ -111,6 +114,22 @@ impl Watchdog {
         Health::of(&self.home)
     }
 
+    /// What works on this system and in this process, and why not what does not.
+    ///
+    /// Waits until the capture of a stack has been tried out, which happens once, in the first
+    /// milliseconds of the first watchdog.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let watchdog = shotclock::Watchdog::builder().build()?;
+    /// println!("{}", watchdog.capabilities());
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::of(self.home.slow.orders().stacks)
+    }
+
     /// Waits until every report made before this call was handed to its reporters, at most for
     /// `timeout`. Returns whether that was so.
     ///
@@ -153,6 +172,40 @@ impl fmt::Debug for Watchdog {
     }
 }
 
+/// What is done about a poll that is stuck for long, see [`Builder::escalate`].
+#[non_exhaustive]
+pub enum Escalation {
+    /// Tells all reporters once more, with the stacks of every other thread that has polls in flight
+    /// ([`SlowPoll::others`]).
+    Stacks,
+    /// Calls a function, on a thread of its own. Made by [`call`](Self::call).
+    Call(Box<dyn Reporter>),
+    /// Ends the process by `SIGABRT`, sent to the stuck thread, so that a core dump shows it first.
+    /// Only if the poll is still stuck at a second look, a tenth of a second later. One line on
+    /// standard error says why.
+    Abort,
+}
+
+impl Escalation {
+    /// Calls a function, on a thread of its own.
+    pub fn call<F>(function: F) -> Self
+    where
+        F: Fn(&SlowPoll) + Send + 'static,
+    {
+        Escalation::Call(Box::new(function))
+    }
+}
+
+impl fmt::Debug for Escalation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Escalation::Stacks => "Stacks",
+            Escalation::Call(_) => "Call",
+            Escalation::Abort => "Abort",
+        })
+    }
+}
+
 /// The queues are allocated whole.
 const MAX_QUEUE: usize = 1 << 20;
 
@@ -174,6 +227,9 @@ pub struct Builder {
     report_queue: usize,
     tracing: bool,
     reporters: Vec<Box<dyn Reporter>>,
+    stacks: Stacks,
+    stack_signal: i32,
+    escalation: Vec<(Duration, Escalation)>,
     #[cfg(feature = "metrics")]
     buckets_as_counters: bool,
     clock: Option<Clock>,
@@ -188,6 +244,9 @@ impl Builder {
             report_queue: 256,
             tracing: true,
             reporters: Vec::new(),
+            stacks: Stacks::Auto,
+            stack_signal: CAPTURE_SIGNAL,
+            escalation: Vec::new(),
             #[cfg(feature = "metrics")]
             buckets_as_counters: false,
             clock: None,
@@ -279,6 +338,50 @@ impl Builder {
         self
     }
 
+    /// How the stacks of stuck threads are taken. [`Stacks::Auto`] unless it is set.
+    pub fn stacks(mut self, stacks: Stacks) -> Self {
+        self.stacks = stacks;
+        self
+    }
+
+    /// The number of the signal by which stacks are taken. `SIGURG` unless it is set, whose default
+    /// is to be ignored, so that a late one does no harm.
+    ///
+    /// There is one handler in a process: it is installed by the first watchdog that is built with
+    /// anything but [`Stacks::Never`], with the signal of that one. If the signal has another handler
+    /// already, or gets one later, no stacks are taken, and
+    /// [`Watchdog::capabilities`] says so.
+    pub fn stack_signal(mut self, signal: i32) -> Self {
+        self.stack_signal = signal;
+        self
+    }
+
+    /// Does something about a poll that has been stuck for so long. Any number of steps; the youngest
+    /// is taken first.
+    ///
+    /// A step is taken once for each stall, whatever the limits on reports say, and only while the
+    /// stall is the code's doing: not while its thread is starved or the process suspended. Nothing
+    /// of this is on unless it is asked for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{Escalation, Watchdog};
+    /// use std::time::Duration;
+    ///
+    /// let watchdog = Watchdog::builder()
+    ///     .escalate(Duration::from_secs(1), Escalation::Stacks)
+    ///     .escalate(Duration::from_secs(5), Escalation::call(|slow| eprintln!("{slow}")))
+    ///     .escalate(Duration::from_secs(60), Escalation::Abort)
+    ///     .build()?;
+    /// # drop(watchdog);
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn escalate(mut self, after: Duration, escalation: Escalation) -> Self {
+        self.escalation.push((after, escalation));
+        self
+    }
+
     /// Publishes the distribution of all polls through the `metrics` facade, for an exporter whose
     /// text cannot be appended to.
     ///
@@ -321,10 +424,22 @@ impl Builder {
         };
         let budget = self.budget;
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
-        sentinel::start(&clock)?;
-        let outlets = self.outlets()?;
-        let desk = Desk::new(outlets, limits, Arc::clone(&ledger), clock.clone());
-        let desk = Arc::new(desk);
+        sentinel::start(&clock, self.stacks, self.stack_signal)?;
+        let stacks = self.stacks;
+        let Threads {
+            outlets,
+            calls,
+            steps,
+        } = self.start_threads()?;
+        let orders = Orders { stacks, steps };
+        let desk = Desk::new(
+            outlets,
+            calls,
+            limits,
+            orders,
+            Arc::clone(&ledger),
+            clock.clone(),
+        );
         publish::enroll(&ledger);
         #[cfg(feature = "metrics")]
         if buckets_as_counters {
@@ -359,7 +474,8 @@ impl Builder {
         Ok(())
     }
 
-    fn outlets(self) -> Result<Vec<Outlet>, Error> {
+    /// Starts the threads of the reporters, and of what an escalation calls.
+    fn start_threads(self) -> Result<Threads, Error> {
         let tracing: Option<Box<dyn Reporter>> =
             self.tracing.then(|| Box::new(TracingReporter::new()) as _);
         let reporters = tracing.into_iter().chain(self.reporters);
@@ -368,8 +484,35 @@ impl Builder {
             let name = format!("shotclock-rep-{number}");
             Outlet::open(reporter, &name, self.report_queue)
         };
-        reporters.enumerate().map(open).collect()
+        let outlets = reporters.enumerate().map(open).collect::<Result<_, _>>()?;
+        let (mut calls, mut steps) = (Vec::new(), Vec::new());
+        for (after, escalation) in self.escalation {
+            let measure = match escalation {
+                Escalation::Stacks => Measure::Stacks,
+                Escalation::Abort => Measure::Abort,
+                Escalation::Call(function) => {
+                    let name = format!("shotclock-esc-{}", calls.len());
+                    calls.push(Outlet::open(function, &name, self.report_queue)?);
+                    Measure::Call(calls.len() - 1)
+                }
+            };
+            let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+            steps.push(Step { after, measure });
+        }
+        steps.sort_by_key(|step| step.after);
+        Ok(Threads {
+            outlets,
+            calls,
+            steps,
+        })
     }
+}
+
+/// The threads of a watchdog, and the steps of its escalation, which name some of them.
+struct Threads {
+    outlets: Vec<Outlet>,
+    calls: Vec<Outlet>,
+    steps: Vec<Step>,
 }
 
 impl fmt::Debug for Builder {

@@ -86,6 +86,7 @@ struct At {
 impl Enter for At {
     type Guard<'a> = Possession<'a>;
 
+    #[inline(always)]
     fn enter(&self) -> Possession<'_> {
         self.begin(if self.location.is_flagged() {
             Stretch::DROP_DONE
@@ -100,7 +101,7 @@ impl Enter for At {
 }
 
 impl At {
-    #[inline]
+    #[inline(always)]
     fn begin(&self, stretch: Stretch) -> Possession<'_> {
         Possession::begin(&self.watch, self.location.get(), stretch)
     }
@@ -207,6 +208,7 @@ impl Watch {
     /// thread that are not dropped in the reverse of the order in which they were made count, but
     /// what overlaps is in the busy time of both. A guard that is leaked stays in flight until the
     /// poll around it returns or the thread ends.
+    #[inline(always)]
     #[track_caller]
     #[must_use = "the stretch ends where the guard is dropped"]
     pub fn enter(&self) -> Entered<'_> {

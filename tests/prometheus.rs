@@ -64,11 +64,20 @@ fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
     let samples = parse(&text);
     let of_watches = [
         "shotclock_polls_total",
-        "shotclock_slow_polls_total",
         "shotclock_poll_busy_seconds_total",
         "shotclock_panicked_polls_total",
         "shotclock_polls_in_flight",
+        "shotclock_stalls_in_flight",
     ];
+    let slow = of_watch(&samples, "shotclock_slow_polls_total", "at 0");
+    let mut causes: Vec<_> = slow
+        .iter()
+        .map(|s| s.labels.get("cause").unwrap())
+        .collect();
+    causes.sort();
+    let every = ["blocked", "computing", "starved", "suspended", "unknown"];
+    assert_eq!(causes, every);
+    assert!(slow.iter().all(|sample| number(sample) == 0.0));
     for metric in of_watches {
         let found = of_watch(&samples, metric, "at 0");
         assert_eq!(found.len(), 1, "{metric} in {text}");
@@ -97,6 +106,15 @@ fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
         (
             "shotclock_reports_suppressed_total",
             Some(("reason", "rate_limit")),
+        ),
+        ("shotclock_oldest_stall_seconds", None),
+        (
+            "shotclock_reports_suppressed_total",
+            Some(("reason", "busy_host")),
+        ),
+        (
+            "shotclock_reports_suppressed_total",
+            Some(("reason", "cpu_limit")),
         ),
         (
             "shotclock_reports_suppressed_total",

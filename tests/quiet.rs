@@ -32,7 +32,9 @@ fn sleeps(thread: &std::path::Path) -> u64 {
 #[test]
 fn no_wake_up_in_a_quiet_second_and_the_next_poll_wakes_it() {
     let (tx, rx) = mpsc::channel();
-    let report = move |slow: &SlowPoll| drop(tx.send(slow.phase));
+    let report = move |slow: &SlowPoll| {
+        let _ = tx.send(slow.phase);
+    };
     let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
     let watchdog = builder.budget(Duration::from_millis(5)).build().unwrap();
     let watch = watchdog.watch("w");

@@ -131,14 +131,19 @@ impl Batch<'_> {
         };
         suppressed("rate_limit", &sums.tally.rate_limited);
         suppressed("reporter_thread", &sums.tally.reentrant);
+        suppressed("allowed", &sums.tally.allowed);
+        suppressed("suspended", &sums.tally.suspended);
+        suppressed("busy_host", &sums.tally.starved);
+        suppressed("cpu_limit", &sums.tally.throttled);
     }
 
     fn watch(&self, name: &str, sums: &WatchSums) {
         let (watch, totals) = ([("watch", name)], &sums.totals);
         self.counter(series::POLLS, watch, totals.distribution.count());
-        // Why a poll was slow is not known yet, and the label says so.
-        let slow = [("watch", name), ("cause", "unknown")];
-        self.counter(series::SLOW_POLLS, slow, totals.slow);
+        for (cause, count) in totals.slow_by_cause() {
+            let slow = [("watch", name), ("cause", cause)];
+            self.counter(series::SLOW_POLLS, slow, count);
+        }
         self.counter(series::PANICKED_POLLS, watch, totals.panicked);
         self.gauge(series::POLLS_IN_FLIGHT, watch, sums.in_flight as f64);
         self.gauge(series::STALLS_IN_FLIGHT, watch, sums.stalls as f64);

@@ -1,19 +1,20 @@
 //! Where slow polls come in, from the worker that was held or from the sentinel while it still is:
 //! decide, describe, hand over, return.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tracing::{Dispatch, Span, dispatcher};
-
+use super::later;
 use super::outlet::{Outlet, reporting};
-use super::slow_poll::{Cause, Context, Path, Phase, SlowPoll};
+use super::slow_poll::{Context, Path, Phase, SlowPoll};
+use crate::cause::Cause;
+use crate::cgroup;
 use crate::clock::Clock;
 use crate::contain::contain;
 use crate::publish;
-use crate::slot::{Note, Told};
-use crate::watch::{Core, Ledger, OnSlow, Slow, name_of};
+use crate::slot::{Finding, Told};
+use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -26,30 +27,40 @@ pub(crate) struct Limits {
 /// The reporters of one watchdog, and what stands between them and a slow poll.
 pub(crate) struct Desk {
     outlets: Vec<Outlet>,
+    /// For the steps of an escalation that call somebody.
+    calls: Vec<Outlet>,
     limits: Limits,
+    orders: Orders,
     ledger: Arc<Ledger>,
     clock: Clock,
+    me: Weak<Self>,
 }
 
 impl Desk {
     pub(crate) fn new(
         outlets: Vec<Outlet>,
+        calls: Vec<Outlet>,
         limits: Limits,
+        orders: Orders,
         ledger: Arc<Ledger>,
         clock: Clock,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             outlets,
+            calls,
             limits,
+            orders,
             ledger,
             clock,
-        }
+            me: me.clone(),
+        })
     }
 
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         // A time too far to be represented is no deadline.
         let deadline = Instant::now().checked_add(timeout);
-        self.outlets.iter().all(|outlet| outlet.flush(deadline))
+        let mut outlets = self.outlets.iter().chain(&self.calls);
+        later::wait(deadline) && outlets.all(|outlet| outlet.flush(deadline))
     }
 
     /// Lets a poll be told of, or counts that it was left out: so many polls a second, each with all
@@ -75,30 +86,79 @@ impl Desk {
         }
     }
 
-    fn finished(&self, core: &Core, slow: Slow, note: &Note) {
-        let (id, suppressed) = match note.told {
-            Told::Running { id, .. } => (id, 0),
+    /// Counts a slow poll under its cause. False if it is nobody's fault, or was declared to be
+    /// allowed: then it is not to be told.
+    fn count(&self, core: &Core, slow: &Slow, cause: &Cause) -> bool {
+        if !slow.counts {
+            return false;
+        }
+        core.causes.count(cause);
+        let tally = &self.ledger.tally;
+        let left_out = match cause {
+            Cause::Suspended => &tally.suspended,
+            Cause::Starved if cgroup::was_throttled(Duration::from_nanos(slow.elapsed)) => {
+                &tally.throttled
+            }
+            Cause::Starved => &tally.starved,
+            _ if slow.allowed => &tally.allowed,
+            _ => return true,
+        };
+        left_out.fetch_add(1, Relaxed);
+        false
+    }
+
+    fn finished(
+        &self,
+        core: &Core,
+        slow: Slow,
+        told: Told,
+        found: Finding,
+        context: impl FnOnce() -> Context,
+    ) {
+        let is_to_be_told = self.count(core, &slow, &found.cause);
+        let (id, suppressed) = match told {
+            // What was told of is told to have ended, whatever it turned out to be.
+            Told::Running { id } => (id, 0),
             Told::LeftOut => return,
+            Told::Nothing | Told::Ended if !is_to_be_told => return,
             Told::Nothing | Told::Ended => match self.admit(core) {
                 Some(suppressed) => (next_id(), suppressed),
                 None => return,
             },
         };
-        // This runs code of the subscriber's, which may panic. The report is made all the same.
-        let context = contain(context).unwrap_or_else(Context::none);
+        if self.outlets.is_empty() {
+            return;
+        }
+        let context = context();
         let report = SlowPoll {
             phase: Phase::Finished,
-            task: tokio::task::try_id(),
+            task: context.task,
             suppressed,
             context,
-            ..running(core, id, slow)
+            ..running(core, id, slow, found)
         };
         self.hand_over(core, report);
     }
 
-    fn stalled(&self, core: &Core, slow: Slow, told: &mut Told) {
+    /// The sentinel will say why it was slow; only this thread can say in which span it was.
+    fn finish_later(
+        &self,
+        core: &Arc<Core>,
+        slow: Slow,
+        told: Told,
+        judge: Box<dyn FnOnce() -> Finding + Send>,
+    ) {
+        let (me, core, context) = (self.me.clone(), Arc::clone(core), Context::here());
+        later::leave(Box::new(move || {
+            if let Some(desk) = me.upgrade() {
+                desk.finished(&core, slow, told, judge(), || context);
+            }
+        }));
+    }
+
+    fn stalled(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
         let (id, suppressed) = match *told {
-            Told::Running { id, .. } => (id, 0),
+            Told::Running { id } => (id, 0),
             Told::LeftOut | Told::Ended => return,
             Told::Nothing => match self.admit(core) {
                 Some(suppressed) => (next_id(), suppressed),
@@ -108,31 +168,65 @@ impl Desk {
                 }
             },
         };
-        let again_at = slow.own.saturating_mul(2);
-        *told = Told::Running { id, again_at };
+        *told = Told::Running { id };
         let report = SlowPoll {
             suppressed,
-            ..running(core, id, slow)
+            ..running(core, id, slow, found)
         };
         self.hand_over(core, report);
     }
 }
 
 impl OnSlow for Desk {
-    fn on_slow(&self, core: &Core, slow: Slow, note: Note) {
-        publish::slow_poll(core, slow.elapsed);
-        if self.outlets.is_empty() {
-            return;
+    fn on_slow(&self, core: &Arc<Core>, slow: Slow, told: Told, judge: Judge) {
+        if slow.counts {
+            publish::slow_poll(core, slow.elapsed);
         }
-        if reporting(|| contain(|| self.finished(core, slow, &note))).is_none() {
+        let handle = || match judge {
+            Judge::Known(found) => self.finished(core, slow, told, found, Context::here),
+            Judge::Later(judge) => self.finish_later(core, slow, told, judge),
+        };
+        let handled = reporting(|| contain(handle));
+        if handled.is_none() {
             self.ledger.tally.reentrant.fetch_add(1, Relaxed);
         }
     }
 
-    fn on_stall(&self, core: &Core, slow: Slow, told: &mut Told) {
+    fn on_stall(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
         if !self.outlets.is_empty() {
-            self.stalled(core, slow, told);
+            self.stalled(core, slow, found, told);
         }
+    }
+
+    fn on_escalation(
+        &self,
+        core: &Core,
+        slow: Slow,
+        found: Finding,
+        told: &mut Told,
+        call: Option<usize>,
+    ) {
+        let id = match *told {
+            Told::Running { id } => id,
+            _ => next_id(),
+        };
+        *told = Told::Running { id };
+        let report = running(core, id, slow, found);
+        match call {
+            Some(number) => {
+                let outlet = self.calls.get(number);
+                let taken = outlet.is_some_and(|outlet| outlet.offer(&Arc::new(report)));
+                self.ledger
+                    .tally
+                    .dropped
+                    .fetch_add(u64::from(!taken), Relaxed);
+            }
+            None => self.hand_over(core, report),
+        }
+    }
+
+    fn orders(&self) -> &Orders {
+        &self.orders
     }
 }
 
@@ -141,7 +235,7 @@ fn next_id() -> u64 {
 }
 
 /// The report of a poll of which only other threads know, while it runs.
-fn running(core: &Core, id: u64, slow: Slow) -> SlowPoll {
+fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
     SlowPoll {
         id,
         phase: Phase::Running,
@@ -151,21 +245,15 @@ fn running(core: &Core, id: u64, slow: Slow) -> SlowPoll {
         elapsed: Duration::from_nanos(slow.elapsed),
         own: Duration::from_nanos(slow.own),
         budget: slow.budget,
-        cause: Cause::Unknown,
+        cause: found.cause,
+        split: found.split,
+        stack: found.stack,
+        others: found.others,
+        allowance: slow.broken,
         location: slow.location,
         thread: slow.thread,
         task: None,
         suppressed: 0,
         context: Context::none(),
-    }
-}
-
-/// The span around the poll, and the subscriber that it belongs to.
-fn context() -> Context {
-    let span = Span::current();
-    let of_span = span.with_subscriber(|(_, dispatch)| dispatch.clone());
-    Context {
-        dispatch: of_span.unwrap_or_else(|| dispatcher::get_default(Dispatch::clone)),
-        span,
     }
 }

@@ -1,14 +1,17 @@
 //! Floor 4: what is said of a slow poll, to whom, and on which thread.
 
 mod desk;
+mod hint;
+mod later;
 mod outlet;
 mod slow_poll;
 mod tracing;
 
 pub(crate) use self::tracing::TracingReporter;
 pub(crate) use desk::{Desk, Limits};
+pub(crate) use later::run_all as run_what_was_left_for_later;
 pub(crate) use outlet::Outlet;
-pub use slow_poll::{Cause, Path, Phase, SlowPoll};
+pub use slow_poll::{Path, Phase, SlowPoll};
 
 /// Something that is told of slow polls.
 ///

@@ -5,9 +5,13 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{Dispatch, Span};
+use tracing::{Dispatch, Span, dispatcher};
 
-use crate::slot::{Kind, ThreadInfo};
+use super::hint::hint;
+use crate::cause::{Cause, Split};
+use crate::contain::contain;
+use crate::slot::{Allowance, Kind, OtherThread, ThreadInfo};
+use crate::stack::Stack;
 
 /// A poll that ran past its budget, or still does.
 ///
@@ -18,7 +22,7 @@ use crate::slot::{Kind, ThreadInfo};
 /// only if what is left of it, less the slow polls inside that were reported already, is over its
 /// own budget.
 ///
-/// `Display` prints it in one line.
+/// `Display` prints it in one line, and below it the stack, if there is one.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SlowPoll {
@@ -41,6 +45,15 @@ pub struct SlowPoll {
     pub budget: Duration,
     /// Why it was slow.
     pub cause: Cause,
+    /// How its time divides, as far as it was observed.
+    pub split: Option<Split>,
+    /// What the thread was doing when it was looked at last.
+    pub stack: Option<Stack>,
+    /// The stacks of the other threads that had polls in flight, if that was asked for
+    /// ([`Builder::escalate`](crate::Builder::escalate)) and the poll has run for so long.
+    pub others: Arc<[OtherThread]>,
+    /// What [`allow_blocking`](crate::allow_blocking) had allowed it, if it went past that.
+    pub allowance: Option<Allowance>,
     /// Where `.watched()` or `.enter()` was called.
     pub location: &'static Location<'static>,
     /// The thread that it held.
@@ -68,25 +81,6 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::Running => "running",
             Phase::Finished => "finished",
-        })
-    }
-}
-
-/// Why a poll was slow, as far as it is known.
-///
-/// Nothing looks at a poll while it runs yet, so what is said here is what is known: nothing.
-/// Causes will be added; match with a wildcard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// It is not known.
-    Unknown,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Cause::Unknown => "unknown",
         })
     }
 }
@@ -126,9 +120,11 @@ impl fmt::Display for Path {
     }
 }
 
-/// The span around the poll, and the subscriber in force there.
+/// What only the thread of a poll knows: the task, the span around the poll, and the subscriber that
+/// it belongs to.
 #[derive(Clone)]
 pub(super) struct Context {
+    pub(super) task: Option<tokio::task::Id>,
     pub(super) span: Span,
     pub(super) dispatch: Dispatch,
 }
@@ -136,8 +132,26 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn none() -> Self {
         Self {
+            task: None,
             span: Span::none(),
             dispatch: Dispatch::none(),
+        }
+    }
+
+    /// That of the calling thread. It runs code of the subscriber's, which may panic; the report is
+    /// made all the same.
+    pub(super) fn here() -> Self {
+        let current = || {
+            let span = Span::current();
+            let of_span = span.with_subscriber(|(_, dispatch)| dispatch.clone());
+            let dispatch = of_span.unwrap_or_else(|| dispatcher::get_default(Dispatch::clone));
+            (span, dispatch)
+        };
+        let (span, dispatch) = contain(current).unwrap_or((Span::none(), Dispatch::none()));
+        Self {
+            task: tokio::task::try_id(),
+            span,
+            dispatch,
         }
     }
 }
@@ -163,20 +177,11 @@ impl SlowPoll {
         &self.context.span
     }
 
-    /// A sentence that says what to do.
-    pub fn hint(&self) -> &'static str {
-        match self.kind {
-            Kind::Poll => {
-                "await instead of blocking (tokio::time, tokio::net, tokio::sync, tokio::fs), \
-                 yield in long loops (shotclock::yield_every), \
-                 or move the work to other threads (shotclock::offload)"
-            }
-            Kind::Drop => {
-                "the time went into the destructor of the future: \
-                 drop what is large, or what blocks when dropped, on other threads (shotclock::offload)"
-            }
-            Kind::Entered => "split the stretch, or move it to other threads (shotclock::offload)",
-        }
+    /// A sentence that says what to do, for this cause in this ecosystem.
+    ///
+    /// It may look up what the frames of the stack are called, which takes long the first time.
+    pub fn hint(&self) -> String {
+        hint(self)
     }
 }
 
@@ -205,8 +210,17 @@ impl fmt::Display for SlowPoll {
         };
         write!(f, ": {elapsed:.1?}{so_far} on {thread}, budget {budget:?}")?;
         write!(f, ", watched at {location}")?;
+        if self.cause != Cause::Unknown {
+            write!(f, ", {}", self.cause)?;
+        }
+        if let Some(split) = &self.split {
+            write!(f, " ({split})")?;
+        }
         if self.own != self.elapsed {
             write!(f, ", {:.1?} of it by itself", self.own)?;
+        }
+        if let Some(Allowance { reason, max, .. }) = &self.allowance {
+            write!(f, ", past the {max:?} allowed for {reason:?}")?;
         }
         if let Some(task) = self.task {
             write!(f, ", task {task}")?;
@@ -214,7 +228,14 @@ impl fmt::Display for SlowPoll {
         if self.suppressed > 0 {
             write!(f, ", {} more not reported", self.suppressed)?;
         }
-        write!(f, "; {}", self.hint())
+        write!(f, "; {}", self.hint())?;
+        if let Some(stack) = &self.stack {
+            write!(f, "\n{stack}")?;
+        }
+        for other in &*self.others {
+            write!(f, "\n{other}")?;
+        }
+        Ok(())
     }
 }
 
@@ -230,6 +251,8 @@ impl fmt::Debug for SlowPoll {
             .field("own", &self.own)
             .field("budget", &self.budget)
             .field("cause", &self.cause)
+            .field("split", &self.split)
+            .field("stack", &self.stack)
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)

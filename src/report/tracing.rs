@@ -7,6 +7,7 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
 use super::{Phase, Reporter, SlowPoll};
+use crate::cause::Cause;
 
 /// Logs to the subscriber of the span around the poll; without a span, to the one that was current
 /// where the watchdog was built; if there was none, to the one that was current at the poll; and at
@@ -51,6 +52,7 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 fn log(slow: &SlowPoll) {
+    let stack = slow.stack.as_ref();
     slow.context.span.in_scope(|| {
         tracing::warn!(
             target: "shotclock",
@@ -59,9 +61,12 @@ fn log(slow: &SlowPoll) {
             elapsed_ms = milliseconds(slow.elapsed),
             own_ms = (slow.own != slow.elapsed).then(|| milliseconds(slow.own)),
             budget_ms = milliseconds(slow.budget),
+            cause = (slow.cause != Cause::Unknown).then(|| tracing::field::display(&slow.cause)),
             location = %slow.location,
+            stack = stack.map(|stack| tracing::field::display(stack.one_line())),
             task = slow.task.map(tracing::field::display),
             thread = %slow.thread,
+            allowance = slow.allowance.as_ref().map(|allowance| &*allowance.reason),
             hint = slow.hint(),
             suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
             poll_id = slow.id,

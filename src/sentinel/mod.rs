@@ -6,15 +6,49 @@
 //!
 //! It meets the hot path at the slot, and never imports it.
 
+mod capabilities;
+mod escalate;
+mod examine;
+mod oversleep;
 mod scan;
+mod stacks;
+
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod modules;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod unwind;
+
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+#[path = "no_unwind.rs"]
+mod unwind;
+
+#[cfg(target_os = "linux")]
+mod syscalls;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_syscalls.rs"]
+mod syscalls;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::cgroup;
 use crate::clock::Clock;
+use crate::contain::contain;
 use crate::error::Error;
+use crate::report;
 use crate::slot::DOZE;
-use crate::watch::shortest_budget;
+use crate::watch::{Stacks, shortest_budget};
+pub use capabilities::{Capabilities, Capability};
+use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
 
 const NAME: &str = "shotclock-watch";
@@ -24,49 +58,81 @@ const NAME: &str = "shotclock-watch";
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Starts the sentinel if it does not run yet. It runs as long as the process.
-pub(crate) fn start(clock: &Clock) -> Result<(), Error> {
+pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Error> {
     static STARTED: Mutex<bool> = Mutex::new(false);
+    if !clock.is_real() {
+        return Ok(());
+    }
+    if stacks != Stacks::Never {
+        stacks::install(signal);
+    }
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*started && clock.is_real() {
-        let scanner = Scanner::new(clock.clone());
+    if !*started {
+        let clock = clock.clone();
         let thread = std::thread::Builder::new().name(NAME.to_owned());
-        let run = thread.spawn(move || run(scanner));
+        let run = thread.spawn(move || Sentinel::new(&clock).run());
         run.map_err(|error| Error::thread(NAME, error))?;
         *started = true;
     }
     Ok(())
 }
 
-fn run(mut scanner: Scanner) {
-    let mut quiet = Duration::ZERO;
-    loop {
-        let nap = shortest_budget();
-        let sight = scanner.look();
-        if sight.is_still {
-            quiet += nap;
-        } else {
-            quiet = Duration::ZERO;
-        }
-        if quiet >= QUIET && sleep(&mut scanner) {
-            quiet = Duration::ZERO;
-            continue;
-        }
-        std::thread::park_timeout(sight.due.map_or(nap, |due| due.min(nap)));
-    }
+/// The thread's own state.
+struct Sentinel {
+    scanner: Scanner,
+    oversleep: Oversleep,
+    /// For how long nothing has happened.
+    quiet: Duration,
 }
 
-/// Sleeps until a poll begins. False if it may not.
-fn sleep(scanner: &mut Scanner) -> bool {
-    if !DOZE.lie_down() {
-        return false;
+impl Sentinel {
+    fn new(clock: &Clock) -> Self {
+        Self {
+            scanner: Scanner::new(clock.clone()),
+            oversleep: Oversleep::new(clock.clone()),
+            quiet: Duration::ZERO,
+        }
     }
-    // A poll that began before it lay down did not rouse it, and is seen here.
-    if !scanner.look().is_still {
-        DOZE.get_up();
-        return true;
+
+    fn run(mut self) {
+        loop {
+            // Nothing in there panics. If something did, the next look would be as good.
+            contain(|| self.turn());
+        }
     }
-    while DOZE.is_asleep() {
-        std::thread::park();
+
+    /// One look, what was left for it, and a nap.
+    fn turn(&mut self) {
+        let interval = shortest_budget();
+        let sight = self.scanner.look();
+        if report::run_what_was_left_for_later() || !sight.is_still {
+            cgroup::look();
+            self.quiet = Duration::ZERO;
+        } else {
+            self.quiet += interval;
+        }
+        if self.quiet >= QUIET && self.sleep() {
+            self.quiet = Duration::ZERO;
+            return;
+        }
+        let nap = sight.due.map_or(interval, |due| due.min(interval));
+        self.oversleep.nap(nap);
     }
-    true
+
+    /// Sleeps until a poll begins. False if it may not.
+    fn sleep(&mut self) -> bool {
+        if !DOZE.lie_down() {
+            return false;
+        }
+        // A poll that began before it lay down did not rouse it, and is seen here.
+        if !self.scanner.look().is_still {
+            DOZE.get_up();
+            return true;
+        }
+        while DOZE.is_asleep() {
+            std::thread::park();
+        }
+        self.oversleep.awake();
+        true
+    }
 }

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::escalate::escalate;
+use super::examine::{Examined, examine};
+use super::stacks::Taker;
 use crate::clock::Clock;
-use crate::slot::{self, InFlight, Nest, Slot, Standing, Told};
-use crate::watch::{Home, Slow, home_of};
+use crate::slot::{self, Finding, InFlight, Nest, Slot, Standing, Told};
+use crate::watch::{Core, Home, Slow, home_of, name_of};
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
 pub(crate) struct Scanner {
-    clock: Clock,
+    pub(super) clock: Clock,
     /// The state of each slot when it was last seen.
     states: Vec<u64>,
+    /// `None` under a mocked clock: then nothing is asked of the operating system.
+    taker: Option<Taker>,
 }
 
 /// What was seen.
@@ -19,13 +24,23 @@ pub(crate) struct Scanner {
 pub(crate) struct Sight {
     /// Nothing is in flight, and nothing was since the look before.
     pub(crate) is_still: bool,
-    /// When the next poll in flight passes its budget, or is to be told again.
+    /// When the next poll in flight passes its budget, or is to be looked at again.
     pub(crate) due: Option<Duration>,
+}
+
+/// A stall, and to whom it belongs.
+pub(super) struct Stalled<'s> {
+    pub(super) slot: &'s Slot,
+    pub(super) nest: &'s Nest,
+    pub(super) standing: &'s Standing,
+    pub(super) home: Arc<Home>,
+    pub(super) core: Arc<Core>,
 }
 
 impl Scanner {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
+            taker: clock.is_real().then(Taker::new),
             clock,
             states: Vec::new(),
         }
@@ -51,72 +66,189 @@ impl Scanner {
     }
 
     /// Tells what is to be told of one thread's polls, and says when to look at them again.
-    fn look_at(&self, slot: &Slot) -> Option<Duration> {
-        let is_mine =
-            |poll: &InFlight| home_of(poll.watch).is_some_and(|h| h.clock.is_same(&self.clock));
-        let nest = slot.read().only(is_mine);
-        let now = self.clock.raw();
-        let standings = nest.standings(|poll| self.clock.nanos_between(poll.start, now));
-        let due = |standing: &Standing| {
-            let at = if standing.is_over() {
-                tell(slot, &nest, standing)?
+    fn look_at(&mut self, slot: &Slot) -> Option<Duration> {
+        let nest = self.read(slot);
+        let Self { clock, taker, .. } = self;
+        let now = clock.raw();
+        let elapsed = |since| clock.nanos_between(since, now);
+        let standings = nest.standings(|poll| elapsed(poll.start));
+        let mut earliest = None;
+        for standing in standings.iter() {
+            let poll = &standing.poll;
+            let (excused, limit) = exceptions(slot, poll, clock, elapsed);
+            let own = standing.own.saturating_sub(excused);
+            // Slow is what is over its budget, not what is at it.
+            let at = if own > poll.budget {
+                stalled(clock, taker.as_mut(), slot, &nest, standing)
             } else {
-                // Slow is what is over its budget, not what is at it.
-                standing.poll.budget.saturating_add(1)
+                poll.budget.saturating_add(1)
             };
-            Some(Duration::from_nanos(at.saturating_sub(standing.own)))
+            let due = limit.into_iter().chain([at.saturating_sub(own)]).min();
+            earliest = earliest.into_iter().chain(due).min();
+        }
+        earliest.map(Duration::from_nanos)
+    }
+
+    /// The polls in flight on a thread, each of them noted with the accounts of its thread.
+    fn read(&self, slot: &Slot) -> Nest {
+        let is_mine = |poll: &InFlight| {
+            home_of(poll.watch).is_some_and(|home| home.clock.is_same(&self.clock))
         };
-        standings.iter().filter_map(due).min()
+        if !self.clock.is_real() {
+            return slot.read().only(is_mine);
+        }
+        let mut margin = slot.margin();
+        // The account first: then it is before every poll that is not seen here.
+        let account = margin.account(self.clock.raw());
+        let nest = slot.read().only(is_mine);
+        if let Some((before, now)) = account {
+            nest.iter().for_each(|poll| margin.see(poll, before, now));
+        }
+        nest
     }
 }
 
-/// Tells of a stall if it is time to, and says at what own time to tell of it again.
-fn tell(slot: &Slot, nest: &Nest, stall: &Standing) -> Option<u64> {
+/// Sees to one stall, and says at what own time to look at it again.
+fn stalled(
+    clock: &Clock,
+    mut taker: Option<&mut Taker>,
+    slot: &Slot,
+    nest: &Nest,
+    standing: &Standing,
+) -> u64 {
+    const NEVER: u64 = u64::MAX;
     if slot.is_mute() {
-        return None;
+        return NEVER;
     }
-    let home = home_of(stall.poll.watch)?;
-    let mut margin = slot.margin();
-    if !slot.is_in_flight(&stall.poll) {
-        return None;
-    }
-    let thread = margin.thread()?;
-    let told = &mut margin.note(&stall.poll).told;
-    let is_due = match *told {
-        Told::Nothing => true,
-        Told::Running { again_at, .. } => stall.own >= again_at,
-        Told::LeftOut | Told::Ended => false,
+    let Some(home) = home_of(standing.poll.watch) else {
+        return NEVER;
     };
-    if is_due {
-        let slow = Slow {
-            kind: stall.poll.kind,
-            elapsed: stall.elapsed,
-            own: stall.own,
-            budget: Duration::from_nanos(stall.poll.budget),
-            location: stall.poll.location?,
-            outer: outer(nest, stall),
-            thread,
+    let name = name_of(standing.poll.watch);
+    let Some(core) = name.and_then(|name| home.ledger.get(&name)) else {
+        return NEVER;
+    };
+    let stalled = Stalled {
+        slot,
+        nest,
+        standing,
+        home,
+        core,
+    };
+    let again_at = stalled.again_at();
+    let step_at = stalled.next_step();
+    if standing.own < again_at.min(step_at) {
+        return again_at.min(step_at);
+    }
+    let stacks = stalled.home.slow.orders().stacks;
+    let examined = examine(slot, standing, clock, taker.as_deref_mut(), stacks);
+    match examined {
+        Examined::Innocent => stalled.excuse(),
+        Examined::Guilty(finding) => {
+            if standing.own >= again_at {
+                stalled.tell(&finding);
+            }
+            escalate(&stalled, finding, taker);
+        }
+    }
+    stalled.again_at().min(stalled.next_step())
+}
+
+/// How much of a poll was declared to be allowed, and in how many nanoseconds that reaches its limit.
+/// The machine's clock only: under a mocked one, readings cannot be compared.
+fn exceptions(
+    slot: &Slot,
+    poll: &InFlight,
+    clock: &Clock,
+    elapsed: impl Fn(u64) -> u64 + Copy,
+) -> (u64, Option<u64>) {
+    if !clock.is_real() {
+        return (0, None);
+    }
+    let exceptions = &slot.margin().exceptions;
+    let excused = exceptions.excuse(poll.opening, poll.start, elapsed);
+    let limit = exceptions.due(elapsed).map(|due| due.saturating_add(1));
+    (excused, limit)
+}
+
+impl Stalled<'_> {
+    /// When it is to be told, or looked at, again.
+    fn again_at(&self) -> u64 {
+        self.slot.margin().note(&self.standing.poll).again_at
+    }
+
+    /// When the next step of its escalation is due.
+    fn next_step(&self) -> u64 {
+        let mut margin = self.slot.margin();
+        let note = margin.note(&self.standing.poll);
+        let steps = &self.home.slow.orders().steps;
+        let next = steps.get(note.steps_taken);
+        next.map_or(u64::MAX, |step| step.after.max(note.again_for_step))
+    }
+
+    /// Nobody's fault so far: looks again when it could be.
+    fn excuse(&self) {
+        let wait = (self.standing.poll.budget / 4).max(1_000_000);
+        let mut margin = self.slot.margin();
+        let note = margin.note(&self.standing.poll);
+        note.again_at = note.again_at.max(self.standing.own.saturating_add(wait));
+        note.again_for_step = note.again_at;
+    }
+
+    fn tell(&self, finding: &Finding) {
+        self.with_told(finding, |told, slow, finding| {
+            self.home.slow.on_stall(&self.core, slow, finding, told);
+        });
+        let mut margin = self.slot.margin();
+        margin.note(&self.standing.poll).again_at = self.standing.own.saturating_mul(2);
+    }
+
+    /// Tells, if the poll has not ended meanwhile: who ends it waits, and tells after this.
+    pub(super) fn with_told(
+        &self,
+        finding: &Finding,
+        tell: impl FnOnce(&mut Told, Slow, Finding),
+    ) -> bool {
+        let poll = &self.standing.poll;
+        let mut margin = self.slot.margin();
+        let thread = margin.thread();
+        let (true, Some(thread), Some(location)) =
+            (self.slot.is_in_flight(poll), thread, poll.location)
+        else {
+            return false;
         };
-        on_stall(&home, stall.poll.watch, slow, told);
+        let slow = Slow {
+            kind: poll.kind,
+            elapsed: self.standing.elapsed,
+            own: self.standing.own,
+            budget: Duration::from_nanos(poll.budget),
+            location,
+            outer: self.outer(),
+            thread,
+            counts: true,
+            allowed: false,
+            broken: margin.exceptions.broken(poll.opening, |since| {
+                self.home.clock.nanos_between(since, self.home.clock.raw())
+            }),
+        };
+        let note = margin.note(poll);
+        // A stack that was had before is better than none.
+        let had = note.finding.take().and_then(|finding| finding.stack);
+        let mut finding = finding.clone();
+        finding.stack = finding.stack.or(had);
+        note.finding = Some(Finding {
+            others: Arc::default(),
+            ..finding.clone()
+        });
+        if note.told != Told::Ended {
+            tell(&mut note.told, slow, finding);
+        }
+        true
     }
-    match *told {
-        Told::Running { again_at, .. } => Some(again_at),
-        _ => None,
-    }
-}
 
-fn on_stall(home: &Arc<Home>, watch: u64, slow: Slow, told: &mut Told) {
-    let name = crate::watch::name_of(watch);
-    if let Some(core) = name.and_then(|name| home.ledger.get(&name)) {
-        home.slow.on_stall(&core, slow, told);
+    /// The ids of the watches around it, outermost first.
+    fn outer(&self) -> Vec<u64> {
+        let is_outer = |poll: &&InFlight| poll.opening != self.standing.poll.opening;
+        let outer = self.nest.iter().take_while(is_outer);
+        outer.map(|poll| poll.watch).collect()
     }
-}
-
-/// The ids of the watches around a poll, outermost first.
-fn outer(nest: &Nest, stall: &Standing) -> Vec<u64> {
-    let is_outer = |poll: &&InFlight| poll.opening != stall.poll.opening;
-    nest.iter()
-        .take_while(is_outer)
-        .map(|poll| poll.watch)
-        .collect()
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{DEPTH_MASK, Owner, SERIAL, Slot};
+use super::{DEPTH_MASK, Margin, Owner, SERIAL, Slot};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Every slot of the process, and those that no thread owns at present.
@@ -35,7 +35,7 @@ impl Drop for Lease {
             slot.state.store(serial + SERIAL, Relaxed);
             slot.set_mute(false);
             // Waits for whoever holds on to this thread: it must not end under their hands.
-            slot.margin().owner = None;
+            *slot.margin() = Margin::default();
             // The lock orders this thread's last writes before the next owner's first.
             lock().free.push(slot);
         }

@@ -5,7 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
+use super::exceptions::Exceptions;
 use super::{FRAMES, InFlight, Mark, depth_of};
+use crate::cause::{Cause, Split};
+use crate::proc::Schedstat;
+use crate::stack::Stack;
+use crate::sys::Thread;
+use crate::verdict::{Account, Accounts};
 
 /// The thread that a poll held. `Display` prints its name if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +42,37 @@ impl fmt::Display for ThreadInfo {
     }
 }
 
-/// The thread that owns a slot at present.
-#[derive(Clone, Debug)]
+/// The thread that owns a slot at present, and what is kept open to look at it.
+#[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) info: ThreadInfo,
+    /// `None` where the operating system does not tell.
+    pub(crate) thread: Option<Thread>,
+    /// Opened when the thread is first looked at.
+    schedstat: Option<Option<Schedstat>>,
+    /// The latest account of it.
+    latest: Account,
 }
 
 impl Owner {
     pub(crate) fn current() -> Self {
         Self {
             info: ThreadInfo::current(),
+            thread: Thread::current(),
+            schedstat: None,
+            latest: Account::BIRTH,
+        }
+    }
+
+    /// Asks what the thread has been accounted so far; `at` is the moment.
+    fn account(&mut self, at: u64) -> Account {
+        let thread = self.thread.as_ref();
+        let open = || thread.and_then(Schedstat::open);
+        let schedstat = self.schedstat.get_or_insert_with(open);
+        Account {
+            at,
+            cpu: thread.and_then(Thread::cpu_time),
+            wait: schedstat.as_ref().and_then(Schedstat::run_queue_wait),
         }
     }
 }
@@ -55,13 +82,53 @@ impl Owner {
 pub(crate) enum Told {
     #[default]
     Nothing,
-    /// It was reported while it ran, under this id; and it is again when it has run for so many
-    /// nanoseconds of its own.
-    Running { id: u64, again_at: u64 },
+    /// It was reported while it ran, under this id.
+    Running { id: u64 },
     /// It was to be reported while it ran, and the limit of the second was reached.
     LeftOut,
     /// It has ended, and whoever ended it says what there is to say.
     Ended,
+}
+
+/// Another thread, at the moment when a poll was stuck. `Display` prints the thread, its polls and
+/// its stack.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OtherThread {
+    /// The thread.
+    pub thread: ThreadInfo,
+    /// The names of the watches of its polls in flight, outermost first.
+    pub watches: Vec<Arc<str>>,
+    /// What it was doing.
+    pub stack: Option<Stack>,
+}
+
+impl fmt::Display for OtherThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
+        match &self.stack {
+            Some(stack) => write!(f, "\n{stack}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(watches: &[Arc<str>]) -> String {
+    // A name may hold a line break; a line of a log may not.
+    let names: Vec<_> = watches
+        .iter()
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    names.join(" > ")
+}
+
+/// What was found of a poll while it was stuck.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Finding {
+    pub(crate) cause: Cause,
+    pub(crate) split: Option<Split>,
+    pub(crate) stack: Option<Stack>,
+    pub(crate) others: Arc<[OtherThread]>,
 }
 
 /// What is noted of one poll, by its depth.
@@ -69,6 +136,18 @@ pub(crate) enum Told {
 pub(crate) struct Note {
     opening: u64,
     pub(crate) told: Told,
+    /// When it is to be looked at again, in nanoseconds of its own.
+    pub(crate) again_at: u64,
+    /// Nor is a step of its escalation to be taken before, in nanoseconds of its own.
+    pub(crate) again_for_step: u64,
+    /// How many steps of an escalation have been taken.
+    pub(crate) steps_taken: usize,
+    /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
+    pub(crate) condemned_at: Option<u64>,
+    /// The latest that was found.
+    pub(crate) finding: Option<Finding>,
+    /// The accounts before it, if it was seen, and when it was seen first.
+    seen: Option<(Account, Account)>,
 }
 
 impl Note {
@@ -76,13 +155,32 @@ impl Note {
     pub(crate) fn was_told(&self) -> bool {
         matches!(self.told, Told::Running { .. })
     }
+
+    /// The accounts around a poll that began at `start`, up to `now`.
+    pub(crate) fn accounts(&self, start: u64, now: Account) -> Option<Accounts> {
+        let (earlier, seen) = self.seen?;
+        let (before, within) = if seen.at <= start {
+            (seen, None)
+        } else if earlier.at <= start {
+            (earlier, Some(seen))
+        } else {
+            // Both are from within. What the thread has waited since it began is surely enough.
+            (Account::BIRTH, Some(earlier))
+        };
+        Some(Accounts {
+            before,
+            within,
+            now,
+        })
+    }
 }
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Margin {
     pub(crate) owner: Option<Owner>,
-    notes: [Note; FRAMES],
+    notes: Vec<Note>,
+    pub(crate) exceptions: Exceptions,
 }
 
 impl Margin {
@@ -91,24 +189,48 @@ impl Margin {
         self.owner.as_ref().map(|owner| owner.info.clone())
     }
 
+    /// Takes the thread's account, and returns it with the one before it.
+    pub(crate) fn account(&mut self, at: u64) -> Option<(Account, Account)> {
+        let owner = self.owner.as_mut()?;
+        let now = owner.account(at);
+        let before = std::mem::replace(&mut owner.latest, now);
+        Some((before, now))
+    }
+
     /// The note of a poll in flight. That of an earlier poll at its depth is thrown away.
     pub(crate) fn note(&mut self, poll: &InFlight) -> &mut Note {
         self.note_of(poll.opening)
     }
 
-    /// The note of a poll that has ended, which nothing can be added to any more. Owner only.
-    pub(crate) fn close(&mut self, mark: Mark) -> Note {
+    /// Notes that a poll is in flight, where it was not seen before.
+    pub(crate) fn see(&mut self, poll: &InFlight, before: Account, now: Account) {
+        self.note(poll).seen.get_or_insert((before, now));
+    }
+
+    /// The note of a poll that has ended, which nothing can be added to any more, and its thread's
+    /// account if `at` is a moment of the machine. Owner only.
+    pub(crate) fn close(&mut self, mark: Mark, at: Option<u64>) -> (Note, Option<Account>) {
+        let account = at.and_then(|at| self.account(at));
+        let now = account.map(|(_, now)| now);
         let Some(opening) = mark.opening() else {
-            return Note::default();
+            return (Note::default(), now);
         };
         let ended = Note {
             opening,
             told: Told::Ended,
+            ..Note::default()
         };
-        std::mem::replace(self.note_of(opening), ended)
+        let mut note = std::mem::replace(self.note_of(opening), ended);
+        if note.seen.is_none() {
+            // Nobody saw it, but there is an earlier account of its thread.
+            note.seen = account.map(|(before, _)| (before, before));
+        }
+        (note, now)
     }
 
     fn note_of(&mut self, opening: u64) -> &mut Note {
+        // Allocated when the first poll of the thread is looked at.
+        self.notes.resize(FRAMES, Note::default());
         let note = &mut self.notes[depth_of(opening) % FRAMES];
         if note.opening != opening {
             *note = Note {

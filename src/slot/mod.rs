@@ -28,6 +28,7 @@
 //! thrown away. The orderings are modelled with loom, in `models`.
 
 mod doze;
+mod exceptions;
 mod kind;
 mod lease;
 mod margin;
@@ -42,10 +43,11 @@ use crate::sys::StaticRef;
 
 #[cfg(not(shotclock_loom))]
 pub(crate) use doze::DOZE;
+pub use exceptions::Allowance;
 pub use kind::Kind;
 pub(crate) use lease::{all, current, is_current};
-pub use margin::ThreadInfo;
-pub(crate) use margin::{Margin, Note, Owner, Told};
+pub(crate) use margin::{Finding, Margin, Note, Owner, Told};
+pub use margin::{OtherThread, ThreadInfo};
 pub(crate) use nest::{InFlight, Nest, Standing};
 
 /// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
@@ -227,6 +229,14 @@ impl Slot {
         let outer = self.frames.get(1..mark.depth()).unwrap_or_default();
         let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
         tags.filter(|tag| *tag != NO_WATCH).map(Kind::watch_of)
+    }
+
+    /// The openings of the polls in flight. Owner only.
+    pub(crate) fn openings(&self) -> impl Iterator<Item = u64> {
+        let depth = depth_of(self.state.load(Relaxed));
+        let frames = self.frames.get(1..=depth).unwrap_or_default();
+        let openings = frames.iter().map(|frame| frame.opening.load(Relaxed));
+        openings.filter(|opening| *opening != VACATED)
     }
 
     /// Whether reports of this thread's polls are to be left out, because it reports itself.

@@ -173,7 +173,7 @@ fn a_reader_never_sees_half_a_poll() {
 
 #[test]
 fn a_slot_is_as_large_as_the_architecture_says() {
-    assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (1_664, 128));
+    assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (1_280, 128));
 }
 
 #[test]

@@ -5,19 +5,41 @@
 
 #![allow(unsafe_code)]
 
+mod capture;
+mod errand;
 mod flagged;
 mod guarded_drop;
 mod static_ref;
 
-#[cfg(target_os = "linux")]
+// The models run where no operating system is: see `sync`.
+#[cfg(all(target_os = "linux", not(shotclock_loom)))]
 mod linux;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shotclock_loom)))]
 pub(crate) use linux::*;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shotclock_loom)
+)))]
+mod no_capture;
+#[cfg(any(not(target_os = "linux"), shotclock_loom))]
 mod unsupported;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), shotclock_loom))]
 pub(crate) use unsupported::*;
 
+/// What a file descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FileType {
+    Socket,
+    /// Named or not.
+    Pipe,
+    /// Or a directory, or a disk.
+    File,
+    /// A terminal, say.
+    Device,
+}
+
+pub(crate) use capture::{Copied, NoCapture, Registers};
 pub(crate) use flagged::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};
 pub(crate) use static_ref::StaticRef;

@@ -1,7 +1,17 @@
 //! Where nothing of this is known: the same names, and honest answers.
 
+use std::ops::Range;
+
+pub(crate) use super::no_capture::Capturer;
+
+pub(crate) const CAPTURE_SIGNAL: i32 = 0;
+
 pub(crate) fn fence_every_thread() -> bool {
     false
+}
+
+pub(crate) fn read_memory(_: usize, _: &mut [u8]) -> usize {
+    0
 }
 
 #[inline(always)]
@@ -9,6 +19,30 @@ pub(crate) fn stack_pointer() -> usize {
     0
 }
 
-pub(crate) fn thread_id() -> Option<u32> {
+pub(crate) fn file_type(_: u64) -> Option<super::FileType> {
     None
+}
+
+pub(crate) fn socket_timeout(_: u64, _: bool) -> Option<bool> {
+    None
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Thread {
+    pub(crate) id: u32,
+    pub(crate) stack: Range<usize>,
+}
+
+impl Thread {
+    pub(crate) fn current() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn cpu_time(&self) -> Option<u64> {
+        None
+    }
+
+    pub(crate) fn abort(&self) {
+        std::process::abort();
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known;
+use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
@@ -17,10 +18,46 @@ pub(crate) struct Core {
     pub(crate) reports: Limiter,
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) slow_durations: Arc<Series>,
+    pub(crate) causes: Causes,
     by_slot: Table<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
     slotless: Mutex<Cells>,
 }
+
+/// How many slow polls had which cause, where it is known. Shared by all threads: a slow poll has time
+/// for that.
+#[derive(Debug, Default)]
+pub(crate) struct Causes {
+    computing: AtomicU64,
+    blocked: AtomicU64,
+    starved: AtomicU64,
+    suspended: AtomicU64,
+}
+
+impl Causes {
+    pub(crate) fn count(&self, cause: &Cause) {
+        let cell = match cause {
+            Cause::Computing => &self.computing,
+            Cause::Blocked(_) => &self.blocked,
+            Cause::Starved => &self.starved,
+            Cause::Suspended => &self.suspended,
+            Cause::Unknown => return,
+        };
+        cell.fetch_add(1, Relaxed);
+    }
+
+    /// By the label that the metrics have.
+    fn read(&self) -> [(&'static str, u64); KNOWN_CAUSES] {
+        [
+            ("computing", self.computing.load(Relaxed)),
+            ("blocked", self.blocked.load(Relaxed)),
+            ("starved", self.starved.load(Relaxed)),
+            ("suspended", self.suspended.load(Relaxed)),
+        ]
+    }
+}
+
+const KNOWN_CAUSES: usize = 4;
 
 /// What one thread counted for one watch.
 pub(crate) struct Cells {
@@ -52,6 +89,8 @@ pub(crate) struct Totals {
     pub(crate) longest: u64,
     pub(crate) panicked: u64,
     pub(crate) slow: u64,
+    /// In the order of [`Causes`].
+    causes: [u64; KNOWN_CAUSES],
 }
 
 impl Core {
@@ -65,6 +104,7 @@ impl Core {
                 Arc::clone(&name),
             ),
             name,
+            causes: Causes::default(),
             by_slot: Table::new(),
             slotless: Mutex::new(Cells::new()),
         }
@@ -98,7 +138,22 @@ impl Core {
         }
         let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
         slotless.add_to(&mut totals);
+        totals.causes = self.causes.read().map(|(_, count)| count);
         totals
+    }
+}
+
+impl Totals {
+    /// Slow polls by the label of their cause. They add up to all of them: of those whose cause has
+    /// not been counted yet, it is unknown.
+    pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); KNOWN_CAUSES + 1] {
+        let labels = Causes::default().read().map(|(label, _)| label);
+        let known: u64 = self.causes.iter().sum();
+        let unknown = self.slow.saturating_sub(known);
+        std::array::from_fn(|index| match labels.get(index) {
+            Some(label) => (*label, self.causes[index]),
+            None => ("unknown", unknown),
+        })
     }
 }
 
@@ -152,6 +207,9 @@ impl Totals {
         self.longest = self.longest.max(other.longest);
         self.panicked += other.panicked;
         self.slow += other.slow;
+        for (sum, count) in self.causes.iter_mut().zip(other.causes) {
+            *sum += count;
+        }
     }
 }
 

@@ -36,6 +36,14 @@ pub(crate) struct Tally {
     pub(crate) rate_limited: AtomicU64,
     /// It was slow on a reporter's own thread.
     pub(crate) reentrant: AtomicU64,
+    /// It was within what was declared to be allowed.
+    pub(crate) allowed: AtomicU64,
+    /// The process was not run.
+    pub(crate) suspended: AtomicU64,
+    /// Its thread was not run, because the host was busy …
+    pub(crate) starved: AtomicU64,
+    /// … or because of the container's limit of processor time.
+    pub(crate) throttled: AtomicU64,
 }
 
 #[cfg(feature = "metrics")]
@@ -45,6 +53,10 @@ impl Tally {
             (&self.dropped, &other.dropped),
             (&self.rate_limited, &other.rate_limited),
             (&self.reentrant, &other.reentrant),
+            (&self.allowed, &other.allowed),
+            (&self.suspended, &other.suspended),
+            (&self.starved, &other.starved),
+            (&self.throttled, &other.throttled),
         ];
         for (sum, count) in sums {
             sum.fetch_add(count.load(Relaxed), Relaxed);

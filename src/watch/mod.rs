@@ -6,6 +6,7 @@ mod flights;
 mod health;
 mod known;
 mod ledger;
+mod orders;
 mod roster;
 mod stats;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::slot::{Kind, Note, ThreadInfo, Told};
+use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
 use budgets::InUse;
 pub(crate) use budgets::shortest as shortest_budget;
@@ -26,6 +27,8 @@ pub(crate) use known::{home_of, name_of};
 #[cfg(feature = "metrics")]
 pub(crate) use ledger::Tally;
 pub(crate) use ledger::{Ledger, OTHER, Registered};
+pub use orders::Stacks;
+pub(crate) use orders::{Measure, Orders, Step};
 pub(crate) use roster::{LaneCounts, enroll_lane};
 #[cfg(feature = "metrics")]
 pub(crate) use roster::{Sums, WatchSums, collect, enroll, lanes};
@@ -80,12 +83,33 @@ pub(crate) struct Home {
 
 /// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
 pub(crate) trait OnSlow: Send + Sync {
-    /// A slow poll has ended. Called on its own thread, with what was noted while it ran.
-    fn on_slow(&self, core: &Core, slow: Slow, note: Note);
+    /// A slow poll has ended. Called on its own thread, with what was told of it while it ran.
+    fn on_slow(&self, core: &Arc<Core>, slow: Slow, told: Told, judge: Judge);
 
     /// A poll is slow and still runs. Called by the sentinel, once for each time that it is to be
     /// told; `told` is what was told before, and is brought up to date.
-    fn on_stall(&self, core: &Core, slow: Slow, told: &mut Told);
+    fn on_stall(&self, core: &Core, slow: Slow, finding: Finding, told: &mut Told);
+
+    /// A stall has become so old that it is to be told whatever the limits say, to everybody or, if
+    /// `call` says so, to that function of the user's alone.
+    fn on_escalation(
+        &self,
+        core: &Core,
+        slow: Slow,
+        finding: Finding,
+        told: &mut Told,
+        call: Option<usize>,
+    );
+
+    /// What the sentinel is to do about stalls, besides telling.
+    fn orders(&self) -> &Orders;
+}
+
+/// Says why a poll was slow that has ended.
+pub(crate) enum Judge {
+    Known(Finding),
+    /// It cannot be said before the sentinel has looked: the process may have been suspended.
+    Later(Box<dyn FnOnce() -> Finding + Send>),
 }
 
 /// A poll over its budget.
@@ -98,6 +122,13 @@ pub(crate) struct Slow {
     pub(crate) location: &'static Location<'static>,
     pub(crate) outer: Vec<u64>,
     pub(crate) thread: ThreadInfo,
+    /// If not, it turned out to be the fault of a poll inside it, and is here only because it was told
+    /// of before.
+    pub(crate) counts: bool,
+    /// Within what was declared to be allowed: to be counted, and not reported.
+    pub(crate) allowed: bool,
+    /// What was declared and not kept to.
+    pub(crate) broken: Option<Allowance>,
 }
 
 impl Watch {
@@ -180,7 +211,7 @@ impl Watch {
         &self.bound.core
     }
 
-    pub(crate) fn home(&self) -> &Home {
+    pub(crate) fn home(&self) -> &Arc<Home> {
         &self.bound.home
     }
 }

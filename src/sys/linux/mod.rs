@@ -1,13 +1,24 @@
 //! What Linux tells of a thread, and lets be done to it.
 
+mod descriptor;
 mod fence;
+mod memory;
 mod stack;
+mod thread;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod capture;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use super::no_capture::Capturer;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use capture::Capturer;
+
+pub(crate) use descriptor::{file_type, socket_timeout};
 pub(crate) use fence::fence_every_thread;
+pub(crate) use memory::read_memory;
 pub(crate) use stack::stack_pointer;
+pub(crate) use thread::Thread;
 
-/// The number under which the kernel knows the calling thread.
-pub(crate) fn thread_id() -> Option<u32> {
-    // SAFETY: a system call without arguments, which cannot fail.
-    u32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).ok()
-}
+/// The signal for captures unless another is chosen. Ignored by default, so that a late one does no
+/// harm, and debuggers pass it on.
+pub(crate) const CAPTURE_SIGNAL: i32 = libc::SIGURG;

@@ -1,0 +1,245 @@
+//! Floor 1: whether the container's limit of processor time took it away.
+//!
+//! The scheduler's account of a thread has throttling inside the wait for a processor (measured), so
+//! a thread that waited may have been held by the limit or by a busy host, and the remedies differ.
+//! The group's own file tells the two apart.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the total is read at most, and how many readings are kept: together two seconds.
+const EVERY: Duration = Duration::from_millis(50);
+const READINGS: usize = 40;
+
+/// The files of the groups that this process is in, and what they said lately.
+struct Throttling {
+    files: Vec<PathBuf>,
+    readings: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+static THROTTLING: LazyLock<Throttling> = LazyLock::new(|| Throttling {
+    files: stat_files(Path::new("/")),
+    readings: Mutex::default(),
+});
+
+/// Reads the total, if it was not read lately. The sentinel calls it while polls are in flight.
+pub(crate) fn look() {
+    THROTTLING.look(Instant::now());
+}
+
+/// Whether the limit took processor time away within the last so long.
+pub(crate) fn was_throttled(within: Duration) -> bool {
+    THROTTLING.was_throttled(within, Instant::now())
+}
+
+/// What can be known of it here: an error says why nothing can.
+pub(crate) fn is_readable() -> Result<(), String> {
+    match THROTTLING.total() {
+        Some(_) => Ok(()),
+        None => Err("no cpu.stat with a throttled time was found for this process".into()),
+    }
+}
+
+impl Throttling {
+    /// Nanoseconds for which any group was throttled so far, over all processors.
+    fn total(&self) -> Option<u64> {
+        let texts = self.files.iter().filter_map(|f| fs::read_to_string(f).ok());
+        texts.filter_map(|text| parse_throttled(&text)).max()
+    }
+
+    fn look(&self, now: Instant) {
+        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = readings
+            .back()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= EVERY);
+        if let Some(total) = is_due.then(|| self.total()).flatten() {
+            if readings.len() == READINGS {
+                readings.pop_front();
+            }
+            readings.push_back((now, total));
+        }
+    }
+
+    fn was_throttled(&self, within: Duration, now: Instant) -> bool {
+        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_before = |at: &Instant| now.duration_since(*at) >= within;
+        let before = readings.iter().rev().find(|(at, _)| is_before(at));
+        let before = before.or(readings.front()).map(|(_, total)| *total);
+        matches!((before, self.total()), (Some(before), Some(now)) if now > before)
+    }
+}
+
+/// Version 2 counts in microseconds, version 1 in nanoseconds.
+fn parse_throttled(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| match line.split_once(' ')? {
+        ("throttled_usec", value) => value.trim().parse::<u64>().ok()?.checked_mul(1_000),
+        ("throttled_time", value) => value.trim().parse().ok(),
+        _ => None,
+    })
+}
+
+/// The `cpu.stat` of the group of this process and of every group around it, each of which may have
+/// a limit. `root` is that of the file system.
+fn stat_files(root: &Path) -> Vec<PathBuf> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
+    let controls_cpu = |list: &str| list.split(',').any(|controller| controller == "cpu");
+    let mut files = Vec::new();
+    for group in groups.lines() {
+        let mut fields = group.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let is_of_group = |mount: &&Mount| match controllers {
+            "" => mount.kind == "cgroup2",
+            list => mount.kind == "cgroup" && controls_cpu(list) && controls_cpu(mount.options),
+        };
+        for mount in mounts
+            .lines()
+            .filter_map(parse_mount)
+            .filter(|m| is_of_group(&m))
+        {
+            // In a container the mount may show a part of the tree only.
+            let inside = path.strip_prefix(mount.root).unwrap_or(path);
+            let top = root.join(mount.point.trim_start_matches('/'));
+            let group = top.join(inside.trim_start_matches('/'));
+            let around = group.ancestors().take_while(|path| path.starts_with(&top));
+            files.extend(around.map(|path| path.join("cpu.stat")));
+        }
+    }
+    files.retain(|file| file.is_file());
+    files
+}
+
+/// One line of `/proc/self/mountinfo`.
+struct Mount<'l> {
+    root: &'l str,
+    point: &'l str,
+    kind: &'l str,
+    options: &'l str,
+}
+
+fn parse_mount(line: &str) -> Option<Mount<'_>> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut before = before.split(' ').skip(3);
+    let mut after = after.split(' ');
+    Some(Mount {
+        root: before.next()?.trim_end_matches('/'),
+        point: before.next()?,
+        kind: after.next()?,
+        options: after.nth(1)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that is gone with the value.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Self {
+            let name = format!("shotclock-cgroup-{}-{name}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            fs::create_dir_all(root.join("proc/self")).unwrap();
+            Self(root)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn throttling(&self) -> Throttling {
+            Throttling {
+                files: stat_files(&self.0),
+                readings: Mutex::default(),
+            }
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn both_versions_say_for_how_long() {
+        assert_eq!(
+            parse_throttled("nr_throttled 3\nthrottled_usec 7\n"),
+            Some(7_000)
+        );
+        assert_eq!(
+            parse_throttled("nr_throttled 3\nthrottled_time 7\n"),
+            Some(7)
+        );
+        assert_eq!(parse_throttled("usage_usec 3\nthrottled_usec x\n"), None);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "uses the file system")]
+    fn version_2_is_found_with_the_groups_around() {
+        let root = Root::new("v2");
+        root.write("proc/self/cgroup", "0::/pod/app\n");
+        root.write(
+            "proc/self/mountinfo",
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+        );
+        root.write("sys/fs/cgroup/pod/app/cpu.stat", "throttled_usec 1\n");
+        root.write("sys/fs/cgroup/pod/cpu.stat", "throttled_usec 5\n");
+        root.write("sys/fs/cgroup/cpu.stat", "usage_usec 1\n");
+        assert_eq!(root.throttling().total(), Some(5_000));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "uses the file system")]
+    fn version_1_is_found_where_it_is_mounted() {
+        let root = Root::new("v1");
+        root.write(
+            "proc/self/cgroup",
+            "4:memory:/a\n2:cpu,cpuacct:/docker/b\n0::/\n",
+        );
+        root.write(
+            "proc/self/mountinfo",
+            "32 31 0:29 /docker/b /cg/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+             33 31 0:30 / /cg/memory rw - cgroup cgroup rw,memory\n",
+        );
+        root.write("cg/cpu,cpuacct/cpu.stat", "throttled_time 9\n");
+        assert_eq!(root.throttling().total(), Some(9));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "uses the file system")]
+    fn what_grew_lately_was_throttled() {
+        let root = Root::new("grew");
+        root.write("proc/self/cgroup", "0::/\n");
+        root.write(
+            "proc/self/mountinfo",
+            "30 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n",
+        );
+        root.write("cg/cpu.stat", "throttled_usec 5\n");
+        let throttling = root.throttling();
+        let start = Instant::now();
+        throttling.look(start);
+        assert!(!throttling.was_throttled(EVERY, start + EVERY));
+        root.write("cg/cpu.stat", "throttled_usec 6\n");
+        assert!(throttling.was_throttled(EVERY, start + EVERY));
+        throttling.look(start + EVERY);
+        assert!(!throttling.was_throttled(EVERY / 2, start + 2 * EVERY));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "uses the file system")]
+    fn without_files_nothing_is_said() {
+        let root = Root::new("none");
+        let throttling = root.throttling();
+        throttling.look(Instant::now());
+        assert!(!throttling.was_throttled(EVERY, Instant::now()));
+    }
+}

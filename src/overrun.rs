@@ -1,0 +1,148 @@
+//! Floor 5: what is done about a poll that ended over its budget, on its own thread.
+
+use std::panic::Location;
+
+use crate::cause::{Cause, Split, Syscall};
+use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
+use crate::suspension::SUSPENSIONS;
+use crate::verdict::{self, Account, Case, Fault, judge};
+use crate::watch::{Judge, Slow, Watch, shortest_budget};
+
+/// A poll that has ended. Its times are nanoseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Overrun<'w> {
+    pub(crate) watch: &'w Watch,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) kind: Kind,
+    pub(crate) slot: Option<(&'static Slot, Mark)>,
+    /// A raw reading of the clock.
+    pub(crate) start: u64,
+    pub(crate) elapsed: u64,
+    pub(crate) own: u64,
+    pub(crate) budget: u64,
+    /// If not, it is here only because it may have been told of while it ran.
+    pub(crate) slow: bool,
+}
+
+/// What the margin of the slot knew of it.
+#[derive(Default)]
+struct Known {
+    note: Note,
+    account: Option<Account>,
+    excused: u64,
+    broken: Option<Allowance>,
+    thread: Option<ThreadInfo>,
+}
+
+impl Overrun<'_> {
+    pub(crate) fn report(self) {
+        let known = self.slot.map(|(slot, mark)| self.close(slot, mark));
+        let told = known.as_ref().is_some_and(|known| known.note.was_told());
+        if !self.slow && !told {
+            return;
+        }
+        let outer = self
+            .slot
+            .map(|(slot, mark)| slot.outer_watches(mark).collect());
+        let Known {
+            note,
+            account,
+            excused,
+            broken,
+            thread,
+        } = known.unwrap_or_default();
+        let slow = Slow {
+            kind: self.kind,
+            elapsed: self.elapsed,
+            own: self.own,
+            budget: self.watch.budget(),
+            location: self.location,
+            outer: outer.unwrap_or_default(),
+            thread: thread.unwrap_or_else(ThreadInfo::current),
+            counts: self.slow,
+            allowed: self.own.saturating_sub(excused) <= self.budget,
+            broken,
+        };
+        let told = note.told;
+        let judge = self.judge(note, account);
+        self.watch
+            .home()
+            .slow
+            .on_slow(self.watch.core(), slow, told, judge);
+    }
+
+    fn close(&self, slot: &Slot, mark: Mark) -> Known {
+        let clock = self.watch.clock();
+        // A mocked clock has nothing to do with what the operating system accounts for.
+        let is_accounted = clock.is_real() && self.elapsed >= verdict::LEAST;
+        let now = clock.raw();
+        let mut margin = slot.margin();
+        let (note, account) = margin.close(mark, is_accounted.then_some(now));
+        let elapsed = |since| clock.nanos_between(since, now);
+        // Readings of a mocked clock cannot be compared with the machine's.
+        let opening = mark.opening().filter(|_| clock.is_real());
+        let exceptions = &margin.exceptions;
+        Known {
+            excused: opening.map_or(0, |poll| exceptions.excuse(poll, self.start, elapsed)),
+            broken: opening.and_then(|poll| exceptions.broken(poll, elapsed)),
+            note,
+            account,
+            thread: margin.thread(),
+        }
+    }
+
+    fn judge(&self, note: Note, account: Option<Account>) -> Judge {
+        let clock = self.watch.clock();
+        let Some(now) = account else {
+            return Judge::Known(finding(Fault::Unknown, None, note.finding));
+        };
+        let accounts = note.accounts(self.start, now);
+        let within = accounts.and_then(|accounts| accounts.within);
+        let (start, found) = (self.start, note.finding);
+        let case = Case {
+            elapsed: self.elapsed,
+            own: self.own,
+            budget: self.budget,
+            since_within: within.map_or(0, |within| clock.nanos_between(within.at, now.at)),
+            suspended: 0,
+            waits_now: false,
+        };
+        let decide = move || {
+            let case = Case {
+                suspended: SUSPENSIONS.since(start),
+                ..case
+            };
+            let (fault, split) = judge(case, accounts.as_ref());
+            finding(fault, split, found)
+        };
+        // Processor time and the wait for it are certain. The rest may be a suspension that nobody
+        // has noticed so far.
+        let (fault, _) = judge(case, accounts.as_ref());
+        let interval = u64::try_from(shortest_budget().as_nanos()).unwrap_or(u64::MAX);
+        let is_doubtful = matches!(fault, Fault::Blocked | Fault::Unknown)
+            && SUSPENSIONS.may_be_unnoticed(clock, now.at, interval);
+        if is_doubtful {
+            Judge::Later(Box::new(decide))
+        } else {
+            Judge::Known(decide())
+        }
+    }
+}
+
+/// The cause in words: which system call it was is known if it was looked at while it waited.
+fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Finding {
+    let found = found.unwrap_or_default();
+    let cause = match (fault, found.cause) {
+        (Fault::Starved, _) => Cause::Starved,
+        (Fault::Suspended, _) => Cause::Suspended,
+        (Fault::Computing, _) => Cause::Computing,
+        (Fault::Blocked, Cause::Blocked(call)) => Cause::Blocked(call),
+        (Fault::Blocked, _) => Cause::Blocked(Syscall::default()),
+        (Fault::Unknown, seen) => seen,
+    };
+    Finding {
+        cause,
+        split,
+        ..found
+    }
+}

@@ -1,0 +1,219 @@
+//! Floor 1: what `/proc` says, read. Where there is no such file, nothing is known.
+//!
+//! Parsing takes text and gives values, so that it can be tested with what other kernels write.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+
+use crate::sys::Thread;
+
+/// Where a thread stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Standpoint {
+    /// It runs, or would if it had a processor.
+    Running,
+    /// It waits in a system call.
+    Waits(Waits),
+    /// It waits, but in none: for a page of memory, say.
+    Elsewhere,
+}
+
+/// A system call that a thread waits in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Waits {
+    pub(crate) number: i64,
+    pub(crate) arguments: [u64; 6],
+    pub(crate) sp: u64,
+    pub(crate) pc: u64,
+}
+
+/// Where a thread stands. An error says why it cannot be known.
+pub(crate) fn standpoint(thread: &Thread) -> Result<Standpoint, String> {
+    let path = format!("/proc/self/task/{}/syscall", thread.id);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    parse_standpoint(&text).ok_or_else(|| format!("{path} says {:?}", text.trim()))
+}
+
+fn parse_standpoint(text: &str) -> Option<Standpoint> {
+    let mut words = text.split_whitespace();
+    let first = words.next()?;
+    if first == "running" {
+        return Some(Standpoint::Running);
+    }
+    let number: i64 = first.parse().ok()?;
+    let values: Option<Vec<u64>> = words.map(hexadecimal).collect();
+    match (number, &values?[..]) {
+        (0.., &[a, b, c, d, e, f, sp, pc]) => Some(Standpoint::Waits(Waits {
+            number,
+            arguments: [a, b, c, d, e, f],
+            sp,
+            pc,
+        })),
+        (..0, [_sp, _pc]) => Some(Standpoint::Elsewhere),
+        _ => None,
+    }
+}
+
+fn hexadecimal(word: &str) -> Option<u64> {
+    u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).ok()
+}
+
+/// The state of a thread in one letter: R, S, D, T, t, …
+pub(crate) fn state(thread: &Thread) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
+    parse_state(&stat)
+}
+
+/// The name before it is in brackets, and may hold brackets itself.
+fn parse_state(stat: &str) -> Option<char> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
+/// The scheduler's account of one thread, kept open because it is read often.
+#[derive(Debug)]
+pub(crate) struct Schedstat {
+    file: File,
+}
+
+impl Schedstat {
+    pub(crate) fn open(thread: &Thread) -> Option<Self> {
+        let path = format!("/proc/self/task/{}/schedstat", thread.id);
+        let file = File::open(path).ok()?;
+        Some(Self { file })
+    }
+
+    /// For how many nanoseconds the thread has waited for a processor since it began. What it waits
+    /// now is added when it is run again.
+    pub(crate) fn run_queue_wait(&self) -> Option<u64> {
+        let mut text = [0; 96];
+        let len = self.file.read_at(&mut text, 0).ok()?;
+        parse_run_queue_wait(std::str::from_utf8(text.get(..len)?).ok()?)
+    }
+}
+
+fn parse_run_queue_wait(text: &str) -> Option<u64> {
+    let mut fields = text.split_whitespace();
+    let on_cpu: u64 = fields.next()?.parse().ok()?;
+    let wait = fields.next()?.parse().ok()?;
+    let slices: u64 = fields.next()?.parse().ok()?;
+    // A thread that reads this was run: zeros everywhere are no account, but the lack of one.
+    (on_cpu > 0 || slices > 0).then_some(wait)
+}
+
+/// What a file descriptor of this process refers to: a path, or `socket:[…]`, `pipe:[…]`.
+pub(crate) fn descriptor(number: u64) -> Option<String> {
+    let target = fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    Some(target.to_string_lossy().into_owned())
+}
+
+/// A file of which a part can be executed here.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mapping {
+    pub(crate) addresses: Range<u64>,
+    /// Where in the file the part begins.
+    pub(crate) offset: u64,
+    /// A path, or a name in square brackets.
+    pub(crate) path: String,
+}
+
+/// The executable mappings of this process that have a name.
+pub(crate) fn executable_mappings() -> Vec<Mapping> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    maps.lines().filter_map(parse_mapping).collect()
+}
+
+fn parse_mapping(line: &str) -> Option<Mapping> {
+    let mut words = line.splitn(6, ' ');
+    let (from, to) = words.next()?.split_once('-')?;
+    let is_executable = words.next()?.contains('x');
+    let offset = hexadecimal(words.next()?)?;
+    let path = words.nth(2)?.trim_start();
+    let addresses = hexadecimal(from)?..hexadecimal(to)?;
+    (is_executable && !path.is_empty()).then(|| Mapping {
+        addresses,
+        offset,
+        path: path.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_runs_or_waits_in_a_call_or_elsewhere() {
+        assert_eq!(parse_standpoint("running\n"), Some(Standpoint::Running));
+        assert_eq!(
+            parse_standpoint("-1 0x7ffd 0x7f12\n"),
+            Some(Standpoint::Elsewhere)
+        );
+        let text = "230 0x1 0x0 0x7f0 0x7f1 0x0 0x2a 0x7ffe10 0x7f25\n";
+        let waits = Waits {
+            number: 230,
+            arguments: [1, 0, 0x7f0, 0x7f1, 0, 42],
+            sp: 0x7f_fe10,
+            pc: 0x7f25,
+        };
+        assert_eq!(parse_standpoint(text), Some(Standpoint::Waits(waits)));
+        for text in ["", "0", "230 0x1", "230 1 2 3 4 5 6 7 8 9", "x y z", "-1"] {
+            assert_eq!(parse_standpoint(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_brackets_does_not_hide_the_state() {
+        assert_eq!(parse_state("7 (a) b) (c) D 1 2"), Some('D'));
+        assert_eq!(parse_state("7 (a R 1 2"), None);
+    }
+
+    #[test]
+    fn an_account_of_zeros_is_none() {
+        assert_eq!(parse_run_queue_wait("1200 340 5\n"), Some(340));
+        assert_eq!(parse_run_queue_wait("0 0 0\n"), None);
+        assert_eq!(parse_run_queue_wait("1200\n"), None);
+        assert_eq!(parse_run_queue_wait("a b c\n"), None);
+    }
+
+    #[test]
+    fn executable_parts_of_files_are_found() {
+        let line = "7f12a000-7f12c000 r-xp 00001000 08:01 1234    /lib/a b.so (deleted)";
+        assert_eq!(
+            parse_mapping(line),
+            Some(Mapping {
+                addresses: 0x7f12_a000..0x7f12_c000,
+                offset: 0x1000,
+                path: "/lib/a b.so (deleted)".into(),
+            })
+        );
+        for line in [
+            "7f12a000-7f12c000 rw-p 00001000 08:01 1234    /lib/a.so",
+            "7f12a000-7f12c000 r-xp 00000000 00:00 0 ",
+            "7f12a000-7f12c000 r-xp",
+            "",
+        ] {
+            assert_eq!(parse_mapping(line), None, "{line}");
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn a_sleeping_thread_is_seen_in_its_call() {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tx.send(Thread::current()).unwrap();
+            let _ = held.recv();
+        });
+        let sleeper = rx.recv().unwrap().unwrap();
+        while !matches!(standpoint(&sleeper), Ok(Standpoint::Waits(_))) {
+            std::thread::yield_now();
+        }
+        assert_eq!(state(&sleeper), Some('S'));
+        let account = Schedstat::open(&sleeper).unwrap();
+        assert!(account.run_queue_wait().is_some());
+        drop(release);
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,147 @@
+//! What works here, and why the rest does not.
+
+use std::fmt;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::stacks;
+use crate::cgroup;
+use crate::proc::{self, Schedstat};
+use crate::sys::{self, Thread};
+use crate::watch::Stacks;
+
+/// What works on this system and in this process, and why not what does not. Made by
+/// [`Watchdog::capabilities`](crate::Watchdog::capabilities).
+///
+/// Polls are timed and reported everywhere. What is listed here makes the reports say more; what is
+/// missing is reported as unknown. `Display` prints a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The stack of a stuck thread. Tried out once, when the first watchdog was built.
+    pub stacks: Capability,
+    /// The system call that a stuck thread waits in, and so what blocks it.
+    pub system_calls: Capability,
+    /// The processor time of another thread: computing or blocked.
+    pub cpu_time: Capability,
+    /// The time that a thread waited for a processor: whether it was starved.
+    pub run_queue_wait: Capability,
+    /// Whether the container's limit of processor time starved it.
+    pub cpu_limit: Capability,
+    /// Sleeping without a single wake-up while nothing is in flight.
+    pub deep_sleep: Capability,
+}
+
+/// Whether something works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Capability {
+    /// It does.
+    Works,
+    /// It does not, for this reason.
+    Missing(String),
+}
+
+impl Capability {
+    /// Whether it works.
+    pub fn works(&self) -> bool {
+        *self == Capability::Works
+    }
+
+    fn from<T>(result: Result<T, String>) -> Self {
+        match result {
+            Ok(_) => Capability::Works,
+            Err(why) => Capability::Missing(why),
+        }
+    }
+}
+
+/// What came of trying out the capture of stacks.
+struct Trial {
+    outcome: Mutex<Option<Result<(), String>>>,
+    known: Condvar,
+}
+
+static TRIAL: Trial = Trial {
+    outcome: Mutex::new(None),
+    known: Condvar::new(),
+};
+
+/// Who tried it out tells; `None` if that panicked.
+pub(super) fn tried_out(outcome: Option<Result<(), String>>) {
+    let outcome = outcome.unwrap_or_else(|| Err("trying it out panicked".into()));
+    let mut known = TRIAL.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    *known = Some(outcome);
+    TRIAL.known.notify_all();
+}
+
+/// Waits until it was tried out, which takes some milliseconds once in a process.
+fn trial() -> Result<(), String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    stacks::is_installed()?;
+    let outcome = TRIAL.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_open = |outcome: &mut Option<_>| outcome.is_none();
+    let (outcome, _) = TRIAL
+        .known
+        .wait_timeout_while(outcome, PATIENCE, is_open)
+        .unwrap_or_else(PoisonError::into_inner);
+    outcome
+        .clone()
+        .unwrap_or_else(|| Err("it has not been tried out yet".into()))
+}
+
+impl Capabilities {
+    pub(crate) fn of(stacks: Stacks) -> Self {
+        let thread = Thread::current().ok_or("threads cannot be looked at here".to_owned());
+        let account = |thread: &Thread| {
+            let account = Schedstat::open(thread).and_then(|account| account.run_queue_wait());
+            account.ok_or("the scheduler keeps no account of threads (schedstat)".to_owned())
+        };
+        let cpu_time = |thread: &Thread| {
+            let time = thread.cpu_time().filter(|time| *time > 0);
+            time.ok_or("the clock of a thread cannot be read".to_owned())
+        };
+        Self {
+            stacks: match stacks {
+                Stacks::Never => Capability::Missing("switched off (Stacks::Never)".into()),
+                _ => Capability::from(trial()),
+            },
+            system_calls: Capability::from(thread.clone().and_then(|t| proc::standpoint(&t))),
+            cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
+            run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
+            cpu_limit: Capability::from(cgroup::is_readable()),
+            deep_sleep: match sys::fence_every_thread() {
+                true => Capability::Works,
+                false => Capability::Missing("the kernel gives no membarrier".into()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Capability::Works => f.write_str("works"),
+            Capability::Missing(why) => write!(f, "missing: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            stacks,
+            system_calls,
+            cpu_time,
+            run_queue_wait,
+            cpu_limit,
+            deep_sleep,
+        } = self;
+        writeln!(f, "stacks          {stacks}")?;
+        writeln!(f, "system calls    {system_calls}")?;
+        writeln!(f, "cpu time        {cpu_time}")?;
+        writeln!(f, "run queue wait  {run_queue_wait}")?;
+        writeln!(f, "cpu limit       {cpu_limit}")?;
+        write!(f, "deep sleep      {deep_sleep}")
+    }
+}

@@ -1,0 +1,132 @@
+//! What is done about a stall that goes on and on.
+
+use std::sync::Arc;
+
+use super::examine::stance;
+use super::scan::Stalled;
+use super::stacks::{Subject, Taker};
+use crate::proc;
+use crate::slot::{self, Finding, OtherThread, Slot};
+use crate::watch::{Measure, Stacks, name_of};
+
+/// Between the two looks before the process is ended, in nanoseconds.
+const SECOND_LOOK: u64 = 100_000_000;
+
+/// Takes the steps that are due. The stall has just been looked at, and found to be the code's doing.
+pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Option<&mut Taker>) {
+    let orders = stalled.home.slow.orders();
+    let age = stalled.standing.own;
+    loop {
+        let taken = steps_taken(stalled);
+        let Some(step) = orders.steps.get(taken).filter(|step| age >= step.after) else {
+            return;
+        };
+        let done = match step.measure {
+            Measure::Stacks => {
+                let others = match taker.as_deref_mut() {
+                    Some(taker) => others(stalled.slot, taker, orders.stacks),
+                    None => Vec::new(),
+                };
+                tell(stalled, &finding, others, None)
+            }
+            Measure::Call(number) => tell(stalled, &finding, Vec::new(), Some(number)),
+            Measure::Abort => condemn(stalled, &finding),
+        };
+        if !done {
+            return;
+        }
+        stalled
+            .slot
+            .margin()
+            .note(&stalled.standing.poll)
+            .steps_taken = taken + 1;
+    }
+}
+
+fn steps_taken(stalled: &Stalled<'_>) -> usize {
+    stalled
+        .slot
+        .margin()
+        .note(&stalled.standing.poll)
+        .steps_taken
+}
+
+fn tell(
+    stalled: &Stalled<'_>,
+    finding: &Finding,
+    others: Vec<OtherThread>,
+    call: Option<usize>,
+) -> bool {
+    let others: Arc<[OtherThread]> = others.into();
+    stalled.with_told(finding, |told, slow, finding| {
+        let finding = Finding { others, ..finding };
+        let slow_polls = &stalled.home.slow;
+        slow_polls.on_escalation(&stalled.core, slow, finding, told, call);
+    })
+}
+
+/// Every other thread that has polls in flight.
+fn others(own: &Slot, taker: &mut Taker, stacks: Stacks) -> Vec<OtherThread> {
+    let others = slot::all()
+        .into_iter()
+        .filter(|slot| !std::ptr::eq(*slot, own));
+    others
+        .filter_map(|slot| other(slot, taker, stacks))
+        .collect()
+}
+
+fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> {
+    let nest = slot.read();
+    let outermost = nest.iter().next()?;
+    let (info, thread) = {
+        let margin = slot.margin();
+        let owner = margin.owner.as_ref()?;
+        (owner.info.clone(), owner.thread.clone())
+    };
+    let stack = thread.and_then(|thread| {
+        let standpoint = proc::standpoint(&thread).ok();
+        let subject = Subject {
+            slot,
+            poll: outermost,
+            thread: &thread,
+            standpoint: standpoint.as_ref(),
+            is_on_cpu: stance(&thread, standpoint.as_ref()) == super::examine::Stance::OnCpu,
+        };
+        taker.take(&subject, stacks)
+    });
+    Some(OtherThread {
+        thread: info,
+        watches: nest.iter().filter_map(|poll| name_of(poll.watch)).collect(),
+        stack,
+    })
+}
+
+/// Ends the process at the second look, in the name of the stuck thread.
+fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
+    let poll = &stalled.standing.poll;
+    let mut margin = stalled.slot.margin();
+    let note = margin.note(poll);
+    let age = stalled.standing.own;
+    let first = *note.condemned_at.get_or_insert(age);
+    if age < first.saturating_add(SECOND_LOOK) {
+        note.again_for_step = age.saturating_add(SECOND_LOOK);
+        return false;
+    }
+    // Under the lock, so that the thread can neither end the poll's note nor itself.
+    let thread = margin.owner.as_ref().and_then(|owner| owner.thread.clone());
+    if !stalled.slot.is_in_flight(poll) {
+        return false;
+    }
+    eprintln!(
+        "shotclock: aborting the process: {} of {:?} has been stuck for {:.1?} ({})",
+        poll.kind,
+        stalled.core.name,
+        std::time::Duration::from_nanos(age),
+        finding.cause,
+    );
+    match thread {
+        Some(thread) => thread.abort(),
+        None => std::process::abort(),
+    }
+    true
+}

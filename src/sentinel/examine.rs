@@ -1,0 +1,126 @@
+//! Why a poll is stuck: what its thread does at this moment, and what the accounts say.
+
+use super::stacks::{Subject, Taker};
+use super::syscalls::describe;
+use crate::cause::Cause;
+use crate::clock::Clock;
+use crate::proc::{self, Standpoint};
+use crate::slot::{Finding, Slot, Standing};
+use crate::suspension::SUSPENSIONS;
+use crate::sys::Thread;
+use crate::verdict::{Case, Fault, judge};
+use crate::watch::Stacks;
+
+/// What came of looking at a poll over its budget.
+pub(super) enum Examined {
+    /// It is the code's doing.
+    Guilty(Finding),
+    /// It is nobody's fault, so far.
+    Innocent,
+}
+
+/// Looks at one stall. Without a taker (under a mocked clock) nothing is asked of the operating
+/// system.
+pub(super) fn examine(
+    slot: &Slot,
+    stall: &Standing,
+    clock: &Clock,
+    taker: Option<&mut Taker>,
+    stacks: Stacks,
+) -> Examined {
+    let thread = slot
+        .margin()
+        .owner
+        .as_ref()
+        .and_then(|owner| owner.thread.clone());
+    let (Some(taker), Some(thread)) = (taker, thread) else {
+        return Examined::Guilty(Finding::default());
+    };
+    let standpoint = proc::standpoint(&thread).ok();
+    let stance = stance(&thread, standpoint.as_ref());
+    let (fault, split) = accounts(slot, stall, clock, stance);
+    let cause = match (fault, stance, &standpoint) {
+        (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
+            return Examined::Innocent;
+        }
+        (Fault::Computing, ..) => Cause::Computing,
+        (_, _, Some(Standpoint::Waits(waits))) => Cause::Blocked(describe(waits)),
+        (Fault::Blocked, ..) => Cause::Blocked(Default::default()),
+        (Fault::Unknown, Stance::OnCpu, _) => Cause::Computing,
+        (Fault::Unknown, Stance::Asleep, _) => Cause::Blocked(Default::default()),
+        (Fault::Unknown, ..) => Cause::Unknown,
+    };
+    let subject = Subject {
+        slot,
+        poll: &stall.poll,
+        thread: &thread,
+        standpoint: standpoint.as_ref(),
+        is_on_cpu: stance == Stance::OnCpu,
+    };
+    Examined::Guilty(Finding {
+        cause,
+        split,
+        stack: taker.take(&subject, stacks),
+        ..Finding::default()
+    })
+}
+
+/// Whether a thread has a processor at this moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stance {
+    OnCpu,
+    /// It could run, and is not run.
+    Waiting,
+    Asleep,
+    /// By a signal, or by a debugger.
+    Stopped,
+    Unknown,
+}
+
+pub(super) fn stance(thread: &Thread, standpoint: Option<&Standpoint>) -> Stance {
+    match standpoint {
+        Some(Standpoint::Waits(_)) => return Stance::Asleep,
+        Some(Standpoint::Running | Standpoint::Elsewhere) | None => {}
+    }
+    match proc::state(thread) {
+        Some('R') if runs(thread) => Stance::OnCpu,
+        Some('R') => Stance::Waiting,
+        Some('S' | 'D') => Stance::Asleep,
+        Some('T' | 't') => Stance::Stopped,
+        _ if runs(thread) => Stance::OnCpu,
+        _ => Stance::Unknown,
+    }
+}
+
+/// The processor clock of a thread moves only while it has a processor.
+fn runs(thread: &Thread) -> bool {
+    let before = thread.cpu_time();
+    // Several readings, because the clock may be coarser than the time between two.
+    before.is_some() && (0..8).any(|_| thread.cpu_time() > before)
+}
+
+fn accounts(
+    slot: &Slot,
+    stall: &Standing,
+    clock: &Clock,
+    stance: Stance,
+) -> (Fault, Option<crate::cause::Split>) {
+    let mut margin = slot.margin();
+    let now = clock.raw();
+    let Some((_, account)) = margin.account(now) else {
+        return (Fault::Unknown, None);
+    };
+    let start = stall.poll.start;
+    let accounts = margin.note(&stall.poll).accounts(start, account);
+    let within = accounts.and_then(|accounts| accounts.within);
+    let elapsed = clock.nanos_between(start, now);
+    let case = Case {
+        elapsed,
+        own: stall.own + elapsed.saturating_sub(stall.elapsed),
+        budget: stall.poll.budget,
+        since_within: within.map_or(0, |within| clock.nanos_between(within.at, now)),
+        suspended: SUSPENSIONS.since(start),
+        waits_now: stance == Stance::Waiting,
+    };
+    judge(case, accounts.as_ref())
+}

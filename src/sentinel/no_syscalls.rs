@@ -1,0 +1,21 @@
+//! Where no system calls are seen.
+
+use crate::cause::Syscall;
+use crate::proc::Waits;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Interrupted {
+    #[expect(dead_code, reason = "the contract is that of `syscalls`")]
+    Restarts,
+    #[expect(dead_code, reason = "the contract is that of `syscalls`")]
+    IsRetriedByStd,
+    Fails,
+}
+
+pub(super) fn describe(_: &Waits) -> Syscall {
+    Syscall::default()
+}
+
+pub(super) fn interrupted(_: &Waits) -> Interrupted {
+    Interrupted::Fails
+}

@@ -1,0 +1,186 @@
+//! Taking the stack of a stuck thread: whether it may be signalled, and what can be had if not.
+
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::capabilities;
+use super::syscalls::{Interrupted, interrupted};
+use super::unwind::Unwinder;
+use crate::contain::contain;
+use crate::proc::{Standpoint, Waits};
+use crate::slot::{InFlight, Slot};
+use crate::stack::Stack;
+use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
+use crate::watch::Stacks;
+
+/// How long a thread may take to answer. One that runs answers in microseconds, one that sleeps must
+/// first be run; meanwhile the sentinel sees nothing else.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// How much of a sleeping thread's stack is looked at from outside.
+const GLIMPSE: usize = 64 * 1024;
+
+/// The right to capture, from when the first watchdog that wants stacks was built.
+static CAPTURER: Mutex<Option<Result<Capturer, NoCapture>>> = Mutex::new(None);
+
+/// Installs the signal handler, if nobody has yet.
+pub(super) fn install(signal: i32) {
+    let mut capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    capturer.get_or_insert_with(|| Capturer::install(signal));
+}
+
+/// Whether the handler is installed; an error says why not.
+pub(super) fn is_installed() -> Result<(), String> {
+    let capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*capturer {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(why)) => Err(why.to_string()),
+        None => Err("no watchdog has asked for stacks".into()),
+    }
+}
+
+/// Takes stacks. Lives on the sentinel's thread.
+pub(super) struct Taker {
+    unwinder: Option<Unwinder>,
+    loading: Receiver<Unwinder>,
+}
+
+/// A thread that is to be looked at.
+pub(super) struct Subject<'s> {
+    pub(super) slot: &'s Slot,
+    pub(super) poll: &'s InFlight,
+    pub(super) thread: &'s Thread,
+    /// Where it stands, if that is known.
+    pub(super) standpoint: Option<&'s Standpoint>,
+    /// Whether it has a processor at this moment.
+    pub(super) is_on_cpu: bool,
+}
+
+impl Taker {
+    /// Without stacks at first: reading how to unwind takes some milliseconds for a small program and
+    /// more for a large one, so it is done by a thread of its own, which ends with it. That one tries
+    /// the whole out on itself as well.
+    pub(super) fn new() -> Self {
+        let (loaded, loading) = mpsc::channel();
+        let load = move || {
+            let mut unwinder = Unwinder::new();
+            let outcome = contain(|| try_out(&mut unwinder));
+            capabilities::tried_out(outcome);
+            let _ = loaded.send(unwinder);
+        };
+        let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
+        if let Err(error) = thread.spawn(load) {
+            capabilities::tried_out(Some(Err(format!("no thread to load it: {error}"))));
+        }
+        Self {
+            unwinder: None,
+            loading,
+        }
+    }
+
+    fn unwinder(&mut self) -> Option<&mut Unwinder> {
+        if self.unwinder.is_none() {
+            self.unwinder = self.loading.try_recv().ok();
+        }
+        self.unwinder.as_mut()
+    }
+
+    /// The stack of a thread, if the poll has not ended meanwhile.
+    pub(super) fn take(&mut self, subject: &Subject<'_>, stacks: Stacks) -> Option<Stack> {
+        let unwinder = self.unwinder().filter(|_| stacks != Stacks::Never)?;
+        let glimpse = match subject.standpoint {
+            Some(Standpoint::Waits(waits)) => Some(unwinder.unwind(&glimpse(waits)?)),
+            _ => None,
+        };
+        let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
+        let captured = may_signal(subject, stacks, caller_is_std)
+            .then(|| capture(subject).ok())
+            .flatten();
+        let unwound = captured.map(|copied| unwinder.unwind(&copied));
+        let unwound = unwound.or(glimpse)?;
+        // It was in flight before and is now, so it was when the stack was taken.
+        let is_its_own = subject.slot.is_in_flight(subject.poll) && !unwound.steps.is_empty();
+        let inside = unwound.inside(subject.poll.stack);
+        is_its_own.then(|| Stack::new(unwound.steps, inside))
+    }
+}
+
+/// Whether a signal does no harm, or is wanted all the same.
+fn may_signal(subject: &Subject<'_>, stacks: Stacks, caller_is_std: bool) -> bool {
+    match (stacks, subject.standpoint) {
+        (Stacks::Never, _) => false,
+        (Stacks::Always, _) => true,
+        (Stacks::Auto, Some(Standpoint::Running | Standpoint::Elsewhere)) => true,
+        (Stacks::Auto, Some(Standpoint::Waits(waits))) => match interrupted(waits) {
+            Interrupted::Restarts => true,
+            Interrupted::IsRetriedByStd => caller_is_std,
+            Interrupted::Fails => false,
+        },
+        (Stacks::Auto, None) => subject.is_on_cpu,
+    }
+}
+
+/// What can be had of a sleeping thread without a signal: the registers that a call preserves are not
+/// known, so it can be unwound as far as frames do without.
+fn glimpse(waits: &Waits) -> Option<Copied> {
+    let from = usize::try_from(waits.sp).ok()?;
+    let mut bytes = vec![0; GLIMPSE];
+    let read = read_memory(from, &mut bytes);
+    bytes.truncate(read);
+    let registers = Registers {
+        ip: waits.pc,
+        sp: waits.sp,
+        ..Registers::default()
+    };
+    Some(Copied {
+        registers,
+        from,
+        bytes,
+    })
+}
+
+/// Takes the stack of the calling thread, to see whether it works at all here.
+fn try_out(unwinder: &mut Unwinder) -> Result<(), String> {
+    unwinder.load();
+    is_installed()?;
+    let thread = Thread::current().ok_or("threads have no numbers here")?;
+    let copied = with_capturer(|capturer| {
+        capturer.ask(&thread)?;
+        capturer.wait(&thread, Duration::from_secs(1))
+    });
+    let copied = copied.map_err(|why| why.to_string())?;
+    match unwinder.unwind(&copied).steps.len() {
+        0..3 => Err("the stack could be copied and not unwound".into()),
+        _ => Ok(()),
+    }
+}
+
+fn with_capturer<T>(
+    use_it: impl FnOnce(&mut Capturer) -> Result<T, NoCapture>,
+) -> Result<T, NoCapture> {
+    let mut capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *capturer {
+        Some(Ok(capturer)) => use_it(capturer),
+        Some(Err(why)) => Err(*why),
+        None => Err(NoCapture::Unsupported),
+    }
+}
+
+fn capture(subject: &Subject<'_>) -> Result<Copied, NoCapture> {
+    with_capturer(|capturer| {
+        {
+            // As long as this is held the thread cannot end, so its number is its own.
+            let margin = subject.slot.margin();
+            let owner = margin
+                .owner
+                .as_ref()
+                .and_then(|owner| owner.thread.as_ref());
+            if owner != Some(subject.thread) || !subject.slot.is_in_flight(subject.poll) {
+                return Err(NoCapture::NotSent);
+            }
+            capturer.ask(subject.thread)?;
+        }
+        capturer.wait(subject.thread, PATIENCE)
+    })
+}

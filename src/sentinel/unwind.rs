@@ -1,0 +1,180 @@
+//! From registers and a copy of the stack to the functions that were being run.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use framehop::{
+    CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind,
+    UnwindRegsNative, Unwinder as _, UnwinderNative,
+};
+
+use super::modules::{Module, Modules, Unwinding};
+use crate::stack::Step;
+use crate::sys::{Copied, Registers};
+
+/// Deeper stacks are cut at their outer end.
+const MAX_STEPS: usize = 512;
+
+/// Unwinds copies of stacks, and knows the modules that their addresses are in.
+pub(super) struct Unwinder {
+    unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
+    cache: CacheNative<MayAllocateDuringUnwind>,
+    modules: Modules,
+}
+
+/// A function that was being run, and where its frame begins.
+struct Frame {
+    address: FrameAddress,
+    sp: u64,
+}
+
+/// An unwound stack.
+pub(super) struct Unwound {
+    pub(super) steps: Vec<Step>,
+    /// The stack pointer in each of them.
+    sps: Vec<u64>,
+}
+
+impl Unwound {
+    /// How many steps there are from the innermost to the one that stood at `mark` when it called,
+    /// if it was reached. Beyond is what called the one.
+    pub(super) fn inside(&self, mark: usize) -> Option<usize> {
+        let beyond = self.sps.iter().skip(1).position(|sp| *sp > mark as u64);
+        (mark != 0).then_some(beyond? + 1)
+    }
+}
+
+impl Unwinder {
+    pub(super) fn new() -> Self {
+        Self {
+            unwinder: UnwinderNative::new(),
+            cache: CacheNative::new(),
+            modules: Modules::default(),
+        }
+    }
+
+    /// Reads the modules, which otherwise happens when the first stack is unwound.
+    pub(super) fn load(&mut self) {
+        self.refresh(0);
+    }
+
+    /// Whether the function that made a system call, the innermost outside of the C library, is one
+    /// of std or `parking_lot`.
+    pub(super) fn caller_is_std(&self, unwound: &Unwound) -> bool {
+        let outside = |step: &&Step| {
+            let module = self.modules.at(lookup(step));
+            module.is_some_and(|module| !module.is_c_library())
+        };
+        let caller = unwound.steps.iter().find(outside);
+        caller.is_some_and(|step| {
+            let module = self.modules.at(lookup(step));
+            module.is_some_and(|module| module.is_std_at(lookup(step)))
+        })
+    }
+
+    pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {
+        let read = |address: u64| word(copied, address).ok_or(());
+        let frames = self.frames(copied.registers, read);
+        let step = |frame: &Frame| Step {
+            address: frame.address.address() as usize,
+            is_return: frame.address.is_return_address(),
+            module: (self.modules)
+                .at(frame.address.address_for_lookup())
+                .map(|module| Arc::clone(&module.path)),
+        };
+        Unwound {
+            steps: frames.iter().map(step).collect(),
+            sps: frames.iter().map(|frame| frame.sp).collect(),
+        }
+    }
+
+    fn frames(
+        &mut self,
+        registers: Registers,
+        mut read: impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Vec<Frame> {
+        let mut native = native(registers);
+        let mut address = FrameAddress::from_instruction_pointer(registers.ip);
+        let mut frames = Vec::new();
+        while frames.len() < MAX_STEPS {
+            self.refresh(address.address_for_lookup());
+            frames.push(Frame {
+                address,
+                sp: native.sp(),
+            });
+            let next = self
+                .unwinder
+                .unwind_frame(address, &mut native, &mut self.cache, &mut read);
+            match next
+                .ok()
+                .flatten()
+                .and_then(FrameAddress::from_return_address)
+            {
+                Some(caller) => address = caller,
+                None => break,
+            }
+        }
+        frames
+    }
+
+    fn refresh(&mut self, address: u64) {
+        let Self {
+            unwinder, modules, ..
+        } = self;
+        let mut gone = Vec::new();
+        let mut new = Vec::new();
+        modules.refresh(
+            address,
+            |module, unwinding| new.push(section_info(module, unwinding)),
+            |addresses: Range<u64>| gone.push(addresses.start),
+        );
+        for start in gone {
+            unwinder.remove_module(start);
+        }
+        for module in new {
+            unwinder.add_module(module);
+        }
+    }
+}
+
+fn section_info(module: &Module, unwinding: Unwinding) -> framehop::Module<Arc<[u8]>> {
+    let (eh_frame_svma, eh_frame) = unwinding.eh_frame.unzip();
+    let (eh_frame_hdr_svma, eh_frame_hdr) = unwinding.eh_frame_hdr.unzip();
+    let info = ExplicitModuleSectionInfo {
+        base_svma: 0,
+        text_svma: unwinding.text,
+        eh_frame_svma,
+        eh_frame,
+        eh_frame_hdr_svma,
+        eh_frame_hdr,
+        ..Default::default()
+    };
+    framehop::Module::new(
+        module.path.to_string(),
+        module.addresses.clone(),
+        module.bias,
+        info,
+    )
+}
+
+/// An address in the function: after a call there may be nothing of it any more.
+fn lookup(step: &Step) -> u64 {
+    step.address as u64 - u64::from(step.is_return)
+}
+
+/// The word at an address of the thread, out of the copy.
+fn word(copied: &Copied, address: u64) -> Option<u64> {
+    let at = usize::try_from(address).ok()?.checked_sub(copied.from)?;
+    let bytes = copied.bytes.get(at..at.checked_add(size_of::<u64>())?)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn native(registers: Registers) -> UnwindRegsNative {
+    UnwindRegsNative::new(registers.ip, registers.sp, registers.fp)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn native(registers: Registers) -> UnwindRegsNative {
+    UnwindRegsNative::new(registers.lr, registers.sp, registers.fp)
+}

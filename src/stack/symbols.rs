@@ -1,0 +1,201 @@
+//! From addresses to names.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Step;
+use crate::contain::contain;
+
+/// One function of a [`Stack`](super::Stack). `Display` prints `function (file:line)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Frame {
+    /// The address at which it is, or will go on.
+    pub address: usize,
+    /// Its name, demangled. `None` if the program has no symbol for it.
+    pub function: Option<Arc<str>>,
+    /// The source file, as the compiler was given it.
+    pub file: Option<Arc<str>>,
+    /// The line in the source file.
+    pub line: Option<u32>,
+    /// The program or library that holds the code.
+    pub module: Option<Arc<str>>,
+}
+
+/// Crates whose frames are folded: the standard library, tokio and what stands between it and a
+/// handler, and this crate.
+const FOREIGN_CRATES: [&str; 11] = [
+    "std",
+    "core",
+    "alloc",
+    "tokio",
+    "tokio_util",
+    "futures",
+    "futures_util",
+    "futures_core",
+    "futures_executor",
+    "tracing",
+    "shotclock",
+];
+
+/// Libraries whose frames are folded, by the beginning of the file's name.
+const FOREIGN_MODULES: [&str; 6] = ["libc.", "libc-", "libpthread", "libm.", "ld-", "[vdso]"];
+
+impl Frame {
+    /// Whether it belongs to the standard library, the runtime or the C library.
+    pub(super) fn is_foreign(&self) -> bool {
+        let module = self.module.as_deref().unwrap_or_default();
+        let file_name = module.rsplit('/').next().unwrap_or_default();
+        let of_library = |prefix: &&str| file_name.starts_with(*prefix);
+        let crate_name = self.function.as_deref().and_then(crate_of);
+        FOREIGN_MODULES.iter().any(of_library)
+            || crate_name.is_some_and(|name| FOREIGN_CRATES.contains(&name))
+    }
+
+    #[cfg(test)]
+    pub(super) fn named(function: &str, address: usize) -> Self {
+        Self {
+            address,
+            function: Some(function.into()),
+            file: None,
+            line: None,
+            module: None,
+        }
+    }
+}
+
+/// The crate of a function: the first segment of its path, or of the type that it is implemented for.
+fn crate_of(function: &str) -> Option<&str> {
+    let path = function.trim_start_matches(['<', '&', '*', '(', '[']);
+    let path = ["mut ", "const ", "dyn ", "impl "]
+        .iter()
+        .fold(path, |path, word| path.strip_prefix(word).unwrap_or(path));
+    let (first, _) = path.split_once("::")?;
+    Some(first)
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.function, &self.module) {
+            (Some(function), _) => f.write_str(function)?,
+            (None, Some(module)) => write!(f, "{:#x} in {module}", self.address)?,
+            (None, None) => write!(f, "{:#x}", self.address)?,
+        }
+        if let Some(file) = &self.file {
+            write!(f, " ({}", short(file))?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+/// Without the directory of the program, if it lies in there.
+fn short(file: &str) -> &str {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let stripped = std::path::Path::new(file).strip_prefix(directory);
+    stripped.ok().and_then(|path| path.to_str()).unwrap_or(file)
+}
+
+/// So many addresses are remembered; a program is stuck in few places.
+const REMEMBERED: usize = 4_096;
+
+type Names = HashMap<Step, Arc<[Frame]>>;
+
+/// The functions at one address: several where one was inlined into the other, innermost first.
+/// Never empty.
+pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
+    static NAMES: Mutex<Option<Names>> = Mutex::new(None);
+    let lock = || NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lock().as_ref().and_then(|names| names.get(step)) {
+        return Arc::clone(known);
+    }
+    // Not under the lock: it may take long.
+    let frames = contain(|| look_up(step)).unwrap_or_default();
+    let frames: Arc<[Frame]> = if frames.is_empty() {
+        [unnamed(step)].into()
+    } else {
+        frames.into()
+    };
+    let mut names = lock();
+    let names = names.get_or_insert_default();
+    if names.len() >= REMEMBERED {
+        names.clear();
+    }
+    names.insert(step.clone(), Arc::clone(&frames));
+    frames
+}
+
+fn unnamed(step: &Step) -> Frame {
+    Frame {
+        address: step.address,
+        function: None,
+        file: None,
+        line: None,
+        module: step.module.clone(),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn look_up(step: &Step) -> Vec<Frame> {
+    // It takes a return address, and looks at the call before it.
+    let address = step.address + usize::from(!step.is_return);
+    let mut frames = Vec::new();
+    backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
+        let file = symbol.filename();
+        frames.push(Frame {
+            // Without the hash that tells instances apart.
+            function: symbol.name().map(|name| format!("{name:#}").into()),
+            file: file.map(|file| file.to_string_lossy().into()),
+            line: symbol.lineno(),
+            ..unnamed(step)
+        });
+    });
+    frames
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look_up(_: &Step) -> Vec<Frame> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crate_of_a_function_is_that_of_its_type() {
+        for (function, expected) in [
+            ("std::thread::sleep", Some("std")),
+            ("<tokio::a::B<T> as core::C>::d", Some("tokio")),
+            ("<&mut app::A as core::C>::d", Some("app")),
+            ("<dyn app::A>::b", Some("app")),
+            ("<(app::A, B) as core::C>::d", Some("app")),
+            ("clock_nanosleep", None),
+            ("", None),
+        ] {
+            assert_eq!(crate_of(function), expected, "{function}");
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn a_function_of_this_test_is_found_by_its_address() {
+        #[inline(never)]
+        fn somewhere() -> usize {
+            std::hint::black_box(7)
+        }
+        let step = Step {
+            address: somewhere as *const () as usize,
+            is_return: false,
+            module: None,
+        };
+        let frames = frames_of(&step);
+        let function = frames.last().and_then(|frame| frame.function.as_deref());
+        assert!(function.unwrap().ends_with("somewhere"), "{function:?}");
+        assert!(Arc::ptr_eq(&frames, &frames_of(&step)), "remembered");
+    }
+}

@@ -1,0 +1,61 @@
+//! What a capture gives, wherever it is made.
+
+use std::fmt;
+
+/// The registers that unwinding takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Registers {
+    pub(crate) ip: u64,
+    pub(crate) sp: u64,
+    pub(crate) fp: u64,
+    /// The link register, where there is one.
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        allow(dead_code, reason = "x86-64 has none")
+    )]
+    pub(crate) lr: u64,
+}
+
+/// A copy of a stack, from its top.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    pub(crate) registers: Registers,
+    /// The address of the first byte.
+    pub(crate) from: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Why there is no copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoCapture {
+    /// Not on this operating system or processor.
+    Unsupported,
+    /// The handler is installed already, by another copy of this crate's set-up.
+    InUse,
+    /// Somebody else handles the signal.
+    SignalTaken,
+    /// The number is no signal that can be handled.
+    NoSuchSignal,
+    /// The signal could not be sent.
+    NotSent,
+    /// A late answer is still awaited.
+    Busy,
+    /// The thread did not answer in time: it has the signal masked, or is not run.
+    NoAnswer,
+}
+
+impl fmt::Display for NoCapture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoCapture::Unsupported => "this operating system or processor is not supported",
+            NoCapture::InUse => "another signal is in use already",
+            NoCapture::SignalTaken => "the signal has another handler",
+            NoCapture::NoSuchSignal => "the signal cannot be handled",
+            NoCapture::NotSent => "the signal could not be sent",
+            NoCapture::Busy => "the answer to an earlier request has not come yet",
+            NoCapture::NoAnswer => {
+                "the thread did not answer: it has the signal masked, or is not run"
+            }
+        })
+    }
+}

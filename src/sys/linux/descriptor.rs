@@ -1,0 +1,55 @@
+//! What a file descriptor of this process is.
+
+use crate::sys::FileType;
+
+/// What a descriptor refers to, as far as the kernel knows without asking anybody: a file system in
+/// the network, or of a program, is not waited for.
+pub(crate) fn file_type(descriptor: u64) -> Option<FileType> {
+    let descriptor = libc::c_int::try_from(descriptor).ok()?;
+    let mut status = std::mem::MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty string that ends with a zero, and `status` has room for what is
+    // written. A descriptor that is closed is an error.
+    let status = unsafe {
+        let path = c"".as_ptr();
+        if libc::statx(
+            descriptor,
+            path,
+            flags,
+            libc::STATX_TYPE,
+            status.as_mut_ptr(),
+        ) != 0
+        {
+            return None;
+        }
+        status.assume_init()
+    };
+    match u32::from(status.stx_mode) & libc::S_IFMT {
+        libc::S_IFSOCK => Some(FileType::Socket),
+        libc::S_IFIFO => Some(FileType::Pipe),
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => Some(FileType::File),
+        libc::S_IFCHR => Some(FileType::Device),
+        _ => None,
+    }
+}
+
+/// Whether receiving from (or sending to) a socket has a time limit. `None` if it cannot be asked.
+pub(crate) fn socket_timeout(descriptor: u64, receive: bool) -> Option<bool> {
+    let descriptor = libc::c_int::try_from(descriptor).ok()?;
+    let option = if receive {
+        libc::SO_RCVTIMEO
+    } else {
+        libc::SO_SNDTIMEO
+    };
+    let mut limit = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let mut len = size_of::<libc::timeval>() as libc::socklen_t;
+    // SAFETY: `limit` has room for `len` bytes, and both are ours.
+    let asked = unsafe {
+        let limit = (&raw mut limit).cast();
+        libc::getsockopt(descriptor, libc::SOL_SOCKET, option, limit, &mut len)
+    };
+    (asked == 0).then_some(limit.tv_sec != 0 || limit.tv_usec != 0)
+}

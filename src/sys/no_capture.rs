@@ -1,0 +1,26 @@
+//! Where no stack can be had of another thread.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use super::Thread;
+use super::capture::{Copied, NoCapture};
+
+/// There is none.
+pub(crate) struct Capturer {
+    none: Infallible,
+}
+
+impl Capturer {
+    pub(crate) fn install(_: i32) -> Result<Self, NoCapture> {
+        Err(NoCapture::Unsupported)
+    }
+
+    pub(crate) fn ask(&mut self, _: &Thread) -> Result<(), NoCapture> {
+        match self.none {}
+    }
+
+    pub(crate) fn wait(&mut self, _: &Thread, _: Duration) -> Result<Copied, NoCapture> {
+        match self.none {}
+    }
+}

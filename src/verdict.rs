@@ -1,0 +1,294 @@
+//! Floor 1: from the accounts of a thread to whose fault it was. Arithmetic, and nothing else.
+//!
+//! Wall time is processor time, plus the wait for a processor, plus what the thread waited for of its
+//! own accord. The operating system accounts for the first two, so the third is what is left.
+//!
+//! Blamed is only what cannot be otherwise. An account begins where somebody looked, which is before
+//! the poll began or after. Each gives a lower bound of the time that was the poll's own:
+//!
+//! - one from before: the whole of the poll, less all the waiting since then, which may have been
+//!   before it;
+//! - one from within: what came after it, less the waiting in there.
+//!
+//! The larger of the two is held against the budget.
+
+use crate::cause::Split;
+
+/// What the operating system has accounted to a thread at one moment. Nanoseconds since it began;
+/// what is not known is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Account {
+    /// When, as a raw reading of the clock. 0 stands for the beginning of the thread.
+    pub(crate) at: u64,
+    pub(crate) cpu: Option<u64>,
+    /// For a processor.
+    pub(crate) wait: Option<u64>,
+}
+
+impl Account {
+    /// Of a thread that has just begun.
+    pub(crate) const BIRTH: Self = Self {
+        at: 0,
+        cpu: Some(0),
+        wait: Some(0),
+    };
+}
+
+/// The accounts between which a poll lies, or of which it holds the first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Accounts {
+    /// The last one before the poll.
+    pub(crate) before: Account,
+    /// The first one within.
+    pub(crate) within: Option<Account>,
+    pub(crate) now: Account,
+}
+
+/// One poll at one moment. Nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) elapsed: u64,
+    /// What is held against the budget by the wall.
+    pub(crate) own: u64,
+    pub(crate) budget: u64,
+    /// Of `elapsed`, what came after the account from within.
+    pub(crate) since_within: u64,
+    /// For so long the whole process was not run meanwhile.
+    pub(crate) suspended: u64,
+    /// Whether the thread waits for a processor at this very moment, which is in no account yet.
+    pub(crate) waits_now: bool,
+}
+
+/// Whose fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The code's, which used the processor.
+    Computing,
+    /// The code's, which waited.
+    Blocked,
+    /// The code's, as far as is known.
+    Unknown,
+    Starved,
+    Suspended,
+}
+
+/// Waits shorter than this are not told from the cost of waking up, and a poll that is shorter as a
+/// whole was hardly interrupted: the scheduler's slices are longer.
+pub(crate) const LEAST: u64 = 1_000_000;
+
+/// A poll with none of these was not looked at by anybody.
+pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<Split>) {
+    let Some(accounts) = accounts.filter(|_| case.elapsed >= LEAST) else {
+        return (Fault::Unknown, None);
+    };
+    let split = accounts.split(&case);
+    let fault = if case.own.saturating_sub(case.suspended) <= case.budget {
+        Fault::Suspended
+    } else if accounts.own(&case).is_some_and(|own| own <= case.budget) {
+        Fault::Starved
+    } else {
+        kind(split.as_ref())
+    };
+    (fault, split)
+}
+
+/// What the code did for most of the time that was its own.
+fn kind(split: Option<&Split>) -> Fault {
+    match split {
+        None => Fault::Unknown,
+        Some(split) if split.on_cpu >= split.blocked => Fault::Computing,
+        Some(_) => Fault::Blocked,
+    }
+}
+
+impl Accounts {
+    /// The larger of the two lower bounds. `None` if the waiting is not accounted for.
+    fn own(&self, case: &Case) -> Option<u64> {
+        // What was not the poll's own by the wall is not its own here either.
+        let others = case.elapsed.saturating_sub(case.own) + case.suspended;
+        let bound = |since: &Account, wall: u64| {
+            let wait = waited(since, &self.now)?;
+            let now = if case.waits_now {
+                wall.saturating_sub(wait)
+                    .saturating_sub(ran(since, &self.now)?)
+            } else {
+                0
+            };
+            Some(wall.saturating_sub(wait + now + others))
+        };
+        let whole = bound(&self.before, case.elapsed);
+        let part = self
+            .within
+            .and_then(|within| bound(&within, case.since_within));
+        whole.max(part)
+    }
+
+    fn split(&self, case: &Case) -> Option<Split> {
+        let within = self.within?;
+        let wall = case.since_within;
+        let on_cpu = ran(&within, &self.now)?.min(wall);
+        let waited = waited(&within, &self.now)?.min(wall - on_cpu);
+        let rest = wall - on_cpu - waited;
+        Some(if case.waits_now {
+            Split::from_nanos(on_cpu, 0, waited + rest)
+        } else {
+            Split::from_nanos(on_cpu, rest, waited)
+        })
+    }
+}
+
+fn ran(since: &Account, now: &Account) -> Option<u64> {
+    Some(now.cpu?.saturating_sub(since.cpu?))
+}
+
+fn waited(since: &Account, now: &Account) -> Option<u64> {
+    Some(now.wait?.saturating_sub(since.wait?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn account(cpu: u64, wait: u64) -> Account {
+        Account {
+            at: 0,
+            cpu: Some(cpu * MS),
+            wait: Some(wait * MS),
+        }
+    }
+
+    /// A poll of 30 ms under a budget of 10, seen first when it was 5 ms old.
+    fn case() -> Case {
+        Case {
+            elapsed: 30 * MS,
+            own: 30 * MS,
+            budget: 10 * MS,
+            since_within: 25 * MS,
+            suspended: 0,
+            waits_now: false,
+        }
+    }
+
+    fn fault(case: Case, before: Account, within: Option<Account>, now: Account) -> Fault {
+        let accounts = Accounts {
+            before,
+            within,
+            now,
+        };
+        judge(case, Some(&accounts)).0
+    }
+
+    #[test]
+    fn what_the_accounts_say_is_the_cause() {
+        let (before, within) = (account(100, 50), account(103, 51));
+        let within = Some(within);
+        assert_eq!(
+            fault(case(), before, within, account(127, 52)),
+            Fault::Computing
+        );
+        assert_eq!(
+            fault(case(), before, within, account(104, 52)),
+            Fault::Blocked
+        );
+        assert_eq!(
+            fault(case(), before, within, account(104, 75)),
+            Fault::Starved
+        );
+    }
+
+    #[test]
+    fn waiting_that_may_have_been_before_the_poll_is_in_its_favour_unless_seen_within() {
+        let before = account(100, 0);
+        let now = account(125, 1_000);
+        assert_eq!(fault(case(), before, None, now), Fault::Starved);
+        let within = Some(account(103, 1_000));
+        assert_eq!(fault(case(), before, within, now), Fault::Computing);
+    }
+
+    #[test]
+    fn who_waits_for_a_processor_at_this_moment_is_not_blocked() {
+        let (before, within) = (account(100, 50), Some(account(103, 50)));
+        let waits_now = Case {
+            waits_now: true,
+            ..case()
+        };
+        let now = account(104, 50);
+        assert_eq!(fault(waits_now, before, within, now), Fault::Starved);
+        // Enough was on the processor before it began to wait.
+        let now = account(115, 50);
+        assert_eq!(fault(waits_now, before, within, now), Fault::Computing);
+    }
+
+    #[test]
+    fn time_in_which_nothing_ran_is_not_held_against_anybody() {
+        let (before, within) = (account(100, 50), Some(account(103, 50)));
+        let suspended = |suspended| Case {
+            suspended,
+            ..case()
+        };
+        let now = account(104, 50);
+        assert_eq!(
+            fault(suspended(25 * MS), before, within, now),
+            Fault::Suspended
+        );
+        assert_eq!(
+            fault(suspended(5 * MS), before, within, now),
+            Fault::Blocked
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_zero() {
+        let unknown = Account {
+            at: 0,
+            cpu: None,
+            wait: None,
+        };
+        assert_eq!(fault(case(), unknown, None, unknown), Fault::Unknown);
+        assert_eq!(judge(case(), None), (Fault::Unknown, None));
+        let cpu_only = Account {
+            cpu: Some(120 * MS),
+            ..unknown
+        };
+        assert_eq!(
+            fault(case(), account(100, 0), None, cpu_only),
+            Fault::Unknown
+        );
+    }
+
+    #[test]
+    fn the_time_of_blamed_polls_inside_is_not_the_polls_own() {
+        let nested = Case {
+            own: 12 * MS,
+            ..case()
+        };
+        let (before, within) = (account(100, 50), Some(account(103, 50)));
+        assert_eq!(
+            fault(nested, before, within, account(128, 53)),
+            Fault::Starved
+        );
+        assert_eq!(
+            fault(nested, before, within, account(130, 51)),
+            Fault::Computing
+        );
+    }
+
+    #[test]
+    fn the_split_adds_up() {
+        let accounts = Accounts {
+            before: account(0, 0),
+            within: Some(account(3, 1)),
+            now: account(10, 6),
+        };
+        let (_, split) = judge(case(), Some(&accounts));
+        let split = split.unwrap();
+        assert_eq!(split, Split::from_nanos(7 * MS, 13 * MS, 5 * MS));
+        assert_eq!(split.observed().as_nanos() as u64, case().since_within);
+        assert_eq!(
+            split.to_string(),
+            "7.0ms on cpu, 13.0ms blocked, 5.0ms starved"
+        );
+    }
+}

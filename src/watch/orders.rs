@@ -1,0 +1,60 @@
+//! What the sentinel is to do about the stalls of one watchdog, besides telling of them.
+
+/// How the stacks of stuck threads are taken.
+///
+/// On Linux, a thread's stack is taken by a signal to it: its handler copies the stack, and
+/// everything else is done elsewhere, on the copy. The signal is `SIGURG` unless
+/// [`Builder::stack_signal`](crate::Builder::stack_signal) says otherwise. A system call that the
+/// thread waits in is interrupted by it; what that means depends on the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stacks {
+    /// Looks before it signals: a thread that computes, or waits in a system call that the kernel
+    /// restarts, is signalled. One that waits in a call that would return `EINTR` (`nanosleep`,
+    /// `poll`, `epoll_wait`, a `futex` with a time limit, a socket with a time-out, …) is signalled
+    /// only if the function that made the call is known to make it again: those of Rust's standard
+    /// library (`thread::sleep`, locks, channels, parking) and of `parking_lot`. Of any other thread
+    /// the report names the call, and has those frames that can be had from outside.
+    ///
+    /// # Non-guarantees
+    ///
+    /// A thread that is seen running may enter such a call in the microsecond until the signal
+    /// arrives.
+    #[default]
+    Auto,
+    /// Signals every stuck thread.
+    ///
+    /// A thread that waits in one of the calls named above gets `EINTR` from it. Rust's standard
+    /// library makes most of them again by itself, but hands `ErrorKind::Interrupted` to the caller
+    /// where a socket has a time-out. Much C code takes `EINTR` for a failure, or cuts its waiting
+    /// short.
+    Always,
+    /// Takes no stacks, and installs no handler.
+    Never,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) stacks: Stacks,
+    /// By age of the stall.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One step of an escalation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Step {
+    /// Nanoseconds.
+    pub(crate) after: u64,
+    pub(crate) measure: Measure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Measure {
+    /// Takes the stacks of all threads with polls in flight.
+    Stacks,
+    /// Calls the user's function of that number.
+    Call(usize),
+    /// Ends the process.
+    Abort,
+}
