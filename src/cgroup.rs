@@ -13,17 +13,24 @@ use std::time::{Duration, Instant};
 /// How often the total is read at most, and how many readings are kept: together two seconds.
 const EVERY: Duration = Duration::from_millis(50);
 const READINGS: usize = 40;
+/// How often the groups are looked up again: a process may be moved.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// The files of the groups that this process is in, and what they said lately.
 struct Throttling {
-    files: Vec<PathBuf>,
-    readings: Mutex<VecDeque<(Instant, u64)>>,
+    /// Of the file system.
+    root: &'static Path,
+    known: Mutex<Known>,
 }
 
-static THROTTLING: LazyLock<Throttling> = LazyLock::new(|| Throttling {
-    files: stat_files(Path::new("/")),
-    readings: Mutex::default(),
-});
+#[derive(Default)]
+struct Known {
+    files: Vec<PathBuf>,
+    looked_up: Option<Instant>,
+    readings: VecDeque<(Instant, u64)>,
+}
+
+static THROTTLING: LazyLock<Throttling> = LazyLock::new(|| Throttling::new(Path::new("/")));
 
 /// Reads the total, if it was not read lately. The sentinel calls it while polls are in flight.
 pub(crate) fn look() {
@@ -37,38 +44,62 @@ pub(crate) fn was_throttled(within: Duration) -> bool {
 
 /// What can be known of it here: an error says why nothing can.
 pub(crate) fn is_readable() -> Result<(), String> {
-    match THROTTLING.total() {
-        Some(_) => Ok(()),
-        None => Err("no cpu.stat with a throttled time was found for this process".into()),
-    }
+    let is_readable = THROTTLING.with_files(Instant::now(), |known| known.total().is_some());
+    is_readable
+        .then_some(())
+        .ok_or_else(|| "no cpu.stat with a throttled time was found for this process".into())
 }
 
 impl Throttling {
+    fn new(root: &'static Path) -> Self {
+        Self {
+            root,
+            known: Mutex::default(),
+        }
+    }
+
+    fn with_files<T>(&self, now: Instant, read: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |at: Instant| now.duration_since(at) >= LOOK_UP_EVERY;
+        if known.looked_up.is_none_or(is_old) {
+            let files = stat_files(self.root);
+            if files != known.files {
+                known.readings.clear();
+                known.files = files;
+            }
+            known.looked_up = Some(now);
+        }
+        read(&mut known)
+    }
+
+    fn look(&self, now: Instant) {
+        self.with_files(now, |known| {
+            let is_old = |(at, _): &(Instant, u64)| now.duration_since(*at) >= EVERY;
+            let is_due = known.readings.back().is_none_or(is_old);
+            if let Some(total) = is_due.then(|| known.total()).flatten() {
+                if known.readings.len() == READINGS {
+                    known.readings.pop_front();
+                }
+                known.readings.push_back((now, total));
+            }
+        });
+    }
+
+    fn was_throttled(&self, within: Duration, now: Instant) -> bool {
+        self.with_files(now, |known| {
+            let is_before = |at: &Instant| now.duration_since(*at) >= within;
+            let before = known.readings.iter().rev().find(|(at, _)| is_before(at));
+            let before = before.or(known.readings.front()).map(|(_, total)| *total);
+            matches!((before, known.total()), (Some(before), Some(now)) if now > before)
+        })
+    }
+}
+
+impl Known {
     /// Nanoseconds for which any group was throttled so far, over all processors.
     fn total(&self) -> Option<u64> {
         let texts = self.files.iter().filter_map(|f| fs::read_to_string(f).ok());
         texts.filter_map(|text| parse_throttled(&text)).max()
-    }
-
-    fn look(&self, now: Instant) {
-        let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = readings
-            .back()
-            .is_none_or(|(at, _)| now.duration_since(*at) >= EVERY);
-        if let Some(total) = is_due.then(|| self.total()).flatten() {
-            if readings.len() == READINGS {
-                readings.pop_front();
-            }
-            readings.push_back((now, total));
-        }
-    }
-
-    fn was_throttled(&self, within: Duration, now: Instant) -> bool {
-        let readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_before = |at: &Instant| now.duration_since(*at) >= within;
-        let before = readings.iter().rev().find(|(at, _)| is_before(at));
-        let before = before.or(readings.front()).map(|(_, total)| *total);
-        matches!((before, self.total()), (Some(before), Some(now)) if now > before)
     }
 }
 
@@ -156,10 +187,12 @@ mod tests {
         }
 
         fn throttling(&self) -> Throttling {
-            Throttling {
-                files: stat_files(&self.0),
-                readings: Mutex::default(),
-            }
+            Throttling::new(self.0.clone().leak())
+        }
+
+        fn total(&self) -> Option<u64> {
+            self.throttling()
+                .with_files(Instant::now(), |known| known.total())
         }
     }
 
@@ -194,7 +227,7 @@ mod tests {
         root.write("sys/fs/cgroup/pod/app/cpu.stat", "throttled_usec 1\n");
         root.write("sys/fs/cgroup/pod/cpu.stat", "throttled_usec 5\n");
         root.write("sys/fs/cgroup/cpu.stat", "usage_usec 1\n");
-        assert_eq!(root.throttling().total(), Some(5_000));
+        assert_eq!(root.total(), Some(5_000));
     }
 
     #[test]
@@ -211,7 +244,7 @@ mod tests {
              33 31 0:30 / /cg/memory rw - cgroup cgroup rw,memory\n",
         );
         root.write("cg/cpu,cpuacct/cpu.stat", "throttled_time 9\n");
-        assert_eq!(root.throttling().total(), Some(9));
+        assert_eq!(root.total(), Some(9));
     }
 
     #[test]
@@ -232,6 +265,10 @@ mod tests {
         assert!(throttling.was_throttled(EVERY, start + EVERY));
         throttling.look(start + EVERY);
         assert!(!throttling.was_throttled(EVERY / 2, start + 2 * EVERY));
+        // Moved to another group, of which nothing was read before.
+        root.write("proc/self/cgroup", "0::/other\n");
+        root.write("cg/other/cpu.stat", "throttled_usec 9\n");
+        assert!(!throttling.was_throttled(EVERY, start + 2 * LOOK_UP_EVERY));
     }
 
     #[test]

@@ -104,6 +104,9 @@ impl Overrun<'_> {
             own: self.own,
             budget: self.budget,
             since_within: within.map_or(0, |within| clock.nanos_between(within.at, now.at)),
+            before_start: accounts.map_or(0, |accounts| {
+                clock.nanos_between(accounts.before.at, self.start)
+            }),
             suspended: 0,
             waits_now: false,
         };

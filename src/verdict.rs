@@ -53,6 +53,8 @@ pub(crate) struct Case {
     pub(crate) budget: u64,
     /// Of `elapsed`, what came after the account from within.
     pub(crate) since_within: u64,
+    /// How long the account from before was taken before the poll began.
+    pub(crate) before_start: u64,
     /// For so long the whole process was not run meanwhile.
     pub(crate) suspended: u64,
     /// Whether the thread waits for a processor at this very moment, which is in no account yet.
@@ -106,20 +108,20 @@ impl Accounts {
     fn own(&self, case: &Case) -> Option<u64> {
         // What was not the poll's own by the wall is not its own here either.
         let others = case.elapsed.saturating_sub(case.own) + case.suspended;
-        let bound = |since: &Account, wall: u64| {
-            let wait = waited(since, &self.now)?;
-            let now = if case.waits_now {
-                wall.saturating_sub(wait)
-                    .saturating_sub(ran(since, &self.now)?)
+        let bound = |since: &Account, wall: u64, outside: u64| {
+            let most = if case.waits_now {
+                // Everything that is not accounted may be the waiting of this moment, and what ran
+                // may have run before the poll.
+                ran(since, &self.now)?.saturating_sub(outside)
             } else {
-                0
+                wall.saturating_sub(waited(since, &self.now)?)
             };
-            Some(wall.saturating_sub(wait + now + others))
+            Some(most.saturating_sub(others))
         };
-        let whole = bound(&self.before, case.elapsed);
+        let whole = bound(&self.before, case.elapsed, case.before_start);
         let part = self
             .within
-            .and_then(|within| bound(&within, case.since_within));
+            .and_then(|within| bound(&within, case.since_within, 0));
         whole.max(part)
     }
 
@@ -166,6 +168,7 @@ mod tests {
             own: 30 * MS,
             budget: 10 * MS,
             since_within: 25 * MS,
+            before_start: 5 * MS,
             suspended: 0,
             waits_now: false,
         }
@@ -216,6 +219,15 @@ mod tests {
         };
         let now = account(104, 50);
         assert_eq!(fault(waits_now, before, within, now), Fault::Starved);
+        // What ran may have run before the poll.
+        assert_eq!(
+            fault(waits_now, account(85, 50), None, account(100, 50)),
+            Fault::Starved
+        );
+        assert_eq!(
+            fault(waits_now, account(84, 50), None, account(100, 50)),
+            Fault::Unknown
+        );
         // Enough was on the processor before it began to wait.
         let now = account(115, 50);
         assert_eq!(fault(waits_now, before, within, now), Fault::Computing);

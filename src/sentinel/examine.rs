@@ -119,6 +119,7 @@ fn accounts(
         own: stall.own + elapsed.saturating_sub(stall.elapsed),
         budget: stall.poll.budget,
         since_within: within.map_or(0, |within| clock.nanos_between(within.at, now)),
+        before_start: accounts.map_or(0, |accounts| clock.nanos_between(accounts.before.at, start)),
         suspended: SUSPENSIONS.since(start),
         waits_now: stance == Stance::Waiting,
     };

@@ -146,6 +146,7 @@ impl Core {
 impl Totals {
     /// Slow polls by the label of their cause. They add up to all of them: of those whose cause has
     /// not been counted yet, it is unknown.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); KNOWN_CAUSES + 1] {
         let labels = Causes::default().read().map(|(label, _)| label);
         let known: u64 = self.causes.iter().sum();

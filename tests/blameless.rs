@@ -1,0 +1,275 @@
+//! Polls that took long and are nobody's fault: counted under their cause, and not reported. Each
+//! scenario runs in a process of its own, which this file starts again for it.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use prometheus_parse::{Scrape, Value};
+use shotclock::{SlowPoll, WatchExt as _, Watchdog};
+
+/// What a scenario prints for the test that started it.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    reports: u64,
+    polls: u64,
+    starved: u64,
+    suspended: u64,
+    busy_host: u64,
+    cpu_limit: u64,
+}
+
+impl Outcome {
+    fn print(&self) {
+        let Self {
+            reports,
+            polls,
+            starved,
+            suspended,
+            busy_host,
+            cpu_limit,
+        } = self;
+        println!("outcome {reports} {polls} {starved} {suspended} {busy_host} {cpu_limit}");
+    }
+
+    fn parse(output: &str) -> Self {
+        let line = output.lines().find_map(|line| line.split_once("outcome "));
+        let (_, line) = line.unwrap_or_else(|| panic!("no outcome in {output}"));
+        let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+        let [reports, polls, starved, suspended, busy_host, cpu_limit] = numbers[..] else {
+            panic!("{line}")
+        };
+        Self {
+            reports,
+            polls,
+            starved,
+            suspended,
+            busy_host,
+            cpu_limit,
+        }
+    }
+}
+
+/// In the child: a service on two workers whose polls compute for a millisecond under a budget of ten,
+/// until it is told to stop by the end of its standard input.
+fn well_behaved_service() -> Outcome {
+    let exporter = shotclock::prometheus::Exporter::new(
+        shotclock::prometheus::builder().install_recorder().unwrap(),
+    );
+    let (tx, reports) = mpsc::channel();
+    let report = move |slow: &SlowPoll| {
+        eprintln!("{slow}");
+        tx.send(()).unwrap();
+    };
+    let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
+    let watchdog = builder.budget(Duration::from_millis(10)).build().unwrap();
+    let watch = watchdog.watch("good");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    for _ in 0..4 {
+        runtime.spawn(poll_for_ever().watched(&watch));
+    }
+    println!("ready");
+    let _ = std::io::stdin().read_line(&mut String::new());
+    runtime.shutdown_background();
+    assert!(watchdog.flush(Duration::from_secs(10)));
+    let text = exporter.render();
+    let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    let value = |metric: &str, label: &str, value: &str| {
+        let mut samples = scrape.samples.iter();
+        let sample = samples.find(|s| s.metric == metric && s.labels.get(label) == Some(value));
+        match sample.map(|sample| &sample.value) {
+            Some(Value::Counter(count)) => *count as u64,
+            other => panic!("{metric} {value}: {other:?}"),
+        }
+    };
+    let cause = |cause| value("shotclock_slow_polls_total", "cause", cause);
+    let reason = |reason| value("shotclock_reports_suppressed_total", "reason", reason);
+    Outcome {
+        reports: reports.try_iter().count() as u64,
+        polls: watch.stats().polls,
+        starved: cause("starved"),
+        suspended: cause("suspended"),
+        busy_host: reason("busy_host"),
+        cpu_limit: reason("cpu_limit"),
+    }
+}
+
+async fn poll_for_ever() {
+    loop {
+        let start = cpu_time();
+        // By its own processor time, so that it does the same work however busy the host is.
+        while cpu_time() - start < Duration::from_millis(1) {}
+        tokio::task::yield_now().await;
+    }
+}
+
+fn cpu_time() -> Duration {
+    let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanos = schedstat.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_nanos(nanos)
+}
+
+const CHILD: &str = "SHOTCLOCK_TEST_CHILD";
+
+/// Not a test by itself: the child of the others.
+#[test]
+fn child() {
+    if std::env::var_os(CHILD).is_some() {
+        well_behaved_service().print();
+    }
+}
+
+/// The service in a process of its own.
+struct Service {
+    child: Child,
+}
+
+impl Service {
+    fn start() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact", "--nocapture"]);
+        command.env(CHILD, "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
+        Self { child }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    fn stop(mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        let output = self.child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        Outcome::parse(&String::from_utf8(output.stdout).unwrap())
+    }
+}
+
+struct Spinners(Vec<Child>);
+
+impl Spinners {
+    fn start(count: usize) -> Self {
+        let spin = |_| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "while :; do :; done"]).spawn().unwrap()
+        };
+        Self((0..count).map(spin).collect())
+    }
+}
+
+impl Drop for Spinners {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs until something was starved, at least for `at_least` and at most for a minute.
+fn busy_host(at_least: Duration) -> Outcome {
+    let _spinners = Spinners::start(8);
+    let service = Service::start();
+    std::thread::sleep(at_least);
+    service.stop()
+}
+
+#[test]
+fn on_a_busy_host_nobody_is_blamed() {
+    let outcome = busy_host(Duration::from_secs(6));
+    println!("{outcome:?}");
+    assert_eq!(outcome.reports, 0);
+    assert!(outcome.starved > 0, "{outcome:?}");
+    assert_eq!(outcome.busy_host + outcome.cpu_limit, outcome.starved);
+}
+
+#[test]
+#[ignore = "takes 20 s: the longer run of the test above"]
+fn on_a_busy_host_nobody_is_blamed_for_20_seconds() {
+    let outcome = busy_host(Duration::from_secs(20));
+    println!("{outcome:?}");
+    assert_eq!(outcome.reports, 0);
+    assert!(outcome.starved > 0);
+}
+
+#[test]
+fn a_process_that_was_stopped_blames_nobody() {
+    let service = Service::start();
+    std::thread::sleep(Duration::from_millis(500));
+    service.signal("STOP");
+    std::thread::sleep(Duration::from_secs(2));
+    service.signal("CONT");
+    std::thread::sleep(Duration::from_millis(500));
+    let outcome = service.stop();
+    println!("{outcome:?}");
+    assert_eq!(outcome.reports, 0);
+    assert!(outcome.suspended > 0, "{outcome:?}");
+}
+
+/// A group of this test's own, held to a fifth of a processor.
+struct Group(PathBuf);
+
+impl Group {
+    fn make() -> Result<Self, String> {
+        let name = format!("shotclock-{}", std::process::id());
+        let v2 = PathBuf::from("/sys/fs/cgroup");
+        let v1 = v2.join("cpu");
+        let (path, limits) = if v1.is_dir() {
+            let limits = [
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "20000"),
+            ];
+            (v1.join(name), limits.to_vec())
+        } else {
+            (v2.join(name), vec![("cpu.max", "20000 100000")])
+        };
+        fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let group = Self(path);
+        for (file, limit) in limits {
+            fs::write(group.0.join(file), limit).map_err(|error| format!("{file}: {error}"))?;
+        }
+        Ok(group)
+    }
+
+    fn hold(&self, service: &Service) {
+        fs::write(self.0.join("cgroup.procs"), service.child.id().to_string()).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn under_a_limit_of_processor_time_the_limit_is_named() {
+    let group = match Group::make() {
+        Ok(group) => group,
+        Err(why) => {
+            println!("SKIPPED: no control group can be made here: {why}");
+            return;
+        }
+    };
+    // The limit is there before the crate looks for it.
+    let service = Service::start();
+    group.hold(&service);
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(4));
+    let outcome = service.stop();
+    println!("{outcome:?} in {:?}", start.elapsed());
+    assert_eq!(outcome.reports, 0);
+    assert!(outcome.starved > 0 && outcome.cpu_limit > 0, "{outcome:?}");
+}
