@@ -210,11 +210,8 @@ impl fmt::Display for SlowPoll {
         };
         write!(f, ": {elapsed:.1?}{so_far} on {thread}, budget {budget:?}")?;
         write!(f, ", watched at {location}")?;
-        if self.cause != Cause::Unknown {
-            write!(f, ", {}", self.cause)?;
-        }
         if let Some(split) = &self.split {
-            write!(f, " ({split})")?;
+            write!(f, ", {split}")?;
         }
         if self.own != self.elapsed {
             write!(f, ", {:.1?} of it by itself", self.own)?;

@@ -1,6 +1,7 @@
 //! What is done about a stall that goes on and on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::examine::stance;
 use super::scan::Stalled;
@@ -8,6 +9,9 @@ use super::stacks::{Subject, Taker};
 use crate::proc;
 use crate::slot::{self, Finding, OtherThread, Slot};
 use crate::watch::{Measure, Stacks, name_of};
+
+/// How long each of the other threads may take to answer: this is done once for a stall.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Between the two looks before the process is ended, in nanoseconds.
 const SECOND_LOOK: u64 = 100_000_000;
@@ -91,6 +95,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
             thread: &thread,
             standpoint: standpoint.as_ref(),
             is_on_cpu: stance(&thread, standpoint.as_ref()) == super::examine::Stance::OnCpu,
+            patience: PATIENCE,
         };
         taker.take(&subject, stacks)
     });
@@ -121,7 +126,7 @@ fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
         "shotclock: aborting the process: {} of {:?} has been stuck for {:.1?} ({})",
         poll.kind,
         stalled.core.name,
-        std::time::Duration::from_nanos(age),
+        Duration::from_nanos(age),
         finding.cause,
     );
     match thread {

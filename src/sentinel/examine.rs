@@ -1,6 +1,6 @@
 //! Why a poll is stuck: what its thread does at this moment, and what the accounts say.
 
-use super::stacks::{Subject, Taker};
+use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::describe;
 use crate::cause::Cause;
 use crate::clock::Clock;
@@ -56,6 +56,7 @@ pub(super) fn examine(
         thread: &thread,
         standpoint: standpoint.as_ref(),
         is_on_cpu: stance == Stance::OnCpu,
+        patience: PATIENCE,
     };
     Examined::Guilty(Finding {
         cause,

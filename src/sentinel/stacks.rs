@@ -14,9 +14,9 @@ use crate::stack::Stack;
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
 use crate::watch::Stacks;
 
-/// How long a thread may take to answer. One that runs answers in microseconds, one that sleeps must
-/// first be run; meanwhile the sentinel sees nothing else.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a thread may take to answer when its stall is told. One that runs answers in microseconds,
+/// one that sleeps must first be run; meanwhile the sentinel sees nothing else.
+pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How much of a sleeping thread's stack is looked at from outside.
 const GLIMPSE: usize = 64 * 1024;
@@ -55,6 +55,8 @@ pub(super) struct Subject<'s> {
     pub(super) standpoint: Option<&'s Standpoint>,
     /// Whether it has a processor at this moment.
     pub(super) is_on_cpu: bool,
+    /// How long it may take to answer a signal.
+    pub(super) patience: Duration,
 }
 
 impl Taker {
@@ -66,8 +68,8 @@ impl Taker {
         let load = move || {
             let mut unwinder = Unwinder::new();
             let outcome = contain(|| try_out(&mut unwinder));
-            capabilities::tried_out(outcome);
             let _ = loaded.send(unwinder);
+            capabilities::tried_out(outcome);
         };
         let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
         if let Err(error) = thread.spawn(load) {
@@ -181,6 +183,6 @@ fn capture(subject: &Subject<'_>) -> Result<Copied, NoCapture> {
             }
             capturer.ask(subject.thread)?;
         }
-        capturer.wait(subject.thread, PATIENCE)
+        capturer.wait(subject.thread, subject.patience)
     })
 }

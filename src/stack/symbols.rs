@@ -65,14 +65,22 @@ impl Frame {
     }
 }
 
-/// The crate of a function: the first segment of its path, or of the type that it is implemented for.
+/// The crate of a function: the first segment of its path, or of the type that it is implemented for;
+/// for a type parameter, of the trait. What is implemented for a primitive type is core's.
 fn crate_of(function: &str) -> Option<&str> {
     let path = function.trim_start_matches(['<', '&', '*', '(', '[']);
     let path = ["mut ", "const ", "dyn ", "impl "]
         .iter()
         .fold(path, |path, word| path.strip_prefix(word).unwrap_or(path));
-    let (first, _) = path.split_once("::")?;
-    Some(first)
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let (name, rest) = path.split_at(path.find(|c| !is_name(c))?);
+    if rest.starts_with("::") {
+        Some(name)
+    } else if let Some(implemented) = rest.strip_prefix(" as ") {
+        crate_of(implemented)
+    } else {
+        (path != function).then_some("core")
+    }
 }
 
 impl fmt::Display for Frame {
@@ -93,8 +101,11 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Without the directory of the program, if it lies in there.
+/// Without the directory of the program, if it lies in there, or the one in which std was compiled.
 fn short(file: &str) -> &str {
+    if let Some((_, of_std)) = file.strip_prefix("/rustc/").and_then(|f| f.split_once('/')) {
+        return of_std;
+    }
     let directory = std::env::current_dir().unwrap_or_default();
     let stripped = std::path::Path::new(file).strip_prefix(directory);
     stripped.ok().and_then(|path| path.to_str()).unwrap_or(file)
@@ -174,11 +185,24 @@ mod tests {
             ("<&mut app::A as core::C>::d", Some("app")),
             ("<dyn app::A>::b", Some("app")),
             ("<(app::A, B) as core::C>::d", Some("app")),
+            ("<u64>::unchecked_add", Some("core")),
+            ("<u64 as core::A>::b", Some("core")),
+            ("<T as app::A>::b", Some("app")),
+            ("<[T]>::sort", Some("core")),
             ("clock_nanosleep", None),
             ("", None),
         ] {
             assert_eq!(crate_of(function), expected, "{function}");
         }
+    }
+
+    #[test]
+    fn files_of_std_are_shown_from_their_library() {
+        assert_eq!(
+            short("/rustc/59807616e1/library/std/src/fs.rs"),
+            "library/std/src/fs.rs"
+        );
+        assert_eq!(short("/elsewhere/a.rs"), "/elsewhere/a.rs");
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]
