@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the total is read at most, and how many readings are kept: together two seconds.
-const EVERY: Duration = Duration::from_millis(50);
-const READINGS: usize = 40;
+/// How often the total is read at most, and how many readings are kept: together four seconds. The
+/// kernel takes 100 µs for it.
+const EVERY: Duration = Duration::from_millis(500);
+const READINGS: usize = 8;
 /// How often the groups are looked up again: a process may be moved.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 

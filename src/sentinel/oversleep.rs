@@ -12,48 +12,58 @@ pub(super) struct Oversleep {
     clock: Clock,
     /// The sentinel's own account. Opened on its thread.
     schedstat: Option<Option<Schedstat>>,
-    waited: Option<u64>,
+    /// When it was read, and what it said.
+    latest: Option<(u64, u64)>,
 }
+
+/// How old the reading may be that a wait is counted from, in nanoseconds: a fresh one before every nap
+/// would cost more than the look after it.
+const FRESH: u64 = 1_000_000_000;
 
 impl Oversleep {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
             schedstat: None,
-            waited: None,
+            latest: None,
         }
     }
 
     /// Sleeps at most for `nap`, and notes a suspension if it took much longer.
     pub(super) fn nap(&mut self, nap: Duration) {
         let before = self.clock.raw();
+        let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
+        if !self.latest.is_some_and(is_fresh) {
+            self.waited(before);
+        }
         std::thread::park_timeout(nap);
         let now = self.clock.raw();
-        let slept = self.clock.nanos_between(before, now);
-        let waited = self.waited();
         let asked = u64::try_from(nap.as_nanos()).unwrap_or(u64::MAX);
-        let suspended = slept.saturating_sub(asked).saturating_sub(waited);
-        if suspended > LEAST {
-            SUSPENSIONS.note(now, suspended);
+        let late = self.clock.nanos_between(before, now).saturating_sub(asked);
+        if late > LEAST {
+            let suspended = late.saturating_sub(self.waited(now));
+            if suspended > LEAST {
+                SUSPENSIONS.note(now, suspended);
+            }
         }
         SUSPENSIONS.looked(now);
     }
 
     /// After a sleep without a limit: what was meanwhile is no suspension.
     pub(super) fn awake(&mut self) {
-        self.waited();
+        self.latest = None;
         SUSPENSIONS.looked(self.clock.raw());
     }
 
-    /// For how long this thread has waited for a processor since the last call.
-    fn waited(&mut self) -> u64 {
+    /// For how long this thread has waited for a processor since the last call. Where it is not
+    /// accounted, everything may have been waiting.
+    fn waited(&mut self, now: u64) -> u64 {
         let open = || Schedstat::open(&Thread::current()?);
         let schedstat = self.schedstat.get_or_insert_with(open);
-        let now = schedstat.as_ref().and_then(Schedstat::run_queue_wait);
-        let before = std::mem::replace(&mut self.waited, now);
-        // Where it is not accounted, everything may have been waiting.
-        match (before, now) {
-            (Some(before), Some(now)) => now.saturating_sub(before),
+        let wait = schedstat.as_ref().and_then(Schedstat::run_queue_wait);
+        let before = std::mem::replace(&mut self.latest, wait.map(|wait| (now, wait)));
+        match (before, wait) {
+            (Some((_, before)), Some(wait)) => wait.saturating_sub(before),
             _ => u64::MAX,
         }
     }

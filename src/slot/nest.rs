@@ -2,7 +2,9 @@
 
 use std::panic::Location;
 
-use super::{FRAMES, Kind, MAX_DEPTH, depth_of};
+use arrayvec::ArrayVec;
+
+use super::{Kind, MAX_DEPTH, depth_of};
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,10 +32,9 @@ impl InFlight {
 }
 
 /// The polls in flight on one thread, outermost first.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Nest {
-    polls: [Option<InFlight>; MAX_DEPTH],
-    len: usize,
+    polls: ArrayVec<InFlight, MAX_DEPTH>,
 }
 
 /// How a poll that still runs stands with its budget. Nanoseconds.
@@ -53,29 +54,24 @@ impl Standing {
 
 impl Nest {
     pub(super) fn push(&mut self, poll: InFlight) {
-        if let Some(place) = self.polls.get_mut(self.len) {
-            *place = Some(poll);
-            self.len += 1;
-        }
+        // A thread has no more than that.
+        let _ = self.polls.try_push(poll);
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.polls.is_empty()
     }
 
     /// Those that are wanted.
-    pub(crate) fn only(&self, wanted: impl Fn(&InFlight) -> bool) -> Self {
-        let mut only = Self::default();
-        self.iter()
-            .filter(|poll| wanted(poll))
-            .for_each(|poll| only.push(*poll));
-        only
+    pub(crate) fn only(mut self, wanted: impl Fn(&InFlight) -> bool) -> Self {
+        self.polls.retain(|poll| wanted(poll));
+        self
     }
 
     /// Outermost first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlight> {
-        self.polls[..self.len].iter().flatten()
+        self.polls.iter()
     }
 
     /// Where each poll stands at one moment, innermost first; `elapsed` gives its age.
@@ -83,7 +79,7 @@ impl Nest {
     /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
     /// is over its budget excuses what is around it by all of its age.
     pub(crate) fn standings(&self, elapsed: impl Fn(&InFlight) -> u64) -> Standings {
-        let mut standings = Standings::default();
+        let mut standings = Standings::new();
         let mut excused = 0;
         for poll in self.iter().rev() {
             let elapsed = elapsed(poll);
@@ -105,22 +101,7 @@ impl Nest {
 }
 
 /// Innermost first.
-#[derive(Default)]
-pub(crate) struct Standings {
-    all: [Option<Standing>; FRAMES],
-    len: usize,
-}
-
-impl Standings {
-    fn push(&mut self, standing: Standing) {
-        self.all[self.len] = Some(standing);
-        self.len += 1;
-    }
-
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Standing> {
-        self.all[..self.len].iter().flatten()
-    }
-}
+pub(crate) type Standings = ArrayVec<Standing, MAX_DEPTH>;
 
 #[cfg(test)]
 mod tests {

@@ -4,21 +4,27 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Cell `k` counts the budgets from 2^k ms up to twice that; the first those below 2 ms as well, the
-/// last all above.
-const CELLS: usize = 10;
+/// Four cells to a doubling, from 1 ms; the first counts the budgets below as well, the last all
+/// above.
+const CELLS: usize = 40;
+const TO_A_DOUBLING: f64 = 4.0;
 
 static IN_USE: [AtomicU64; CELLS] = [const { AtomicU64::new(0) }; CELLS];
 
 fn cell_of(nanos: u64) -> usize {
-    let whole = (nanos / 1_000_000).max(1);
-    (whole.ilog2() as usize).min(CELLS - 1)
+    let doublings = (nanos as f64 / 1e6).max(1.0).log2();
+    ((doublings * TO_A_DOUBLING) as usize).min(CELLS - 1)
 }
 
-/// The lower bound of the shortest budget in use, between 1 and 512 ms.
+/// The shortest budget of a cell, in nanoseconds; rounded down.
+fn shortest_of(cell: usize) -> u64 {
+    ((cell as f64 / TO_A_DOUBLING).exp2() * 999_999.0) as u64
+}
+
+/// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
 pub(crate) fn shortest() -> Duration {
     let used = IN_USE.iter().position(|count| count.load(Relaxed) > 0);
-    Duration::from_millis(1 << used.unwrap_or(CELLS - 1))
+    Duration::from_nanos(shortest_of(used.unwrap_or(CELLS - 1)))
 }
 
 /// A budget that is in use as long as this lives.
@@ -47,24 +53,18 @@ mod tests {
     #[test]
     fn the_bound_of_a_cell_is_at_most_any_budget_in_it() {
         let ms = 1_000_000;
-        for nanos in [
-            2 * ms,
-            3 * ms,
-            4 * ms,
-            10 * ms,
-            511 * ms,
-            512 * ms,
-            u64::MAX,
-        ] {
-            assert!((ms << cell_of(nanos)) <= nanos, "{nanos}");
+        for nanos in [ms, 2 * ms, 3 * ms, 10 * ms, 511 * ms, 512 * ms, u64::MAX] {
+            let shortest = shortest_of(cell_of(nanos));
+            assert!(shortest <= nanos, "{nanos}");
+            assert!(nanos > 512 * ms || shortest > nanos / 5 * 4, "{nanos}");
         }
-        assert_eq!((cell_of(0), cell_of(ms), cell_of(10 * ms)), (0, 0, 3));
+        assert_eq!((cell_of(0), cell_of(ms)), (0, 0));
     }
 
     #[test]
     fn the_shortest_counts_while_it_is_in_use() {
         let in_use = InUse::new(1);
-        assert_eq!(shortest(), Duration::from_millis(1));
+        assert_eq!(shortest(), Duration::from_nanos(999_999));
         drop(in_use);
     }
 }
