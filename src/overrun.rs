@@ -99,9 +99,12 @@ impl Overrun<'_> {
         let accounts = note.accounts(self.start, now);
         let within = accounts.and_then(|accounts| accounts.within);
         let (start, found) = (self.start, note.finding);
+        // Up to the account, which was taken a little after the end: this thread may have waited for
+        // a processor between the two.
+        let elapsed = clock.nanos_between(self.start, now.at);
         let case = Case {
-            elapsed: self.elapsed,
-            own: self.own,
+            elapsed,
+            own: self.own + elapsed.saturating_sub(self.elapsed),
             budget: self.budget,
             since_within: within.map_or(0, |within| clock.nanos_between(within.at, now.at)),
             before_start: accounts.map_or(0, |accounts| {
@@ -136,6 +139,8 @@ impl Overrun<'_> {
 fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Finding {
     let found = found.unwrap_or_default();
     let cause = match (fault, found.cause) {
+        // What was certain while it ran is certain now.
+        (Fault::Starved, seen) if seen != Cause::Unknown => seen,
         (Fault::Starved, _) => Cause::Starved,
         (Fault::Suspended, _) => Cause::Suspended,
         (Fault::Computing, _) => Cause::Computing,

@@ -80,7 +80,8 @@ impl Caught {
             let stack = slow.stack.as_ref().unwrap();
             let is_it = |frame: &shotclock::Frame| {
                 let name = frame.function.as_deref().unwrap_or_default();
-                name.ends_with(function)
+                // Some compilers print the generics after it.
+                name.contains(function)
             };
             assert!(stack.frames_of_poll().iter().any(is_it), "{stack}");
             assert!(stack.to_string().contains(function), "{stack}");
@@ -95,7 +96,7 @@ impl Caught {
 
 #[inline(never)]
 fn sleeps() {
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_secs(2));
     black_box(());
 }
 
@@ -107,7 +108,9 @@ fn a_sleep() {
         "causes::sleeps",
         "tokio::time::sleep",
     );
-    assert!(caught.running.cause.to_string().contains("700ms"));
+    // What is left of it, if it was interrupted before.
+    let cause = caught.running.cause.to_string();
+    assert!(cause.starts_with("blocked in clock_nanosleep ("), "{cause}");
 }
 
 #[inline(never)]

@@ -59,7 +59,7 @@ fn capture(times: u64, kill: impl Fn(u64)) {
 #[inline(never)]
 fn panics(turn: u64) {
     let panicked = catch_unwind(|| {
-        let _guard = vec![turn];
+        let _guard = Box::new(turn);
         // Without the hook, which would print.
         resume_unwind(Box::new(turn));
     });

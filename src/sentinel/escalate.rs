@@ -97,7 +97,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
             is_on_cpu: stance(&thread, standpoint.as_ref()) == super::examine::Stance::OnCpu,
             patience: PATIENCE,
         };
-        taker.take(&subject, stacks)
+        taker.take(&subject, stacks).stack
     });
     Some(OtherThread {
         thread: info,

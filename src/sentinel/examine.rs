@@ -1,6 +1,6 @@
 //! Why a poll is stuck: what its thread does at this moment, and what the accounts say.
 
-use super::stacks::{PATIENCE, Subject, Taker};
+use super::stacks::{PATIENCE, Subject, Taken, Taker};
 use super::syscalls::describe;
 use crate::cause::Cause;
 use crate::clock::Clock;
@@ -58,10 +58,12 @@ pub(super) fn examine(
         is_on_cpu: stance == Stance::OnCpu,
         patience: PATIENCE,
     };
+    let Taken { stack, is_late } = taker.take(&subject, stacks);
     Examined::Guilty(Finding {
         cause,
         split,
-        stack: taker.take(&subject, stacks),
+        stack,
+        is_stack_late: is_late,
         ..Finding::default()
     })
 }

@@ -95,6 +95,7 @@ impl Sentinel {
     }
 
     fn run(mut self) {
+        DOZE.register();
         loop {
             // Nothing in there panics. If something did, the next look would be as good.
             contain(|| self.turn());

@@ -8,6 +8,7 @@ use super::examine::{Examined, examine};
 use super::stacks::Taker;
 use crate::clock::Clock;
 use crate::slot::{self, Finding, InFlight, Nest, Slot, Standing, Told};
+use crate::stack::Stack;
 use crate::watch::{Core, Home, Slow, home_of, name_of};
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
@@ -134,23 +135,23 @@ fn stalled(
         home,
         core,
     };
-    let again_at = stalled.again_at();
-    let step_at = stalled.next_step();
-    if standing.own < again_at.min(step_at) {
-        return again_at.min(step_at);
+    let due = stalled.due();
+    if standing.own < due {
+        return due;
     }
     let stacks = stalled.home.slow.orders().stacks;
     let examined = examine(slot, standing, clock, taker.as_deref_mut(), stacks);
     match examined {
         Examined::Innocent => stalled.excuse(),
         Examined::Guilty(finding) => {
-            if standing.own >= again_at {
+            stalled.note_stack(&finding);
+            if standing.own >= stalled.again_at() {
                 stalled.tell(&finding);
             }
             escalate(&stalled, finding, taker);
         }
     }
-    stalled.again_at().min(stalled.next_step())
+    stalled.due()
 }
 
 /// How much of a poll was declared to be allowed, and in how many nanoseconds that reaches its limit.
@@ -170,8 +171,45 @@ fn exceptions(
     (excused, limit)
 }
 
+/// How often a thread is asked for its stack look by look, before it is left to the next report.
+const STACK_TRIES: u32 = 64;
+
+/// The stack to be told: that of now, unless an earlier one says more.
+fn better(now: Option<Stack>, had: Option<Stack>) -> Option<Stack> {
+    match (now, had) {
+        (Some(now), Some(had)) if had.is_complete() && !now.is_complete() => Some(had),
+        (now, had) => now.or(had),
+    }
+}
+
 impl Stalled<'_> {
-    /// When it is to be told, or looked at, again.
+    /// When to look at it again.
+    fn due(&self) -> u64 {
+        let due = self.again_at().min(self.next_step());
+        let margin = &mut self.slot.margin();
+        let note = margin.note(&self.standing.poll);
+        if (1..STACK_TRIES).contains(&note.late_stacks) {
+            // At the next look: a thread that was not run is run some time.
+            0
+        } else {
+            due
+        }
+    }
+
+    /// Keeps the stack for the next report; counts if the thread did not answer.
+    fn note_stack(&self, finding: &Finding) {
+        let mut margin = self.slot.margin();
+        let note = margin.note(&self.standing.poll);
+        note.late_stacks = match finding.is_stack_late {
+            true => note.late_stacks + 1,
+            false => 0,
+        };
+        if let Some(known) = &mut note.finding {
+            known.stack = better(finding.stack.clone(), known.stack.take());
+        }
+    }
+
+    /// When it is to be told again, or looked at.
     fn again_at(&self) -> u64 {
         self.slot.margin().note(&self.standing.poll).again_at
     }
@@ -231,10 +269,9 @@ impl Stalled<'_> {
             }),
         };
         let note = margin.note(poll);
-        // A stack that was had before is better than none.
-        let had = note.finding.take().and_then(|finding| finding.stack);
         let mut finding = finding.clone();
-        finding.stack = finding.stack.or(had);
+        let had = note.finding.take().and_then(|finding| finding.stack);
+        finding.stack = better(finding.stack, had);
         note.finding = Some(Finding {
             others: Arc::default(),
             ..finding.clone()

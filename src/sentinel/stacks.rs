@@ -46,6 +46,14 @@ pub(super) struct Taker {
     loading: Receiver<Unwinder>,
 }
 
+/// What came of asking for a stack.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) stack: Option<Stack>,
+    /// The thread was asked, and did not answer in time.
+    pub(super) is_late: bool,
+}
+
 /// A thread that is to be looked at.
 pub(super) struct Subject<'s> {
     pub(super) slot: &'s Slot,
@@ -89,23 +97,32 @@ impl Taker {
     }
 
     /// The stack of a thread, if the poll has not ended meanwhile.
-    pub(super) fn take(&mut self, subject: &Subject<'_>, stacks: Stacks) -> Option<Stack> {
-        let unwinder = self.unwinder().filter(|_| stacks != Stacks::Never)?;
-        let glimpse = match subject.standpoint {
-            Some(Standpoint::Waits(waits)) => Some(unwinder.unwind(&glimpse(waits)?)),
-            _ => None,
-        };
-        let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-        let captured = may_signal(subject, stacks, caller_is_std)
-            .then(|| capture(subject).ok())
-            .flatten();
-        let unwound = captured.map(|copied| unwinder.unwind(&copied));
-        let unwound = unwound.or(glimpse)?;
-        // It was in flight before and is now, so it was when the stack was taken.
-        let is_its_own = subject.slot.is_in_flight(subject.poll) && !unwound.steps.is_empty();
-        let inside = unwound.inside(subject.poll.stack);
-        is_its_own.then(|| Stack::new(unwound.steps, inside))
+    pub(super) fn take(&mut self, subject: &Subject<'_>, stacks: Stacks) -> Taken {
+        match self.unwinder() {
+            Some(unwinder) if stacks != Stacks::Never => take(unwinder, subject, stacks),
+            _ => Taken::default(),
+        }
     }
+}
+
+fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken {
+    let glimpse = match subject.standpoint {
+        Some(Standpoint::Waits(waits)) => glimpse(waits).map(|copied| unwinder.unwind(&copied)),
+        _ => None,
+    };
+    let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
+    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject));
+    let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
+    let captured = captured.and_then(Result::ok);
+    let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
+    // It was in flight before and is now, so it was when the stack was taken.
+    let unwound = unwound
+        .filter(|unwound| subject.slot.is_in_flight(subject.poll) && !unwound.steps.is_empty());
+    let stack = unwound.map(|unwound| {
+        let inside = unwound.inside(subject.poll.stack);
+        Stack::new(unwound.steps, inside)
+    });
+    Taken { stack, is_late }
 }
 
 /// Whether a signal does no harm, or is wanted all the same.

@@ -25,9 +25,14 @@ pub(crate) static DOZE: Doze = Doze {
     thread: OnceLock::new(),
 };
 
+#[cfg(shotclock_loom)]
+loom::lazy_static! {
+    pub(crate) static ref DOZE: Doze = Doze::new();
+}
+
 impl Doze {
     #[cfg(shotclock_loom)]
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -48,9 +53,19 @@ impl Doze {
     #[inline(never)]
     fn wake(&self) {
         if self.asleep.swap(false, Relaxed) {
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
-            }
+            self.prod();
+        }
+    }
+
+    /// Says that the calling thread is the one that sleeps.
+    pub(crate) fn register(&self) {
+        self.thread.get_or_init(std::thread::current);
+    }
+
+    /// Ends a nap of the sentinel's, if it takes one: something has changed that it must know.
+    pub(crate) fn prod(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
         }
     }
 
@@ -58,7 +73,6 @@ impl Doze {
     /// once more; then it parks until [`is_asleep`](Self::is_asleep) says otherwise. False where
     /// there is no such fence: then it must not sleep without a time limit.
     pub(crate) fn lie_down(&self) -> bool {
-        self.thread.get_or_init(std::thread::current);
         self.asleep.store(true, Relaxed);
         let fenced = heavy_fence();
         if !fenced {

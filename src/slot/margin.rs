@@ -128,6 +128,8 @@ pub(crate) struct Finding {
     pub(crate) cause: Cause,
     pub(crate) split: Option<Split>,
     pub(crate) stack: Option<Stack>,
+    /// The thread was asked for its stack, and did not answer in time: it may the next time.
+    pub(crate) is_stack_late: bool,
     pub(crate) others: Arc<[OtherThread]>,
 }
 
@@ -144,6 +146,8 @@ pub(crate) struct Note {
     pub(crate) steps_taken: usize,
     /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
     pub(crate) condemned_at: Option<u64>,
+    /// How often its thread was asked for its stack and did not answer.
+    pub(crate) late_stacks: u32,
     /// The latest that was found.
     pub(crate) finding: Option<Finding>,
     /// The accounts before it, if it was seen, and when it was seen first.

@@ -112,3 +112,62 @@ mod tests {
         assert!(errand.ask(2, || ()));
     }
 }
+
+/// `RUSTFLAGS="--cfg shotclock_loom" cargo test --release --lib models`
+#[cfg(all(test, shotclock_loom))]
+mod models {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// The errand with the place of its answer, which loom watches.
+    struct Asked {
+        errand: Errand,
+        answer: UnsafeCell<u32>,
+    }
+
+    // SAFETY: of a test, in which loom itself checks that nobody accesses the answer together.
+    unsafe impl Sync for Asked {}
+    // SAFETY: as above.
+    unsafe impl Send for Asked {}
+
+    /// One that is asked, gives its answer if it is not too late, and exits.
+    fn asked(shared: &Arc<Asked>, thread: u32) -> thread::JoinHandle<()> {
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            if shared.errand.accept(thread) {
+                // SAFETY: loom checks it.
+                shared.answer.with_mut(|answer| unsafe { *answer = thread });
+                shared.errand.deliver(thread);
+            }
+        })
+    }
+
+    /// An asker that does not wait long: first one thread, then another, and either may be late.
+    #[test]
+    fn an_answer_is_of_who_was_asked_and_is_whole() {
+        loom::model(|| {
+            let shared = Arc::new(Asked {
+                errand: Errand::new(),
+                answer: UnsafeCell::new(0),
+            });
+            let mut threads = Vec::new();
+            for thread in [1, 2] {
+                let is_asked = shared.errand.ask(thread, || {
+                    // SAFETY: loom checks it.
+                    shared.answer.with_mut(|answer| unsafe { *answer = 0 });
+                });
+                threads.push(asked(&shared, thread));
+                if is_asked && shared.errand.is_answered() {
+                    // SAFETY: loom checks it.
+                    let answer = shared.answer.with(|answer| unsafe { *answer });
+                    assert_eq!(answer, thread);
+                } else if is_asked {
+                    shared.errand.withdraw(thread);
+                }
+            }
+            threads.into_iter().for_each(|t| t.join().unwrap());
+        });
+    }
+}

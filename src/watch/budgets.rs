@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::slot::DOZE;
+
 /// Four cells to a doubling, from 1 ms; the first counts the budgets below as well, the last all
 /// above.
 const CELLS: usize = 40;
@@ -21,10 +23,14 @@ fn shortest_of(cell: usize) -> u64 {
     ((cell as f64 / TO_A_DOUBLING).exp2() * 999_999.0) as u64
 }
 
+fn first_in_use() -> usize {
+    let used = IN_USE.iter().position(|count| count.load(Relaxed) > 0);
+    used.unwrap_or(CELLS - 1)
+}
+
 /// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
 pub(crate) fn shortest() -> Duration {
-    let used = IN_USE.iter().position(|count| count.load(Relaxed) > 0);
-    Duration::from_nanos(shortest_of(used.unwrap_or(CELLS - 1)))
+    Duration::from_nanos(shortest_of(first_in_use()))
 }
 
 /// A budget that is in use as long as this lives.
@@ -34,8 +40,12 @@ pub(super) struct InUse {
 
 impl InUse {
     pub(super) fn new(nanos: u64) -> Self {
-        let cell = cell_of(nanos);
+        let (cell, shortest) = (cell_of(nanos), first_in_use());
         IN_USE[cell].fetch_add(1, Relaxed);
+        if cell < shortest {
+            // It may nap for as long as the shortest was until now.
+            DOZE.prod();
+        }
         Self { cell }
     }
 }

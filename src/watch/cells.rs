@@ -8,7 +8,7 @@ use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
-use crate::slot::{Slot, add_single_writer};
+use crate::slot::Slot;
 use crate::table::Table;
 
 /// The statistics behind all handles of one watch.
@@ -91,6 +91,12 @@ pub(crate) struct Totals {
     pub(crate) slow: u64,
     /// In the order of [`Causes`].
     causes: [u64; KNOWN_CAUSES],
+}
+
+/// Adds without a read-modify-write, which one writer may do.
+#[inline]
+fn add_single_writer(cell: &AtomicU64, value: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
 }
 
 impl Core {

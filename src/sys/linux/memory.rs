@@ -34,6 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri does not know the call")]
     fn what_is_not_there_is_a_short_read() {
         let bytes = [1u8, 2, 3, 4];
         let mut into = [0; 4];
