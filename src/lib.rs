@@ -2,16 +2,18 @@
 //!
 //! Async tasks share their threads by choice: between two `.await`s a task holds its worker, and
 //! nobody takes it away. One task that computes or blocks there makes every other one late.
-//! `shotclock` times each such possession (a *poll*), says which one was too long, and gives long
-//! work easy ways to pass the ball.
+//! `shotclock` times each such possession (a *poll*), says *while it lasts* which one is too long, in
+//! which line and why, and gives long work easy ways to pass the ball.
 //!
 //! - **Watch**: [`WatchExt::watched`] wraps a future or stream; [`Watch::stats`] and
-//!   [`Watchdog::snapshot`] tell what was counted.
+//!   [`Watchdog::snapshot`] tell what was counted, [`Watchdog::health`] what is stuck now.
 //! - **Report**: a poll over its budget is a [`SlowPoll`], told while it is still stuck and once
 //!   more when it has ended, to reporters on threads of their own; the default one logs it through
-//!   `tracing`.
+//!   `tracing`. It has the [`Cause`], the [`Stack`] of the thread, and a hint at what to do instead.
 //! - **Metrics**: counters and gauges through the `metrics` facade, and with the feature
 //!   `prometheus` a `/metrics` that a stuck runtime still answers.
+//! - **Escalate**: [`Builder::escalate`] does something about what stays stuck;
+//!   [`allow_blocking`] declares an exception.
 //! - **Cooperate**: [`yield_every`] gives the worker back from a long loop.
 //! - **Offload**: [`offload`] runs a closure on a bounded number of other threads.
 //!
@@ -58,15 +60,51 @@
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
+//! # How a stuck poll is seen
+//!
+//! One thread of the crate's own, the sentinel, reads what every thread publishes of its polls. It
+//! wakes where a poll is about to pass its budget, and sleeps when nothing is in flight. Of a poll
+//! that is over its budget it asks the operating system what the thread does: its processor time, how
+//! long it waited for a processor, the system call that it waits in. What is certain to be the code's
+//! own time is held against the budget. A poll that is late only because its thread was not run
+//! ([`Cause::Starved`]), or the process was stopped ([`Cause::Suspended`]), is counted
+//! (`shotclock_slow_polls_total{cause}`, `shotclock_reports_suppressed_total{reason}`, where the reason
+//! tells a busy host from the container's CPU limit) and not reported.
+//!
+//! For the stack, the stuck thread gets a signal (see [`Stacks`]); its handler copies the stack and
+//! returns, and the copy is unwound elsewhere. It works in a release build without frame pointers.
+//! [`Watchdog::capabilities`] says what of all this works where the program runs.
+//!
 //! # Limitations
 //!
-//! - Time is wall time. A poll may be slow because the operating system did not run its thread; the
-//!   cause that is reported is [`Cause::Unknown`].
-//! - Time in suspend is not seen where the clock does not count it.
+//! - Cause and stack are known on Linux; stacks on x86-64, and on aarch64 by the same code, untested.
+//!   Elsewhere polls are timed and told as well, while they are stuck too, with [`Cause::Unknown`].
+//! - No stack: of a thread that has the signal masked, or a process in which the signal has another
+//!   handler ([`Builder::stack_signal`] chooses another signal). A thread that is not run does not
+//!   answer either; it is asked again a number of times.
+//! - Part of a stack: of a thread that waits in a call which a signal would make fail, unless std or
+//!   `parking_lot` made the call ([`Stacks::Auto`]); of a stack of more than 256 KiB; inside foreign
+//!   code without unwind tables; on a stack that was switched, as far as it is mapped.
+//! - A stripped program has addresses instead of names, and no std that could be known: then a thread
+//!   in `thread::sleep` is not signalled either. Inlined functions have names only with debug
+//!   information.
+//! - Whose fault a poll was is decided by lower bounds. On a host that is too busy, an overrun that is
+//!   shorter than the waiting around it is counted as starved though the code may have had a part in
+//!   it. A poll of less than a millisecond is not judged at all.
+//! - A suspension of less than 5 ms is not noticed.
+//! - What a report holds: names of functions, paths of files and sockets that the process has open.
+//!   [`Stacks::Never`] keeps the stacks out.
 //! - Polls are told apart to a depth of 15 watches inside one another; what is nested deeper counts
 //!   in its own histogram, while its time and its blame are the outer one's.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    any(not(target_os = "linux"), shotclock_loom),
+    allow(
+        dead_code,
+        reason = "where threads cannot be looked at, much of what looks has nobody to call it"
+    )
+)]
 
 mod allow;
 mod cause;

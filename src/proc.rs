@@ -3,8 +3,8 @@
 //! Parsing takes text and gives values, so that it can be tested with what other kernels write.
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use crate::sys::Thread;
 
@@ -88,9 +88,19 @@ impl Schedstat {
     /// now is added when it is run again.
     pub(crate) fn run_queue_wait(&self) -> Option<u64> {
         let mut text = [0; 96];
-        let len = self.file.read_at(&mut text, 0).ok()?;
+        let len = read_from_start(&self.file, &mut text).ok()?;
         parse_run_queue_wait(std::str::from_utf8(text.get(..len)?).ok()?)
     }
+}
+
+#[cfg(unix)]
+fn read_from_start(file: &File, into: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, 0)
+}
+
+#[cfg(not(unix))]
+fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn parse_run_queue_wait(text: &str) -> Option<u64> {

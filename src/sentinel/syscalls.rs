@@ -71,7 +71,6 @@ fn sort(call: Sysno) -> Sort {
         Sysno::openat
         | Sysno::openat2
         | Sysno::statx
-        | Sysno::newfstatat
         | Sysno::getdents64
         | Sysno::unlinkat
         | Sysno::renameat2
@@ -97,6 +96,7 @@ fn sort_of_old(call: Sysno) -> Sort {
         Sysno::open
         | Sysno::creat
         | Sysno::stat
+        | Sysno::newfstatat
         | Sysno::lstat
         | Sysno::unlink
         | Sysno::rename
