@@ -3,7 +3,7 @@
 //! It is told from what the poll waited for (the kind of the system call, what its file descriptor
 //! refers to, which function of the standard library waits), so that it holds for any way to block.
 
-use super::{Phase, SlowPoll};
+use super::SlowPoll;
 use crate::cause::{Cause, Syscall, Target};
 use crate::slot::Kind;
 use crate::stack::Stack;
@@ -29,12 +29,12 @@ pub(super) fn hint(slow: &SlowPoll) -> String {
              threads (shotclock::offload)"
                 .into()
         }
-        (Cause::Unknown, kind) => unknown(kind, slow.phase),
+        (Cause::Unknown, kind) => unknown(kind).into(),
     }
 }
 
-fn unknown(kind: Kind, phase: Phase) -> String {
-    let advice = match kind {
+fn unknown(kind: Kind) -> &'static str {
+    match kind {
         Kind::Poll => {
             "await instead of blocking (tokio::time, tokio::net, tokio::sync, tokio::fs), \
              yield in long loops (shotclock::yield_every), \
@@ -45,9 +45,6 @@ fn unknown(kind: Kind, phase: Phase) -> String {
              drop what is large, or what blocks when dropped, on other threads (shotclock::offload)"
         }
         Kind::Entered => "split the stretch, or move it to other threads (shotclock::offload)",
-    };
-    match phase {
-        Phase::Running | Phase::Finished => advice.into(),
     }
 }
 

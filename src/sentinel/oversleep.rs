@@ -14,11 +14,16 @@ pub(super) struct Oversleep {
     schedstat: Option<Option<Schedstat>>,
     /// When it was read, and what it said.
     latest: Option<(u64, u64)>,
+    /// When the last nap ended.
+    woke: Option<u64>,
 }
 
 /// How old the reading may be that a wait is counted from, in nanoseconds: a fresh one before every nap
 /// would cost more than the look after it.
 const FRESH: u64 = 1_000_000_000;
+
+/// No look takes so long, in nanoseconds, unless it was not run or waits for many threads' stacks.
+const LONGEST_LOOK: u64 = 200_000_000;
 
 impl Oversleep {
     pub(super) fn new(clock: Clock) -> Self {
@@ -26,12 +31,14 @@ impl Oversleep {
             clock,
             schedstat: None,
             latest: None,
+            woke: None,
         }
     }
 
     /// Sleeps at most for `nap`, and notes a suspension if it took much longer.
     pub(super) fn nap(&mut self, nap: Duration) {
         let before = self.clock.raw();
+        self.note_if_late(self.woke.unwrap_or(before), before, 0, LONGEST_LOOK);
         let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
         if !self.latest.is_some_and(is_fresh) {
             self.waited(before);
@@ -39,19 +46,26 @@ impl Oversleep {
         std::thread::park_timeout(nap);
         let now = self.clock.raw();
         let asked = u64::try_from(nap.as_nanos()).unwrap_or(u64::MAX);
-        let late = self.clock.nanos_between(before, now).saturating_sub(asked);
-        if late > LEAST {
+        self.note_if_late(before, now, asked, LEAST);
+        self.woke = Some(now);
+        SUSPENSIONS.looked(now);
+    }
+
+    /// Notes a suspension if a stretch took longer than it should have by at least so much.
+    fn note_if_late(&mut self, from: u64, now: u64, expected: u64, least: u64) {
+        let late = self.clock.nanos_between(from, now).saturating_sub(expected);
+        if late > least {
             let suspended = late.saturating_sub(self.waited(now));
-            if suspended > LEAST {
+            if suspended > least {
                 SUSPENSIONS.note(now, suspended);
             }
         }
-        SUSPENSIONS.looked(now);
     }
 
     /// After a sleep without a limit: what was meanwhile is no suspension.
     pub(super) fn awake(&mut self) {
         self.latest = None;
+        self.woke = None;
         SUSPENSIONS.looked(self.clock.raw());
     }
 

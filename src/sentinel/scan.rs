@@ -171,8 +171,10 @@ fn exceptions(
     (excused, limit)
 }
 
-/// How often a thread is asked for its stack look by look, before it is left to the next report.
+/// How often a thread is asked for its stack that does not answer, before that is left to the next
+/// report; and how many nanoseconds lie between.
 const STACK_TRIES: u32 = 64;
+const STACK_AGAIN: u64 = 5_000_000;
 
 /// The stack to be told: that of now, unless an earlier one says more.
 fn better(now: Option<Stack>, had: Option<Stack>) -> Option<Stack> {
@@ -186,17 +188,13 @@ impl Stalled<'_> {
     /// When to look at it again.
     fn due(&self) -> u64 {
         let due = self.again_at().min(self.next_step());
-        let margin = &mut self.slot.margin();
-        let note = margin.note(&self.standing.poll);
-        if (1..STACK_TRIES).contains(&note.late_stacks) {
-            // At the next look: a thread that was not run is run some time.
-            0
-        } else {
-            due
-        }
+        let mut margin = self.slot.margin();
+        let stack = margin.note(&self.standing.poll).again_for_stack;
+        stack.map_or(due, |stack| due.min(stack))
     }
 
-    /// Keeps the stack for the next report; counts if the thread did not answer.
+    /// Keeps the stack for the next report. A thread that did not answer, because it was not run, is
+    /// asked again before long.
     fn note_stack(&self, finding: &Finding) {
         let mut margin = self.slot.margin();
         let note = margin.note(&self.standing.poll);
@@ -204,6 +202,8 @@ impl Stalled<'_> {
             true => note.late_stacks + 1,
             false => 0,
         };
+        let is_worth_it = (1..STACK_TRIES).contains(&note.late_stacks);
+        note.again_for_stack = is_worth_it.then(|| self.standing.own + STACK_AGAIN);
         if let Some(known) = &mut note.finding {
             known.stack = better(finding.stack.clone(), known.stack.take());
         }
@@ -237,7 +237,11 @@ impl Stalled<'_> {
             self.home.slow.on_stall(&self.core, slow, finding, told);
         });
         let mut margin = self.slot.margin();
-        margin.note(&self.standing.poll).again_at = self.standing.own.saturating_mul(2);
+        let note = margin.note(&self.standing.poll);
+        note.again_at = match note.told {
+            Told::LeftOut => u64::MAX,
+            _ => self.standing.own.saturating_mul(2),
+        };
     }
 
     /// Tells, if the poll has not ended meanwhile: who ends it waits, and tells after this.

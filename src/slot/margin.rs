@@ -146,8 +146,9 @@ pub(crate) struct Note {
     pub(crate) steps_taken: usize,
     /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
     pub(crate) condemned_at: Option<u64>,
-    /// How often its thread was asked for its stack and did not answer.
+    /// How often its thread was asked for its stack and did not answer, and when to ask again.
     pub(crate) late_stacks: u32,
+    pub(crate) again_for_stack: Option<u64>,
     /// The latest that was found.
     pub(crate) finding: Option<Finding>,
     /// The accounts before it, if it was seen, and when it was seen first.
