@@ -126,7 +126,8 @@ impl Accounts {
     }
 
     fn split(&self, case: &Case) -> Option<Split> {
-        let within = self.within?;
+        // Of next to nothing there is no division.
+        let within = self.within.filter(|_| case.since_within >= LEAST)?;
         let wall = case.since_within;
         let on_cpu = ran(&within, &self.now)?.min(wall);
         let waited = waited(&within, &self.now)?.min(wall - on_cpu);

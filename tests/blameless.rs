@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use prometheus_parse::{Scrape, Value};
@@ -157,6 +157,13 @@ impl Service {
     }
 }
 
+/// One scenario at a time: what one does to the machine is not meant for the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Spinners(Vec<Child>);
 
 impl Spinners {
@@ -180,6 +187,7 @@ impl Drop for Spinners {
 
 /// Runs until something was starved, at least for `at_least` and at most for a minute.
 fn busy_host(at_least: Duration) -> Outcome {
+    let _alone = alone();
     let _spinners = Spinners::start(8);
     let service = Service::start();
     std::thread::sleep(at_least);
@@ -204,8 +212,7 @@ fn on_a_busy_host_nobody_is_blamed_for_20_seconds() {
     assert!(outcome.starved > 0);
 }
 
-#[test]
-fn a_process_that_was_stopped_blames_nobody() {
+fn stopped_for_two_seconds() -> Outcome {
     let service = Service::start();
     std::thread::sleep(Duration::from_millis(500));
     service.signal("STOP");
@@ -214,6 +221,21 @@ fn a_process_that_was_stopped_blames_nobody() {
     std::thread::sleep(Duration::from_millis(500));
     let outcome = service.stop();
     println!("{outcome:?}");
+    outcome
+}
+
+#[test]
+fn a_process_that_was_stopped_on_a_busy_host_blames_nobody() {
+    let _alone = alone();
+    let _spinners = Spinners::start(4);
+    let outcome = stopped_for_two_seconds();
+    assert_eq!(outcome.reports, 0);
+}
+
+#[test]
+fn a_process_that_was_stopped_blames_nobody() {
+    let _alone = alone();
+    let outcome = stopped_for_two_seconds();
     assert_eq!(outcome.reports, 0);
     assert!(outcome.suspended > 0, "{outcome:?}");
 }
@@ -256,6 +278,7 @@ impl Drop for Group {
 
 #[test]
 fn under_a_limit_of_processor_time_the_limit_is_named() {
+    let _alone = alone();
     let group = match Group::make() {
         Ok(group) => group,
         Err(why) => {

@@ -16,11 +16,16 @@ pub(super) struct Oversleep {
     latest: Option<(u64, u64)>,
     /// When the last nap ended.
     woke: Option<u64>,
+    /// Whether that was late.
+    was_late: bool,
 }
 
-/// How old the reading may be that a wait is counted from, in nanoseconds: a fresh one before every nap
-/// would cost more than the look after it.
+/// How old the reading may be that a wait is counted from, in nanoseconds, while no nap is late: then
+/// next to nothing is waited, and a fresh one before every nap would cost more than the look after it.
 const FRESH: u64 = 1_000_000_000;
+
+/// A nap that is late by more than that, in nanoseconds, was late for a reason.
+const LATE: u64 = 1_000_000;
 
 /// No look takes so long, in nanoseconds, unless it was not run or waits for many threads' stacks.
 const LONGEST_LOOK: u64 = 200_000_000;
@@ -32,6 +37,7 @@ impl Oversleep {
             schedstat: None,
             latest: None,
             woke: None,
+            was_late: false,
         }
     }
 
@@ -40,12 +46,13 @@ impl Oversleep {
         let before = self.clock.raw();
         self.note_if_late(self.woke.unwrap_or(before), before, 0, LONGEST_LOOK);
         let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
-        if !self.latest.is_some_and(is_fresh) {
+        if self.was_late || !self.latest.is_some_and(is_fresh) {
             self.waited(before);
         }
         std::thread::park_timeout(nap);
         let now = self.clock.raw();
         let asked = u64::try_from(nap.as_nanos()).unwrap_or(u64::MAX);
+        self.was_late = self.clock.nanos_between(before, now) > asked.saturating_add(LATE);
         self.note_if_late(before, now, asked, LEAST);
         self.woke = Some(now);
         SUSPENSIONS.looked(now);
@@ -53,11 +60,12 @@ impl Oversleep {
 
     /// Notes a suspension if a stretch took longer than it should have by at least so much.
     fn note_if_late(&mut self, from: u64, now: u64, expected: u64, least: u64) {
-        let late = self.clock.nanos_between(from, now).saturating_sub(expected);
-        if late > least {
-            let suspended = late.saturating_sub(self.waited(now));
-            if suspended > least {
-                SUSPENSIONS.note(now, suspended);
+        let taken = self.clock.nanos_between(from, now);
+        if taken.saturating_sub(expected) > least {
+            let waited = self.waited(now);
+            if taken.saturating_sub(expected).saturating_sub(waited) > least {
+                // It may have begun with the stretch: all of it is nobody's.
+                SUSPENSIONS.note(now, taken.saturating_sub(waited));
             }
         }
     }

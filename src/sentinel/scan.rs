@@ -90,24 +90,40 @@ impl Scanner {
         earliest.map(Duration::from_nanos)
     }
 
-    /// The polls in flight on a thread, each of them noted with the accounts of its thread.
+    /// The polls in flight on a thread, noted with its account where it is time for that.
     fn read(&self, slot: &Slot) -> Nest {
         let is_mine = |poll: &InFlight| {
             home_of(poll.watch).is_some_and(|home| home.clock.is_same(&self.clock))
         };
-        if !self.clock.is_real() {
-            return slot.read().only(is_mine);
-        }
-        let mut margin = slot.margin();
-        // The account first: then it is before every poll that is not seen here.
-        let account = margin.account(self.clock.raw());
         let nest = slot.read().only(is_mine);
-        if let Some((before, now)) = account {
-            nest.iter().for_each(|poll| margin.see(poll, before, now));
+        if self.clock.is_real() && !nest.is_empty() {
+            self.note(slot, &nest);
         }
         nest
     }
+
+    /// Takes the thread's account, which costs more than all the rest of a look: when a poll is past
+    /// half of its budget and was not noted before, and else only so often that there is always one
+    /// that is hardly older than the poll.
+    fn note(&self, slot: &Slot, nest: &Nest) {
+        let now = self.clock.raw();
+        let elapsed = |since| self.clock.nanos_between(since, now);
+        let mut margin = slot.margin();
+        let is_old = margin
+            .accounted_at()
+            .is_none_or(|at| elapsed(at) > OLD_ACCOUNT);
+        let mut is_half_over =
+            |poll: &InFlight| elapsed(poll.start) >= poll.budget / 2 && !margin.has_seen(poll);
+        if nest.iter().any(&mut is_half_over) || is_old {
+            if let Some((before, now)) = margin.account(now) {
+                nest.iter().for_each(|poll| margin.see(poll, before, now));
+            }
+        }
+    }
 }
+
+/// How old the latest account of a busy thread may be, in nanoseconds.
+const OLD_ACCOUNT: u64 = 50_000_000;
 
 /// Sees to one stall, and says at what own time to look at it again.
 fn stalled(

@@ -207,6 +207,16 @@ impl Margin {
         self.note_of(poll.opening)
     }
 
+    /// When the latest account was taken.
+    pub(crate) fn accounted_at(&self) -> Option<u64> {
+        self.owner.as_ref().map(|owner| owner.latest.at)
+    }
+
+    /// Whether a poll was noted to be in flight.
+    pub(crate) fn has_seen(&mut self, poll: &InFlight) -> bool {
+        self.note(poll).seen.is_some()
+    }
+
     /// Notes that a poll is in flight, where it was not seen before.
     pub(crate) fn see(&mut self, poll: &InFlight, before: Account, now: Account) {
         self.note(poll).seen.get_or_insert((before, now));

@@ -58,7 +58,6 @@ impl Nest {
         let _ = self.polls.try_push(poll);
     }
 
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.polls.is_empty()
     }
