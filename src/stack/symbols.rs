@@ -25,7 +25,7 @@ pub struct Frame {
 
 /// Crates whose frames are folded: the standard library, tokio and what stands between it and a
 /// handler, and this crate.
-const FOREIGN_CRATES: [&str; 11] = [
+const FOREIGN_CRATES: [&str; 14] = [
     "std",
     "core",
     "alloc",
@@ -36,6 +36,9 @@ const FOREIGN_CRATES: [&str; 11] = [
     "futures_core",
     "futures_executor",
     "tracing",
+    "hyper",
+    "tower",
+    "axum",
     "shotclock",
 ];
 
@@ -43,8 +46,13 @@ const FOREIGN_CRATES: [&str; 11] = [
 const FOREIGN_MODULES: [&str; 6] = ["libc.", "libc-", "libpthread", "libm.", "ld-", "[vdso]"];
 
 impl Frame {
-    /// Whether it belongs to the standard library, the runtime or the C library.
+    /// Whether it belongs to the standard library, the runtime, the C library, or to a crate that was
+    /// compiled from a registry, where debug information tells.
     pub(super) fn is_foreign(&self) -> bool {
+        let file = self.file.as_deref().unwrap_or_default();
+        if file.contains("/.cargo/registry/") {
+            return true;
+        }
         let module = self.module.as_deref().unwrap_or_default();
         let file_name = module.rsplit('/').next().unwrap_or_default();
         let of_library = |prefix: &&str| file_name.starts_with(*prefix);
