@@ -22,12 +22,28 @@ struct Caught {
     finished: SlowPoll,
 }
 
-/// Blocks a worker with `block` until it was caught with its whole stack, then calls `release`.
-fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caught {
+/// Blocks a worker with `block`, which ends by itself, and returns the first report from meanwhile.
+fn catch_any(block: impl FnOnce() + Send + 'static) -> SlowPoll {
+    let (watchdog, reports) = watchdog();
+    let watch = watchdog.watch("blocks");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async move { block() }.watched(&watch));
+    next(&reports, |slow| slow.phase == Phase::Running).unwrap()
+}
+
+fn watchdog() -> (Watchdog, Receiver<SlowPoll>) {
     let (tx, reports) = mpsc::channel();
     let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
     let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
-    let watchdog = builder.budget(Duration::from_millis(20)).build().unwrap();
+    let builder = builder.budget(Duration::from_millis(20));
+    (builder.build().unwrap(), reports)
+}
+
+/// Blocks a worker with `block` until it was caught with its whole stack, then calls `release`.
+fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caught {
+    let (watchdog, reports) = watchdog();
     let watch = watchdog.watch("blocks");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -213,6 +229,29 @@ fn waiting_for_a_child() {
     };
     assert!(matches!(name, Some("wait4" | "waitid")), "{name:?}");
     caught.assert(name, "causes::waits_for", "tokio::process");
+}
+
+#[inline(never)]
+fn polls_nothing(outcome: &mpsc::Sender<rustix::io::Result<usize>>) {
+    let limit = rustix::event::Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    outcome
+        .send(rustix::event::poll(&mut [], Some(&limit)))
+        .unwrap();
+}
+
+#[test]
+fn a_call_that_a_signal_would_make_fail_is_told_and_not_interrupted() {
+    let (outcome, outcomes) = mpsc::channel();
+    let seen = catch_any(move || polls_nothing(&outcome));
+    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), Ok(0), "no EINTR");
+    let Cause::Blocked(call) = &seen.cause else {
+        panic!("{seen}")
+    };
+    assert!(matches!(call.name, Some("poll" | "ppoll")), "{call}");
+    assert!(seen.hint().contains("event loop"), "{}", seen.hint());
 }
 
 fn flag() -> (Arc<AtomicBool>, Arc<AtomicBool>) {
