@@ -1,13 +1,12 @@
 //! Floor 1: why a poll was slow, and how its time divides.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a poll was slow, as far as it is known.
 ///
 /// Causes may be added; match with a wildcard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
     /// It used the processor.
@@ -25,17 +24,14 @@ pub enum Cause {
     Unknown,
 }
 
-/// A system call that a poll waited in. `Display` prints its name, and what is known of what it
-/// waited for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// A system call that a poll waited in. `Display` prints its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Syscall {
     /// Its name. `None` if the poll was not looked at while it waited, or waited in none: for a page
     /// of memory, say.
     pub name: Option<&'static str>,
-    /// What it waited for: the path or socket behind a file descriptor, a duration.
-    pub detail: Option<Arc<str>>,
-    /// What kind of thing that was.
+    /// What kind of thing it waited for.
     pub(crate) target: Target,
 }
 
@@ -83,11 +79,7 @@ impl fmt::Display for Cause {
 
 impl fmt::Display for Syscall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name.unwrap_or("an unknown system call"))?;
-        match &self.detail {
-            Some(detail) => write!(f, " ({detail})"),
-            None => Ok(()),
-        }
+        f.write_str(self.name.unwrap_or("an unknown system call"))
     }
 }
 

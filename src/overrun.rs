@@ -137,7 +137,7 @@ impl Overrun<'_> {
 
 /// The cause in words: which system call it was is known if it was looked at while it waited.
 fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Finding {
-    let found = found.unwrap_or_default();
+    let mut found = found.unwrap_or_default();
     let cause = match (fault, found.cause) {
         // What was certain while it ran is certain now.
         (Fault::Starved, seen) if seen != Cause::Unknown => seen,
@@ -148,6 +148,9 @@ fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Findin
         (Fault::Blocked, _) => Cause::Blocked(Syscall::default()),
         (Fault::Unknown, seen) => seen,
     };
+    if !matches!(cause, Cause::Blocked(_)) {
+        found.waits_for = None;
+    }
     Finding {
         cause,
         split,

@@ -246,6 +246,7 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         own: Duration::from_nanos(slow.own),
         budget: slow.budget,
         cause: found.cause,
+        waits_for: found.waits_for,
         split: found.split,
         stack: found.stack,
         others: found.others,

@@ -45,6 +45,9 @@ pub struct SlowPoll {
     pub budget: Duration,
     /// Why it was slow.
     pub cause: Cause,
+    /// What it waited for when it was looked at last, if it was blocked: the path or socket behind a
+    /// file descriptor, or a duration.
+    pub waits_for: Option<Arc<str>>,
     /// How its time divides, as far as it was observed.
     pub split: Option<Split>,
     /// What the thread was doing when it was looked at last.
@@ -213,6 +216,9 @@ impl fmt::Display for SlowPoll {
         if let Some(split) = &self.split {
             write!(f, ", {split}")?;
         }
+        if let Some(waits_for) = &self.waits_for {
+            write!(f, ", waits for {}", waits_for.escape_debug())?;
+        }
         if self.own != self.elapsed {
             write!(f, ", {:.1?} of it by itself", self.own)?;
         }
@@ -248,6 +254,7 @@ impl fmt::Debug for SlowPoll {
             .field("own", &self.own)
             .field("budget", &self.budget)
             .field("cause", &self.cause)
+            .field("waits_for", &self.waits_for)
             .field("split", &self.split)
             .field("stack", &self.stack)
             .field("location", &self.location)

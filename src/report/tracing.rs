@@ -62,6 +62,7 @@ fn log(slow: &SlowPoll) {
             own_ms = (slow.own != slow.elapsed).then(|| milliseconds(slow.own)),
             budget_ms = milliseconds(slow.budget),
             cause = (slow.cause != Cause::Unknown).then(|| tracing::field::display(&slow.cause)),
+            waits_for = slow.waits_for.as_deref(),
             location = %slow.location,
             stack = stack.map(|stack| tracing::field::display(stack.one_line())),
             task = slow.task.map(tracing::field::display),

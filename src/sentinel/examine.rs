@@ -1,7 +1,7 @@
 //! Why a poll is stuck: what its thread does at this moment, and what the accounts say.
 
 use super::stacks::{PATIENCE, Subject, Taken, Taker};
-use super::syscalls::describe;
+use super::syscalls::{describe, waits_for};
 use crate::cause::Cause;
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
@@ -59,8 +59,13 @@ pub(super) fn examine(
         patience: PATIENCE,
     };
     let Taken { stack, is_late } = taker.take(&subject, stacks);
+    let waits_for = match (cause, &standpoint) {
+        (Cause::Blocked(_), Some(Standpoint::Waits(waits))) => waits_for(waits),
+        _ => None,
+    };
     Examined::Guilty(Finding {
         cause,
+        waits_for,
         split,
         stack,
         is_stack_late: is_late,

@@ -1,5 +1,7 @@
 //! Where no system calls are seen.
 
+use std::sync::Arc;
+
 use crate::cause::Syscall;
 use crate::proc::Waits;
 
@@ -14,6 +16,10 @@ pub(super) enum Interrupted {
 
 pub(super) fn describe(_: &Waits) -> Syscall {
     Syscall::default()
+}
+
+pub(super) fn waits_for(_: &Waits) -> Option<Arc<str>> {
+    None
 }
 
 pub(super) fn interrupted(_: &Waits) -> Interrupted {

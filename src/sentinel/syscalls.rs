@@ -116,34 +116,39 @@ fn number(waits: &Waits) -> Option<Sysno> {
 
 /// The call in words.
 pub(super) fn describe(waits: &Waits) -> Syscall {
-    let Some(call) = number(waits) else {
-        return Syscall::default();
-    };
-    let (target, detail) = match sort(call) {
-        Sort::Sleep(argument) => (Target::Clock, duration(waits, argument)),
-        Sort::Futex => (Target::Word, None),
-        Sort::Descriptor(_) => of_descriptor(waits.arguments[0]),
-        Sort::File => (Target::File, None),
-        Sort::Child => (Target::Process, None),
-        Sort::Events => (Target::Events, None),
-        Sort::Other => (Target::Unknown, None),
+    let call = number(waits);
+    let target = match call.map(sort) {
+        Some(Sort::Sleep(_)) => Target::Clock,
+        Some(Sort::Futex) => Target::Word,
+        Some(Sort::Descriptor(_)) => target_of(waits.arguments[0]),
+        Some(Sort::File) => Target::File,
+        Some(Sort::Child) => Target::Process,
+        Some(Sort::Events) => Target::Events,
+        Some(Sort::Other) | None => Target::Unknown,
     };
     Syscall {
-        name: Some(call.name()),
-        detail,
+        name: call.map(|call| call.name()),
         target,
     }
 }
 
-fn of_descriptor(number: u64) -> (Target, Option<Arc<str>>) {
-    let target = match sys::file_type(number) {
+/// What the call waits for: a duration, or what is behind the file descriptor.
+pub(super) fn waits_for(waits: &Waits) -> Option<Arc<str>> {
+    match number(waits).map(sort)? {
+        Sort::Sleep(argument) => duration(waits, argument),
+        Sort::Descriptor(_) => descriptor(waits.arguments[0]).map(Arc::from),
+        _ => None,
+    }
+}
+
+fn target_of(descriptor: u64) -> Target {
+    match sys::file_type(descriptor) {
         Some(FileType::Socket) => Target::Socket,
         Some(FileType::Pipe) => Target::Pipe,
         Some(FileType::File) => Target::File,
         Some(FileType::Device) => Target::Device,
         None => Target::Unknown,
-    };
-    (target, descriptor(number).map(Arc::from))
+    }
 }
 
 /// What a relative sleep was asked for. Of one until a moment of a clock it is not said.
@@ -246,7 +251,9 @@ mod tests {
         assert_eq!(interrupted(&receive), Interrupted::Fails);
         let call = describe(&receive);
         assert_eq!(call.target, Target::Socket);
-        assert!(call.to_string().starts_with("recvfrom (socket:["), "{call}");
+        assert_eq!(call.to_string(), "recvfrom");
+        let socket = waits_for(&receive).unwrap();
+        assert!(socket.starts_with("socket:["), "{socket}");
     }
 
     #[test]
@@ -254,11 +261,12 @@ mod tests {
         let spec = [3u64, 500_000_000];
         let address = spec.as_ptr().addr() as u64;
         let sleep = waits(Sysno::clock_nanosleep, [1, 0, address, 0, 0, 0]);
-        assert_eq!(describe(&sleep).to_string(), "clock_nanosleep (3.5s)");
+        assert_eq!(describe(&sleep).to_string(), "clock_nanosleep");
+        assert_eq!(waits_for(&sleep).as_deref(), Some("3.5s"));
         let until = waits(Sysno::clock_nanosleep, [1, 1, address, 0, 0, 0]);
-        assert_eq!(describe(&until).to_string(), "clock_nanosleep");
+        assert_eq!(waits_for(&until), None);
         let nowhere = waits(Sysno::nanosleep, [8, 0, 0, 0, 0, 0]);
-        assert_eq!(describe(&nowhere).to_string(), "nanosleep");
+        assert_eq!(waits_for(&nowhere), None);
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn names(watches: &[Arc<str>]) -> String {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Finding {
     pub(crate) cause: Cause,
+    /// The path or socket behind a file descriptor, or a duration.
+    pub(crate) waits_for: Option<Arc<str>>,
     pub(crate) split: Option<Split>,
     pub(crate) stack: Option<Stack>,
     /// The thread was asked for its stack, and did not answer in time: it may the next time.
