@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use shotclock::{Phase, SlowPoll, Watchdog};
 
+/// A thread names itself once it runs, which may be a while after it was started.
 fn sentinel() -> PathBuf {
-    let threads = fs::read_dir("/proc/self/task").unwrap();
-    let mut threads = threads.map(|thread| thread.unwrap().path());
     let is_sentinel = |thread: &PathBuf| {
         let name = fs::read_to_string(thread.join("comm"));
         name.is_ok_and(|name| name.trim() == "shotclock-watch")
     };
-    threads.find(is_sentinel).unwrap()
+    let look = |_| {
+        std::thread::sleep(Duration::from_millis(5));
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        let mut threads = threads.map(|thread| thread.unwrap().path());
+        threads.find(is_sentinel)
+    };
+    (0..10_000).find_map(look).expect("no sentinel")
 }
 
 /// How often the thread gave its processor up of its own accord: once for each sleep.

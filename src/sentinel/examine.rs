@@ -1,8 +1,10 @@
 //! Why a poll is stuck: what its thread does at this moment, and what the accounts say.
 
+use std::sync::Arc;
+
 use super::stacks::{PATIENCE, Subject, Taken, Taker};
 use super::syscalls::{describe, waits_for};
-use crate::cause::Cause;
+use crate::cause::{Cause, Syscall, Target};
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
 use crate::slot::{Finding, Slot, Standing};
@@ -50,6 +52,12 @@ pub(super) fn examine(
         (Fault::Unknown, Stance::Asleep, _) => Cause::Blocked(Default::default()),
         (Fault::Unknown, ..) => Cause::Unknown,
     };
+    let waits_for = match (cause, &standpoint) {
+        (Cause::Blocked(call), Some(Standpoint::Waits(waits))) => {
+            asked_for(slot, stall, call).or_else(|| waits_for(waits))
+        }
+        _ => None,
+    };
     let subject = Subject {
         slot,
         poll: &stall.poll,
@@ -59,10 +67,6 @@ pub(super) fn examine(
         patience: PATIENCE,
     };
     let Taken { stack, is_late } = taker.take(&subject, stacks);
-    let waits_for = match (cause, &standpoint) {
-        (Cause::Blocked(_), Some(Standpoint::Waits(waits))) => waits_for(waits),
-        _ => None,
-    };
     Examined::Guilty(Finding {
         cause,
         waits_for,
@@ -71,6 +75,15 @@ pub(super) fn examine(
         is_stack_late: is_late,
         ..Finding::default()
     })
+}
+
+/// How long a sleep was when it was first looked at: taking a stack interrupts it, and then it is
+/// made again with what is left.
+fn asked_for(slot: &Slot, stall: &Standing, call: Syscall) -> Option<Arc<str>> {
+    let mut margin = slot.margin();
+    let known = margin.note(&stall.poll).finding.as_ref()?;
+    let is_same = call.target == Target::Clock && known.cause == Cause::Blocked(call);
+    known.waits_for.clone().filter(|_| is_same)
 }
 
 /// Whether a thread has a processor at this moment.
