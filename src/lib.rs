@@ -122,6 +122,7 @@ mod proc;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 mod publish;
+mod pulse;
 mod report;
 mod samples;
 mod sentinel;
@@ -140,7 +141,9 @@ pub use allow::{Allowed, allow_blocking};
 pub use cause::{Cause, Split, Syscall};
 pub use error::Error;
 pub use offload::{OffloadError, PanicPayload, offload};
-pub use pace::{Pace, Tick, yield_every};
+pub use pace::{
+    Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
+};
 pub use report::{Path, Phase, Reporter, SlowPoll};
 pub use sentinel::{Capabilities, Capability};
 pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};

@@ -1,13 +1,20 @@
-//! `yield_every`: when it yields, and what runs meanwhile.
+//! `yield_every` and `yield_after`: when they yield, where, and what runs meanwhile. How long a slice
+//! is, `src/tests/pacing.rs` says under a mocked clock.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use shotclock::{WatchExt as _, Watchdog, yield_every};
-use tokio::task::unconstrained;
+use futures::stream::{self, FusedStream as _, Stream as _, StreamExt as _};
+use shotclock::{
+    Pace, Rule, Slice, WatchExt as _, Watchdog, YieldExt as _, iter, yield_after, yield_every,
+};
+use tokio::task::{LocalSet, unconstrained};
 
 async fn ticks(count: u64, every: u64) {
     let mut pace = yield_every(every);
@@ -93,4 +100,188 @@ fn a_tick_that_is_cancelled_leaves_the_pace_whole() {
 )]
 fn every_zeroth_tick_is_refused() {
     let _ = yield_every(0);
+}
+
+/// Always due.
+fn at_once() -> Pace<Slice> {
+    yield_after(Duration::ZERO)
+}
+
+async fn ticks_of(mut pace: Pace<impl Rule>, count: u64) {
+    for _ in 0..count {
+        pace.tick().await;
+    }
+}
+
+#[test]
+fn both_kinds_yield_wherever_they_are_polled() {
+    yields_everywhere(|| yield_every(1));
+    yields_everywhere(at_once);
+}
+
+fn yields_everywhere<R: Rule + Send + 'static>(pace: fn() -> Pace<R>) {
+    let multi = tokio::runtime::Builder::new_multi_thread;
+    let single = tokio::runtime::Builder::new_current_thread;
+    let work = || polls_of(ticks_of(pace(), 50));
+    assert_eq!(futures::executor::block_on(work()), 51);
+    for mut builder in [multi(), single()] {
+        let runtime = builder.worker_threads(1).build().unwrap();
+        assert_eq!(runtime.block_on(work()), 51);
+        assert_eq!(runtime.block_on(unconstrained(work())), 51);
+        assert_eq!(runtime.block_on(runtime.spawn(work())).unwrap(), 51);
+        assert_eq!(LocalSet::new().block_on(&runtime, work()), 51);
+        let local = LocalSet::new();
+        let task = local.spawn_local(work());
+        assert_eq!(local.block_on(&runtime, task).unwrap(), 51);
+    }
+}
+
+#[test]
+fn outside_of_a_watched_future_the_time_is_the_pace_s_own() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut never = yield_after(Duration::MAX);
+    for _ in 0..100_000 {
+        assert!(pin!(never.tick()).poll(&mut context).is_ready());
+    }
+    // It begins with the first tick, however old the pace is.
+    let slice = Duration::from_millis(20);
+    let mut pace = yield_after(slice);
+    std::thread::sleep(2 * slice);
+    assert!(!pace.is_due());
+    std::thread::sleep(slice);
+    while !pace.is_due() {}
+    assert!(pin!(pace.tick()).poll(&mut context).is_pending());
+    assert!(pin!(pace.tick()).poll(&mut context).is_ready());
+}
+
+#[test]
+fn a_pace_that_is_due_stays_so_until_it_has_yielded() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut pace = yield_every(3);
+    assert_eq!(
+        [(); 5].map(|()| pace.is_due()),
+        [false, false, true, true, true]
+    );
+    {
+        let mut edge = pin!(pace.yield_now());
+        assert!(edge.as_mut().poll(&mut context).is_pending());
+        assert!(edge.as_mut().poll(&mut context).is_ready());
+    }
+    assert_eq!([(); 3].map(|()| pace.is_due()), [false, false, true]);
+    // A tick is as good.
+    assert!(pin!(pace.tick()).poll(&mut context).is_pending());
+    assert!(pin!(pace.tick()).poll(&mut context).is_ready());
+    assert!(!pace.is_due());
+    // It yields though nothing is due.
+    assert!(pin!(pace.yield_now()).poll(&mut context).is_pending());
+}
+
+#[test]
+fn every_awaitable_may_be_cancelled() {
+    may_be_cancelled(yield_every(1));
+    may_be_cancelled(at_once());
+}
+
+fn may_be_cancelled(mut pace: Pace<impl Rule>) {
+    let mut context = Context::from_waker(Waker::noop());
+    drop(pace.tick());
+    drop(pace.yield_now());
+    assert!(pin!(pace.tick()).poll(&mut context).is_pending());
+    // Cancelled while it yields: the worker was given back, so it is not asked for again.
+    assert!(pin!(pace.tick()).poll(&mut context).is_ready());
+    assert!(pin!(pace.yield_now()).poll(&mut context).is_pending());
+    assert!(!pace.is_due());
+    assert!(pin!(pace.tick()).poll(&mut context).is_pending());
+}
+
+#[test]
+fn a_paced_stream_yields_between_its_items_and_loses_none() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut numbers = stream::iter(0..4).yield_every(2);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        // Each poll on its own, as `select!` drops it.
+        seen.push(match pin!(numbers.next()).poll(&mut context) {
+            Poll::Ready(item) => item,
+            Poll::Pending => Some(-1),
+        });
+    }
+    assert_eq!(
+        seen,
+        [Some(0), Some(1), Some(-1), Some(2), Some(3), Some(-1)]
+    );
+    assert_eq!(pin!(numbers.next()).poll(&mut context), Poll::Ready(None));
+}
+
+#[test]
+fn a_paced_stream_is_what_it_wraps() {
+    fn is_unpin<T: Unpin>(_: &T) {}
+    let mut numbers = stream::iter(0..4)
+        .fuse()
+        .yield_after(Duration::from_millis(1));
+    is_unpin(&numbers);
+    assert_eq!(numbers.size_hint(), (4, Some(4)));
+    assert!(!numbers.is_terminated());
+    let all: Vec<_> = futures::executor::block_on(numbers.by_ref().collect());
+    assert_eq!(all, [0, 1, 2, 3]);
+    assert!(numbers.is_terminated());
+    assert_eq!(numbers.size_hint(), (0, Some(0)));
+    assert_eq!(numbers.inner_mut().size_hint(), (0, Some(0)));
+    assert!(numbers.into_inner().is_terminated());
+
+    // One that is not `Unpin` can be used where it is pinned.
+    let unpinned = stream::unfold(0, |n| async move { (n < 3).then_some((n, n + 1)) });
+    let mut pinned = pin!(unpinned.yield_every(1));
+    assert_eq!(futures::executor::block_on(pinned.as_mut().count()), 3);
+    assert_eq!(pinned.as_mut().inner_pin_mut().size_hint().0, 0);
+}
+
+#[test]
+fn an_iterator_is_a_cooperative_stream() {
+    struct Bomb(u32);
+    impl Iterator for Bomb {
+        type Item = u32;
+        fn next(&mut self) -> Option<u32> {
+            self.0 = self.0.checked_sub(1).expect("asked after its end");
+            (self.0 > 0).then_some(self.0)
+        }
+    }
+    let mut numbers = iter(Bomb(4)).yield_every(1);
+    let polls = futures::executor::block_on(polls_of(async {
+        assert_eq!(numbers.by_ref().collect::<Vec<_>>().await, [3, 2, 1]);
+    }));
+    assert_eq!(polls, 4);
+    assert!(numbers.is_terminated());
+    assert_eq!(futures::executor::block_on(numbers.next()), None);
+    assert_eq!(iter(0..10).size_hint(), (10, Some(10)));
+    let polls = polls_of(async {
+        iter(0..50)
+            .yield_after(Duration::ZERO)
+            .for_each(|_| async {})
+            .await;
+    });
+    assert_eq!(futures::executor::block_on(polls), 51);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_loop_by_time_lets_the_others_run() {
+    let turns = Rc::new(Cell::new(0));
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    let looping = async {
+        let mut pace = yield_after(Duration::from_micros(100));
+        // As long as it takes for the others to have had ten turns.
+        while turns.get() < 10 {
+            pace.tick().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = looping => (),
+        () = others => (),
+    }
 }

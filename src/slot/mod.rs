@@ -230,6 +230,22 @@ impl Slot {
         tags.filter(|tag| *tag != NO_WATCH).map(Kind::watch_of)
     }
 
+    /// The outermost poll in flight: its opening, the id of its watch, and when it began. Guards and
+    /// destructors are none: no yield ends them. Owner only.
+    pub(crate) fn outermost_poll(&self) -> Option<(u64, u64, u64)> {
+        let depth = depth_of(self.state.load(Relaxed));
+        let frames = self.frames.get(1..=depth).unwrap_or_default();
+        let is_poll = |tag| tag != NO_WATCH && Kind::of(tag) == Kind::Poll;
+        let outermost = frames
+            .iter()
+            .find(|frame| is_poll(frame.watch.load(Relaxed)))?;
+        Some((
+            outermost.opening.load(Relaxed),
+            Kind::watch_of(outermost.watch.load(Relaxed)),
+            outermost.start.load(Relaxed),
+        ))
+    }
+
     /// The openings of the polls in flight. Owner only.
     pub(crate) fn openings(&self) -> impl Iterator<Item = u64> {
         let depth = depth_of(self.state.load(Relaxed));

@@ -2,6 +2,7 @@
 
 mod blame;
 mod endings;
+mod pacing;
 mod reporting;
 mod stalls;
 

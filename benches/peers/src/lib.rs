@@ -148,7 +148,7 @@ impl<'a> Contest<'a> {
 }
 
 /// Not if it is only asked whether all of it runs, as `cargo test --benches` does.
-fn is_measuring() -> bool {
+pub fn is_measuring() -> bool {
     let asked = |flag| std::env::args().any(|arg| arg == flag);
     asked("--bench") && !asked("--test") && !asked("--list")
 }

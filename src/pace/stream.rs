@@ -1,0 +1,151 @@
+//! Streams that give the worker back between their items.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::stream::{FusedStream, Stream};
+use pin_project_lite::pin_project;
+
+use super::{Count, Pace, Rule, Slice, yield_after, yield_every};
+
+/// `.yield_every(n)` and `.yield_after(slice)` for streams.
+///
+/// A stream whose items are always there (a decoder over a full buffer, a merge of busy channels)
+/// lets `while let Some(item) = stream.next().await` run on without ever giving the worker back.
+pub trait YieldExt: Stream + Sized {
+    /// Gives the worker back after every `n` items, as [`yield_every`](crate::yield_every()) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt as _, stream};
+    /// use shotclock::YieldExt as _;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut numbers = stream::iter(0..1_000).yield_every(100);
+    /// let mut sum = 0;
+    /// while let Some(number) = numbers.next().await {
+    ///     sum += number;
+    /// }
+    /// assert_eq!(sum, 499_500);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// No item is lost: it yields before it asks the stream for the next one.
+    #[track_caller]
+    fn yield_every(self, n: u64) -> Paced<Self, Count> {
+        Paced::new(self, yield_every(n))
+    }
+
+    /// Gives the worker back when the task has had it for `slice`, as
+    /// [`yield_after`](crate::yield_after()) does. What is done with an item until the next one is
+    /// asked for counts as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt as _, stream};
+    /// use shotclock::YieldExt as _;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let pages = stream::iter(["pass", "the", "ball"]);
+    /// let words: Vec<_> = pages.yield_after(Duration::from_micros(500)).collect().await;
+    /// assert_eq!(words, ["pass", "the", "ball"]);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// No item is lost: it yields before it asks the stream for the next one.
+    ///
+    /// # Non-guarantees
+    ///
+    /// A stream that works for long before it has an item (a filter that lets little pass) is not
+    /// interrupted: pace what it is made of.
+    fn yield_after(self, slice: Duration) -> Paced<Self, Slice> {
+        Paced::new(self, yield_after(slice))
+    }
+}
+
+impl<S: Stream> YieldExt for S {}
+
+pin_project! {
+    /// A stream that gives the worker back between its items. Made by [`YieldExt`].
+    ///
+    /// Its items, their order and its `size_hint` are those of what it wraps; it is a `FusedStream` if
+    /// that is one, and `Unpin` if that is.
+    #[must_use = "streams do nothing unless they are polled"]
+    #[derive(Clone, Debug)]
+    pub struct Paced<S, R = Count> {
+        #[pin]
+        inner: S,
+        pace: Pace<R>,
+        // An item was given out, for which the pace has not ticked yet.
+        owes_tick: bool,
+    }
+}
+
+impl<S, R> Paced<S, R> {
+    pub(super) fn new(inner: S, pace: Pace<R>) -> Self {
+        Self {
+            inner,
+            pace,
+            owes_tick: false,
+        }
+    }
+
+    /// What was wrapped.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// What was wrapped, to be changed in place.
+    pub fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// What was wrapped, pinned as this is.
+    pub fn inner_pin_mut(self: Pin<&mut Self>) -> Pin<&mut S> {
+        self.project().inner
+    }
+
+    /// What was wrapped.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Stream, R: Rule> Stream for Paced<S, R> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.project();
+        if *this.owes_tick {
+            ready!(this.pace.poll_tick(cx));
+            *this.owes_tick = false;
+        }
+        let item = ready!(this.inner.poll_next(cx));
+        *this.owes_tick = item.is_some();
+        Poll::Ready(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.size_hint()
+    }
+}
+
+impl<S: FusedStream, R: Rule> FusedStream for Paced<S, R> {
+    fn is_terminated(&self) -> bool {
+        self.inner.is_terminated()
+    }
+}
