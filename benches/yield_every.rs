@@ -196,7 +196,7 @@ async fn jump(mut pass: impl Pass) {
 async fn siblings<P: Pass>(pass: impl Fn() -> P) {
     let sibling = || async {
         let mut pass = pass();
-        for _ in 0..100_000 {
+        for _ in 0..600_000 {
             work(1);
             pass.pass().await;
         }

@@ -106,6 +106,7 @@ pub fn yield_after(slice: Duration) -> Pace<Slice> {
 /// A function that takes either is generic: `async fn crunch(pace: &mut Pace<impl Rule>)`.
 #[must_use = "a pace does nothing before its ticks are awaited"]
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Pace<R = Count> {
     /// How far ahead of the rule's floor it is: a tick takes one off, and a floor that jumps up
     /// overtakes it, so that one comparison notices both. It is kept here and not in the tick, where

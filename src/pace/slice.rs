@@ -18,8 +18,8 @@ const READINGS: u64 = 4;
 /// More ticks are not counted between two looks, so that a beat is farther than any count.
 const MOST: u64 = pulse::STEP / 2;
 
-/// A slice is used up a thirty-second of it early: the rest is spent on the way out.
-const EARLY: u64 = 32;
+/// A slice is used up a sixteenth of it early: the rest is spent on the way out.
+const EARLY: u64 = 16;
 
 /// Less than this before its turn comes is the way in, and not the work of others: 50 µs.
 const WAY_IN: u64 = 50_000;
