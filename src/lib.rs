@@ -58,6 +58,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
+//! | `rayon` | no | lanes on a rayon thread pool |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
 //! # How a stuck poll is seen
@@ -140,7 +141,10 @@ mod watched;
 pub use allow::{Allowed, allow_blocking};
 pub use cause::{Cause, Split, Syscall};
 pub use error::Error;
-pub use offload::{OffloadError, PanicPayload, offload};
+pub use offload::{
+    Cancel, Lane, LaneBuilder, LaneStats, OffloadError, OffloadExt, Offloaded, PanicPayload,
+    offload,
+};
 pub use pace::{
     Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
 };

@@ -2,7 +2,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::watch::LaneCounts;
 
 /// Why an offloaded closure has no result.
 ///
@@ -26,7 +29,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum OffloadError {
     /// The closure panicked.
     Panicked(PanicPayload),
-    /// The runtime shut down, or could start no thread, before the closure ran.
+    /// There was no place in the queue ([`Lane::try_run`](crate::Lane::try_run)).
+    #[non_exhaustive]
+    QueueFull {
+        /// The name of the lane.
+        lane: Arc<str>,
+    },
+    /// It was queued when everything in the lane was cancelled
+    /// ([`Lane::cancel_all`](crate::Lane::cancel_all)).
+    #[non_exhaustive]
+    Cancelled {
+        /// The name of the lane.
+        lane: Arc<str>,
+    },
+    /// The lane was closed, or the runtime shut down, or could start no thread, before the closure
+    /// ran.
     #[non_exhaustive]
     Closed {
         /// The name of the lane.
@@ -45,8 +62,16 @@ impl OffloadError {
     pub fn lane(&self) -> &str {
         match self {
             OffloadError::Panicked(panic) => &panic.lane,
-            OffloadError::Closed { lane } | OffloadError::NoRuntime { lane } => lane,
+            OffloadError::QueueFull { lane }
+            | OffloadError::Cancelled { lane }
+            | OffloadError::Closed { lane }
+            | OffloadError::NoRuntime { lane } => lane,
         }
+    }
+
+    pub(super) fn panicked(lane: &LaneCounts, payload: Box<dyn Any + Send>) -> Self {
+        lane.panics.fetch_add(1, Relaxed);
+        OffloadError::Panicked(PanicPayload::new(Arc::clone(&lane.name), payload))
     }
 }
 
@@ -58,10 +83,14 @@ impl fmt::Display for OffloadError {
                 Some(message) => write!(f, "a closure on the lane {lane:?} panicked: {message}"),
                 None => write!(f, "a closure on the lane {lane:?} panicked"),
             },
+            OffloadError::QueueFull { .. } => write!(f, "the queue of the lane {lane:?} is full"),
+            OffloadError::Cancelled { .. } => {
+                write!(f, "what was queued in the lane {lane:?} was cancelled")
+            }
             OffloadError::Closed { .. } => write!(
                 f,
-                "the runtime shut down, or could start no thread, before a closure on the lane \
-                 {lane:?} ran"
+                "the lane {lane:?} was closed, or its runtime shut down or could start no thread, \
+                 before a closure ran there"
             ),
             OffloadError::NoRuntime { .. } => write!(
                 f,
@@ -83,7 +112,7 @@ pub struct PanicPayload {
 }
 
 impl PanicPayload {
-    pub(super) fn new(lane: Arc<str>, payload: Box<dyn Any + Send>) -> Self {
+    fn new(lane: Arc<str>, payload: Box<dyn Any + Send>) -> Self {
         let message = (payload.downcast_ref::<&str>().copied())
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         Self {

@@ -1,287 +1,304 @@
-//! A bounded place to run closures, and its figures.
-//!
-//! A thread of the pool that has done its closure takes the next one from the queue itself: with
-//! many in flight nothing is handed from thread to thread.
-//!
-//! # Invariants
-//!
-//! 1. `running` counts the [`Place`]s that exist; there are never more than `limit`.
-//! 2. A job is queued only if there is no place or others wait; whenever a place becomes free while
-//!    jobs wait, the place takes the next or [`Lane::fill`] runs. So none waits beside a free place.
-//! 3. A job is in the queue, or in the hands of a place, or gone; each is run at most once.
+//! The lane that users hold.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::collections::btree_map::OccupiedEntry;
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
-use std::time::Instant;
 
-use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
-use super::error::{OffloadError, PanicPayload};
+use super::builder::LaneBuilder;
+use super::cancel::Cancel;
+use super::carried::{Carried, Hook};
+use super::error::OffloadError;
+use super::figures::Asked;
+use super::nesting::Lanes;
+use super::queue::{Job, Load, Queue};
 use crate::contain::contain;
-use crate::publish;
-use crate::samples::Series;
-use crate::watch::{LaneCounts, enroll_lane};
 
-/// So many closures at once, the others in the order in which they came.
-pub(super) struct Lane {
-    limit: usize,
-    state: Mutex<State>,
-    counts: Arc<LaneCounts>,
+/// A bounded place to run closures that do not belong on a runtime worker.
+///
+/// At most `limit` of them run at once; the others wait, in the order in which they came. It is a
+/// handle: cloning it is cheap, and all clones are the same lane. The lane of [`offload`](crate::offload())
+/// is one for the whole process; make others where one kind of work must not hold up another.
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::Lane;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let thumbnails = Lane::builder("thumbnails").limit(4).queue(256).build()?;
+///
+/// let image = vec![7u8; 1_000];
+/// let small = thumbnails.run(move || image[..10].to_vec()).await?;
+///
+/// assert_eq!(small.len(), 10);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Lane {
+    pub(super) queue: Arc<Queue>,
+    pub(super) hooks: Arc<[Hook]>,
 }
 
-#[derive(Default)]
-struct State {
-    running: usize,
-    tickets: u64,
-    /// By ticket, so that the first is the oldest, and any can be withdrawn.
-    queue: BTreeMap<u64, Job>,
+/// What a lane does at this moment, and what it has counted. Made by [`Lane::stats`].
+///
+/// What was counted is counted under the lane's name, as in the metrics: lanes of one name share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// How many closures run, or are about to.
+    pub running: usize,
+    /// How many wait.
+    pub queued: usize,
+    /// How many were refused: by [`Lane::try_run`] because the queue was full, or because the lane was
+    /// closed.
+    pub rejected: u64,
+    /// How many panicked.
+    pub panics: u64,
+    /// How many were run where they were offloaded, because that was on a thread of the same lane.
+    pub inline: u64,
 }
 
-/// Calls its argument when the closure is done, before it tells anybody.
-type Work = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
-
-/// A closure, and the runtime on whose pool it is to run.
-pub(super) struct Job {
-    pub(super) work: Work,
-    pub(super) runtime: Handle,
-}
-
-static CPU: LazyLock<Lane> = LazyLock::new(|| Lane::new("cpu", cores()));
-
-/// The default lane, for work that computes.
-pub(super) fn cpu() -> &'static Lane {
-    &CPU
-}
-
-fn cores() -> usize {
-    available_parallelism().map_or(1, std::num::NonZero::get)
+/// Whether to wait for a place in a full queue.
+enum Admission {
+    Wait,
+    Try,
 }
 
 impl Lane {
-    fn new(name: &str, limit: usize) -> Self {
-        // Without its thread the lane still works; only its figures are not seen.
-        let _ = publish::start();
-        Self {
-            limit,
-            state: Mutex::default(),
-            counts: enroll_lane(name),
-        }
+    /// Starts the set-up of a lane. The name is a label of its metrics.
+    pub fn builder(name: impl Into<Cow<'static, str>>) -> LaneBuilder {
+        LaneBuilder::new(name.into())
     }
 
-    pub(super) fn name(&self) -> Arc<str> {
-        Arc::clone(&self.counts.name)
+    /// The name of the lane.
+    pub fn name(&self) -> &str {
+        &self.queue.counts.name
     }
 
-    /// The moment from which the wait is counted.
-    pub(super) fn asked(&self) -> Asked {
-        Asked {
-            counts: Arc::clone(&self.counts),
-            at: Instant::now(),
-        }
+    /// How many closures run at once, at most.
+    pub fn limit(&self) -> usize {
+        self.queue.limit
     }
 
-    /// Starts a job, or queues it if there is no place. Dropping the ticket withdraws it.
-    pub(super) fn submit(&'static self, job: Job) -> Ticket {
-        let mut state = self.lock();
-        if state.queue.is_empty() && state.running < self.limit {
-            state.running += 1;
-            drop(state);
-            self.start(job);
-            return Ticket { queued: None };
-        }
-        state.tickets += 1;
-        let ticket = state.tickets;
-        state.queue.insert(ticket, job);
-        self.tell_queued(&state);
-        drop(state);
-        self.fill();
-        Ticket {
-            queued: Some((self, ticket)),
-        }
-    }
-
-    /// Runs a job on the pool of its runtime, in a place that was taken for it.
-    fn start(&'static self, job: Job) {
-        let runtime = job.runtime.clone();
-        // Two hold it, and one takes it out. So a runtime that has shut down, and drops its half at
-        // once (under a lock of its own in some versions), drops no job and no place with it; and if
-        // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
-        // cases the future is told, and the place is free again.
-        let handed = Arc::new(Mutex::new(Some((Place { lane: self }, job))));
-        let theirs = Arc::clone(&handed);
-        let work = move || {
-            if let Some((place, job)) = take(&theirs) {
-                place.work_off(job);
-            }
-        };
-        if contain(|| runtime.spawn_blocking(work)).is_none() {
-            drop(take(&handed));
-        }
-    }
-
-    /// Starts jobs while there are places.
+    /// Runs a closure on one of the lane's threads.
     ///
-    /// With a runtime that has shut down the job is dropped at once, and with it the place, whose
-    /// destructor comes back here on the same thread. The loop further up the stack then goes on, so that a
-    /// long queue makes no deep stack.
-    fn fill(&'static self) {
-        thread_local! {
-            static FILLING: Cell<bool> = const { Cell::new(false) };
-        }
-        if FILLING.replace(true) {
-            return;
-        }
-        while let Some(job) = self.take_place() {
-            self.start(job);
-        }
-        FILLING.set(false);
-    }
-
-    /// The next job, if there is a place for it, which is taken.
-    fn take_place(&self) -> Option<Job> {
-        let mut state = self.lock();
-        if state.running >= self.limit {
-            return None;
-        }
-        let (_, job) = state.queue.pop_first()?;
-        state.running += 1;
-        self.tell_queued(&state);
-        Some(job)
-    }
-
-    fn tell_queued(&self, state: &State) {
-        self.counts.queued.store(state.queue.len() as u64, Relaxed);
-    }
-
-    /// Nothing panics while it holds this lock; if it ever did, the state would still be whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn take<T>(handed: &Mutex<Option<T>>) -> Option<T> {
-    handed.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-/// Withdraws its job when it is dropped, if the job is still queued.
-pub(super) struct Ticket {
-    /// `None` if it was never queued.
-    queued: Option<(&'static Lane, u64)>,
-}
-
-impl Ticket {
-    /// The job is known to have left the queue.
-    pub(super) fn used(mut self) {
-        self.queued = None;
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let Some((lane, ticket)) = self.queued else {
-            return;
-        };
-        let withdrawn = {
-            let mut state = lane.lock();
-            let withdrawn = state.queue.remove(&ticket);
-            lane.tell_queued(&state);
-            withdrawn
-        };
-        // Outside of the lock: what the closure owns is dropped here.
-        drop(withdrawn);
-    }
-}
-
-/// One of the lane's places. Dropping it gives it back.
-struct Place {
-    lane: &'static Lane,
-}
-
-impl Place {
-    /// Runs the job, and then those that wait for the same runtime.
-    fn work_off(self, first: Job) {
-        let mut next = Some((self, first));
-        while let Some((place, job)) = next.take() {
-            let Job { work, runtime } = job;
-            let mut place = Some(place);
-            let mut done = || next = place.take().and_then(|place| place.pass_on(&runtime));
-            // What it logs with is the caller's, and may panic; the next job is not to suffer.
-            contain(|| work(&mut done));
-        }
-    }
-
-    /// Keeps the place for the next job, if that belongs to `runtime`; else gives it back.
+    /// If the queue is full, it waits for a place there, in the order of the calls: the caller is held
+    /// up, and memory stays bounded. Nothing happens before the future is polled. The current
+    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`] says are
+    /// carried over.
     ///
-    /// A thread of one runtime must not work for another, whose work would keep the first one from
-    /// shutting down.
-    fn pass_on(self, runtime: &Handle) -> Option<(Self, Job)> {
-        let mut state = self.lane.lock();
-        let next = state.queue.first_entry();
-        let next = next.filter(|next| next.get().runtime.id() == runtime.id());
-        let job = next.map(OccupiedEntry::remove);
-        self.lane.tell_queued(&state);
-        drop(state);
-        job.map(|job| (self, job))
+    /// # Errors
+    ///
+    /// [`OffloadError::Panicked`] if the closure panicked, with the payload; [`OffloadError::Closed`]
+    /// if the lane was closed, or the runtime shut down, before it ran; [`OffloadError::Cancelled`] if
+    /// it was queued when [`cancel_all`](Self::cancel_all) was called; [`OffloadError::NoRuntime`]
+    /// outside of a tokio runtime, if the lane runs on one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future while the closure waits takes it out of the queue: it never runs. A closure
+    /// that has its place (it runs, or the pool is about to run it) goes on to its end, and keeps its
+    /// place until then; its result is dropped.
+    /// [`run_cancellable`](Self::run_cancellable) tells it.
+    ///
+    /// # Non-guarantees
+    ///
+    /// A closure that offloads to its own lane and blocks on that does not wait for itself: what it
+    /// offloads is run on its thread, and counted (`shotclock_offload_inline_total`). But one that
+    /// blocks on a *task* which offloads to the lane may wait for ever, because nobody can see that.
+    pub async fn run<F, T>(&self, closure: F) -> Result<T, OffloadError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send(closure, Admission::Wait).await
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let idle = {
-            let mut state = self.lane.lock();
-            state.running -= 1;
-            state.queue.is_empty()
-        };
-        if !idle {
-            self.lane.fill();
+    /// Runs a closure as [`run`](Self::run) does, but does not wait for a place in a full queue.
+    ///
+    /// # Errors
+    ///
+    /// As of [`run`](Self::run); and [`OffloadError::QueueFull`] if there is no place in the queue.
+    /// Without [`LaneBuilder::queue`] there always is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{Lane, OffloadError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let lane = Lane::builder("reports").limit(1).queue(0).build()?;
+    /// let (started, start) = tokio::sync::oneshot::channel();
+    /// let (open, gate) = std::sync::mpsc::channel::<()>();
+    /// let busy = tokio::spawn({
+    ///     let lane = lane.clone();
+    ///     async move { lane.run(move || (started.send(()), gate.recv())).await }
+    /// });
+    /// start.await?;
+    ///
+    /// let refused = lane.try_run(|| "a report").await;
+    ///
+    /// assert!(matches!(refused, Err(OffloadError::QueueFull { .. })));
+    /// # drop(open);
+    /// # busy.await?.ok();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`run`](Self::run).
+    pub async fn try_run<F, T>(&self, closure: F) -> Result<T, OffloadError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send(closure, Admission::Try).await
+    }
+
+    /// Runs a closure that is told when nobody waits for it any more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::Lane;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let lane = Lane::builder("search").build()?;
+    /// let search = lane.run_cancellable(|cancel| {
+    ///     while !cancel.is_cancelled() { /* looks at one more thing */ }
+    /// });
+    ///
+    /// // The future is dropped, and the closure ends.
+    /// assert!(tokio::time::timeout(Duration::from_millis(5), search).await.is_err());
+    /// lane.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As of [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future while the closure waits takes it out of the queue; dropping it while the
+    /// closure runs flips its token. It keeps its place until it returns.
+    pub async fn run_cancellable<F, T>(&self, closure: F) -> Result<T, OffloadError>
+    where
+        F: FnOnce(Cancel) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let cancel = self.queue.token();
+        let _on_drop = cancel.on_drop();
+        self.send(move || closure(cancel), Admission::Wait).await
+    }
+
+    /// Takes nothing in any more, and waits until everything that was taken in has ended: what runs,
+    /// what is queued, and the futures that are [offloaded](crate::OffloadExt::offloaded) here.
+    ///
+    /// Who waits for a place in a full queue is told [`OffloadError::Closed`] at once. Called on a
+    /// thread of this lane, from within a closure, it does not wait for that closure and returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lane is closed when this is first polled, and stays so. It may be awaited again.
+    pub async fn close(&self) {
+        self.queue.close();
+        if !Lanes::here().contains(self.queue.id) {
+            self.queue.drained().await;
         }
     }
-}
 
-/// A closure that waits.
-pub(super) struct Asked {
-    counts: Arc<LaneCounts>,
-    at: Instant,
-}
+    /// Takes everything out of the queue, whose callers are told [`OffloadError::Cancelled`], and flips
+    /// the tokens of the cancellable closures that run. A future that is
+    /// [offloaded](crate::OffloadExt::offloaded) here ends when it would be polled next. The lane stays
+    /// open.
+    pub fn cancel_all(&self) {
+        self.queue.cancel_all();
+    }
 
-/// A closure that runs, until it is dropped.
-pub(super) struct Running {
-    counts: Arc<LaneCounts>,
-    since: Instant,
-}
+    /// What the lane does at this moment, and what it has counted.
+    pub fn stats(&self) -> LaneStats {
+        let Load { running, queued } = self.queue.load();
+        let counts = &self.queue.counts;
+        LaneStats {
+            running,
+            queued,
+            rejected: counts.rejected.load(Relaxed),
+            panics: counts.panics.load(Relaxed),
+            inline: counts.inline.load(Relaxed),
+        }
+    }
 
-impl Asked {
-    /// The closure begins, on this thread.
-    pub(super) fn run(self) -> Running {
-        let Self { counts, at } = self;
-        let since = Instant::now();
-        sample(&counts.wait, at, since);
-        counts.in_flight.fetch_add(1, Relaxed);
-        Running { counts, since }
+    async fn send<F, T>(&self, closure: F, admission: Admission) -> Result<T, OffloadError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let queue = &self.queue;
+        let asked = Asked::now(&queue.counts);
+        let lanes = Lanes::here();
+        if lanes.contains(queue.id) {
+            queue.counts.inline.fetch_add(1, Relaxed);
+            return self.here(asked, closure);
+        }
+        let runtime = queue.runtime()?;
+        let permit = match admission {
+            Admission::Wait => queue.admit().await?,
+            Admission::Try => queue.try_admit()?,
+        };
+        let cancellations = queue.cancellations();
+        let carried = Carried::from_here(runtime.clone(), &self.hooks);
+        let (answer, result) = oneshot::channel();
+        let lane = self.clone();
+        let work = move |done: &mut dyn FnMut()| {
+            let running = asked.run();
+            let work = || lanes.within(lane.queue.id, closure);
+            let outcome = catch_unwind(AssertUnwindSafe(|| carried.around(work)));
+            let outcome = outcome.map_err(|payload| running.panicked(payload));
+            // The figures and the place first: who has the result must find them as they are now.
+            drop(running);
+            done();
+            // Nobody may be waiting any more, and the result's destructor may panic.
+            contain(move || drop(answer.send(outcome)));
+        };
+        let ticket = queue.submit(Job {
+            work: Box::new(work),
+            runtime,
+            permit,
+        })?;
+        let result = result.await;
+        ticket.used();
+        match result {
+            Ok(Ok(Some(value))) => Ok(value),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) | Err(_) => Err(queue.gone(cancellations)),
+        }
+    }
+
+    /// Runs a closure on this thread, which works for the lane already.
+    fn here<T>(&self, asked: Asked, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
+        let running = asked.run();
+        let outcome = catch_unwind(AssertUnwindSafe(closure));
+        outcome.map_err(|payload| running.panicked(payload))
     }
 }
 
-impl Running {
-    /// The closure panicked.
-    pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) -> OffloadError {
-        self.counts.panics.fetch_add(1, Relaxed);
-        OffloadError::Panicked(PanicPayload::new(Arc::clone(&self.counts.name), payload))
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("name", &self.name())
+            .field("limit", &self.limit())
+            .finish_non_exhaustive()
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        sample(&self.counts.run, self.since, Instant::now());
-        self.counts.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-fn sample(series: &Arc<Series>, from: Instant, to: Instant) {
-    let nanos = to.saturating_duration_since(from).as_nanos();
-    publish::sample(series, u64::try_from(nanos).unwrap_or(u64::MAX));
 }

@@ -175,6 +175,7 @@ impl Batch<'_> {
         self.gauge(series::OFFLOAD_QUEUED, label, queued as f64);
         self.counter(series::OFFLOAD_REJECTED, label, lane.rejected.load(Relaxed));
         self.counter(series::OFFLOAD_PANICS, label, lane.panics.load(Relaxed));
+        self.counter(series::OFFLOAD_INLINE, label, lane.inline.load(Relaxed));
         self.present(lane.wait.name, label);
         self.present(lane.run.name, label);
     }

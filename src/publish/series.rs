@@ -34,6 +34,7 @@ pub(super) const OFFLOAD_IN_FLIGHT: &str = "shotclock_offload_in_flight";
 pub(super) const OFFLOAD_QUEUED: &str = "shotclock_offload_queued";
 pub(super) const OFFLOAD_REJECTED: &str = "shotclock_offload_rejected_total";
 pub(super) const OFFLOAD_PANICS: &str = "shotclock_offload_panics_total";
+pub(super) const OFFLOAD_INLINE: &str = "shotclock_offload_inline_total";
 pub(super) const BUCKET: &str = "shotclock_poll_duration_seconds_bucket";
 pub(super) const COUNT: &str = "shotclock_poll_duration_seconds_count";
 pub(super) const BUSY_MICROSECONDS: &str = "shotclock_poll_busy_microseconds_total";
@@ -54,6 +55,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         (SUPPRESSED, "Slow polls that were counted and not reported."),
         (OFFLOAD_REJECTED, "Closures that a lane did not take."),
         (OFFLOAD_PANICS, "Offloaded closures that panicked."),
+        (
+            OFFLOAD_INLINE,
+            "Closures that were run where they were offloaded, on a thread of the same lane.",
+        ),
     ];
     for (name, text) in counters {
         recorder.describe_counter(name.into(), Some(Unit::Count), text.into());

@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ledger::{OTHER, UNNAMED};
 #[cfg(feature = "metrics")]
-use super::{Flight, Ledger, OTHER, Tally, Totals, flights};
+use super::{Flight, Ledger, Tally, Totals, flights};
 #[cfg(feature = "metrics")]
 use crate::clock::Clock;
 use crate::samples::Series;
@@ -22,6 +23,9 @@ use std::collections::BTreeMap;
 /// How many names are remembered of watchdogs that ended; beyond it they are added to [`OTHER`].
 #[cfg(feature = "metrics")]
 const REMEMBERED: usize = 1_000;
+
+/// How many names of lanes have counts of their own.
+const MAX_LANES: usize = 1_000;
 
 #[derive(Default)]
 struct Roster {
@@ -54,9 +58,9 @@ pub(crate) struct LaneCounts {
     pub(crate) run: Arc<Series>,
     pub(crate) queued: AtomicU64,
     pub(crate) in_flight: AtomicU64,
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) rejected: AtomicU64,
     pub(crate) panics: AtomicU64,
+    pub(crate) inline: AtomicU64,
 }
 
 /// The sums of one watch name.
@@ -93,20 +97,39 @@ pub(crate) fn enroll(ledger: &Arc<Ledger>) {
     with_roster(|roster| roster.ledgers.push(Arc::clone(ledger)));
 }
 
+/// The counts of the lanes of that name. A name past the limit shares those of [`OTHER`].
 pub(crate) fn enroll_lane(name: &str) -> Arc<LaneCounts> {
-    let name: Arc<str> = name.into();
-    let series = |metric| Series::new(metric, "lane", Arc::clone(&name));
-    let lane = Arc::new(LaneCounts {
-        wait: series("shotclock_offload_wait_seconds"),
-        run: series("shotclock_offload_run_seconds"),
-        name,
-        queued: AtomicU64::new(0),
-        in_flight: AtomicU64::new(0),
-        rejected: AtomicU64::new(0),
-        panics: AtomicU64::new(0),
-    });
-    with_roster(|roster| roster.lanes.push(Arc::clone(&lane)));
-    lane
+    let name = if name.is_empty() { UNNAMED } else { name };
+    with_roster(|roster| {
+        let lanes = &mut roster.lanes;
+        let is_known = |name: &str| lanes.iter().any(|lane| &*lane.name == name);
+        let name = match is_known(name) || lanes.len() < MAX_LANES {
+            true => name,
+            false => OTHER,
+        };
+        let known = lanes.iter().find(|lane| &*lane.name == name).cloned();
+        known.unwrap_or_else(|| {
+            let lane = Arc::new(LaneCounts::new(name.into()));
+            lanes.push(Arc::clone(&lane));
+            lane
+        })
+    })
+}
+
+impl LaneCounts {
+    fn new(name: Arc<str>) -> Self {
+        let series = |metric| Series::new(metric, "lane", Arc::clone(&name));
+        Self {
+            wait: series("shotclock_offload_wait_seconds"),
+            run: series("shotclock_offload_run_seconds"),
+            name,
+            queued: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            inline: AtomicU64::new(0),
+        }
+    }
 }
 
 #[cfg(feature = "metrics")]

@@ -1,0 +1,427 @@
+//! What waits in a lane and what runs, and where.
+//!
+//! A thread that has done its job takes the next one from the queue itself: with many in flight
+//! nothing is handed from thread to thread. After a while it gives its place back all the same, so
+//! that a pool that others use too, or that shuts down, is not held on to.
+//!
+//! # Invariants
+//!
+//! 1. `running` counts the [`Place`]s that exist; there are never more than `limit`.
+//! 2. A job is queued only if there is no place or others wait; whenever a place becomes free while
+//!    jobs wait, the place takes the next or [`Queue::fill`] runs. So none waits beside a free place.
+//! 3. A job is in the queue, or in the hands of a place, or gone; each is run at most once.
+//! 4. The permit of a queue with a limit is in the job: it is given back when the job is gone.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use super::backend::Backend;
+use super::cancel::Cancel;
+use super::error::OffloadError;
+use crate::contain::contain;
+use crate::watch::LaneCounts;
+
+/// How long a thread works jobs off one after the other.
+const TURN: Duration = Duration::from_millis(5);
+
+/// The queue of one lane and its places.
+pub(super) struct Queue {
+    pub(super) id: u64,
+    pub(super) limit: usize,
+    pub(super) counts: Arc<LaneCounts>,
+    backend: Backend,
+    /// One permit for each closure that runs or waits. `None` where any number may wait.
+    permits: Option<Arc<Semaphore>>,
+    /// How often everything was cancelled.
+    cancelled: Arc<AtomicU64>,
+    state: Mutex<State>,
+    drained: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    running: usize,
+    tickets: u64,
+    /// By ticket, so that the first is the oldest, and any can be withdrawn.
+    queue: BTreeMap<u64, Job>,
+    /// Futures that were taken in and have not ended, whether they are polled or wait.
+    futures: usize,
+    is_closed: bool,
+}
+
+impl State {
+    fn is_drained(&self) -> bool {
+        self.running == 0 && self.queue.is_empty() && self.futures == 0
+    }
+}
+
+/// Calls its argument when it is done, before it tells anybody.
+pub(super) type Work = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
+
+/// Something to run.
+pub(super) struct Job {
+    pub(super) work: Work,
+    /// Where it comes from: tokio's blocking pool is that of a runtime.
+    pub(super) runtime: Option<Handle>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// How many run and wait at one moment.
+pub(super) struct Load {
+    pub(super) running: usize,
+    pub(super) queued: usize,
+}
+
+impl Queue {
+    pub(super) fn new(
+        limit: usize,
+        queue: Option<usize>,
+        backend: Backend,
+        counts: Arc<LaneCounts>,
+    ) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let permits = queue.map(|queue| limit.saturating_add(queue).min(Semaphore::MAX_PERMITS));
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            limit,
+            counts,
+            backend,
+            permits: permits.map(|permits| Arc::new(Semaphore::new(permits))),
+            cancelled: Arc::default(),
+            state: Mutex::default(),
+            drained: Notify::new(),
+        })
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.counts.name)
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        Load {
+            running: state.running,
+            queued: state.queue.len(),
+        }
+    }
+
+    /// The runtime around the caller; an error if the lane cannot do without.
+    pub(super) fn runtime(&self) -> Result<Option<Handle>, OffloadError> {
+        let runtime = Handle::try_current().ok();
+        if runtime.is_none() && self.backend.needs_runtime() {
+            return Err(OffloadError::NoRuntime { lane: self.name() });
+        }
+        Ok(runtime)
+    }
+
+    /// Waits for a place in the queue, in the order of the calls.
+    pub(super) async fn admit(&self) -> Result<Option<OwnedSemaphorePermit>, OffloadError> {
+        let Some(permits) = &self.permits else {
+            return Ok(None);
+        };
+        let permit = Arc::clone(permits).acquire_owned().await;
+        permit.map(Some).map_err(|_| self.closed())
+    }
+
+    /// Takes a place in the queue if there is one.
+    pub(super) fn try_admit(&self) -> Result<Option<OwnedSemaphorePermit>, OffloadError> {
+        let Some(permits) = &self.permits else {
+            return Ok(None);
+        };
+        let permit = Arc::clone(permits).try_acquire_owned();
+        permit.map(Some).map_err(|error| match error {
+            TryAcquireError::Closed => self.closed(),
+            TryAcquireError::NoPermits => {
+                self.counts.rejected.fetch_add(1, Relaxed);
+                OffloadError::QueueFull { lane: self.name() }
+            }
+        })
+    }
+
+    /// The error of something that is not taken in.
+    fn closed(&self) -> OffloadError {
+        self.counts.rejected.fetch_add(1, Relaxed);
+        OffloadError::Closed { lane: self.name() }
+    }
+
+    /// Starts a job, or queues it if there is no place. Dropping the ticket withdraws it.
+    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Ticket, OffloadError> {
+        let state = self.lock();
+        if state.is_closed {
+            drop(state);
+            return Err(self.closed());
+        }
+        Ok(self.enqueue(state, job))
+    }
+
+    /// A poll of a future that was taken in: never refused, or the future would not wake up.
+    pub(super) fn submit_poll(self: &Arc<Self>, job: Job) {
+        self.enqueue(self.lock(), job).used();
+    }
+
+    fn enqueue(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> Ticket {
+        if state.queue.is_empty() && state.running < self.limit {
+            state.running += 1;
+            drop(state);
+            self.start(job);
+            return Ticket { queued: None };
+        }
+        state.tickets += 1;
+        let ticket = state.tickets;
+        state.queue.insert(ticket, job);
+        self.counts.queued.fetch_add(1, Relaxed);
+        drop(state);
+        self.fill();
+        Ticket {
+            queued: Some((Arc::clone(self), ticket)),
+        }
+    }
+
+    /// Runs a job in a place that was taken for it.
+    fn start(self: &Arc<Self>, job: Job) {
+        let runtime = job.runtime.clone();
+        let place = Place {
+            queue: Arc::clone(self),
+        };
+        // Two hold it, and one takes it out. So a runtime that has shut down, and drops its half at
+        // once (under a lock of its own in some versions), drops no job and no place with it; and if
+        // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
+        // cases the future is told, and the place is free again.
+        let handed = Arc::new(Mutex::new(Some((place, job))));
+        let theirs = Arc::clone(&handed);
+        let work = move || {
+            if let Some((place, job)) = take(&theirs) {
+                place.work_off(job);
+            }
+        };
+        if contain(|| self.backend.spawn(runtime.as_ref(), work)).is_none() {
+            contain(|| drop(take(&handed)));
+        }
+    }
+
+    /// Starts jobs while there are places.
+    ///
+    /// With a runtime that has shut down the job is dropped at once, and with it the place, whose
+    /// destructor comes back here on the same thread. The loop further up the stack then goes on, so
+    /// that a long queue makes no deep stack.
+    fn fill(self: &Arc<Self>) {
+        thread_local! {
+            static FILLING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+        }
+        if FILLING.with_borrow(|filling| filling.contains(&self.id)) {
+            return;
+        }
+        FILLING.with_borrow_mut(|filling| filling.push(self.id));
+        while let Some(job) = self.take_place() {
+            self.start(job);
+        }
+        FILLING.with_borrow_mut(|filling| filling.retain(|id| *id != self.id));
+    }
+
+    /// The next job, if there is a place for it, which is taken.
+    fn take_place(&self) -> Option<Job> {
+        let mut state = self.lock();
+        if state.running >= self.limit {
+            return None;
+        }
+        let (_, job) = state.queue.pop_first()?;
+        state.running += 1;
+        self.counts.queued.fetch_sub(1, Relaxed);
+        Some(job)
+    }
+
+    /// Takes a future in, which is to be polled here.
+    pub(super) fn take_in(self: &Arc<Self>) -> Result<TakenIn, OffloadError> {
+        let mut state = self.lock();
+        if state.is_closed {
+            drop(state);
+            return Err(self.closed());
+        }
+        state.futures += 1;
+        drop(state);
+        Ok(TakenIn {
+            queue: Arc::clone(self),
+        })
+    }
+
+    /// Takes nothing in any more.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        if let Some(permits) = &self.permits {
+            permits.close();
+        }
+    }
+
+    /// Waits until everything that was taken in has ended.
+    pub(super) async fn drained(&self) {
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            drained.as_mut().enable();
+            if self.lock().is_drained() {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    fn tell_drained(&self, state: &State) {
+        if state.is_closed && state.is_drained() {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Takes everything out of the queue, and flips the tokens of what runs.
+    pub(super) fn cancel_all(self: &Arc<Self>) {
+        let queued = {
+            let mut state = self.lock();
+            self.cancelled.fetch_add(1, Relaxed);
+            std::mem::take(&mut state.queue)
+        };
+        self.counts.queued.fetch_sub(queued.len() as u64, Relaxed);
+        for job in queued.into_values() {
+            // What a closure owns may panic when it is dropped.
+            contain(|| drop(job));
+        }
+        self.tell_drained(&self.lock());
+    }
+
+    /// A token that is flipped when everything is cancelled, and by whom else it is given to.
+    pub(super) fn token(&self) -> Cancel {
+        Cancel::new(&self.cancelled)
+    }
+
+    /// How often everything was cancelled.
+    pub(super) fn cancellations(&self) -> u64 {
+        self.cancelled.load(Relaxed)
+    }
+
+    /// Why something was thrown away before it ran that was sent after so many cancellations.
+    pub(super) fn gone(&self, cancellations: u64) -> OffloadError {
+        let lane = self.name();
+        if self.cancellations() == cancellations {
+            OffloadError::Closed { lane }
+        } else {
+            OffloadError::Cancelled { lane }
+        }
+    }
+
+    /// Nothing panics while it holds this lock; if it ever did, the state would still be whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take<T>(handed: &Mutex<Option<T>>) -> Option<T> {
+    handed.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Withdraws its job when it is dropped, if the job is still queued.
+pub(super) struct Ticket {
+    /// `None` if it was never queued.
+    queued: Option<(Arc<Queue>, u64)>,
+}
+
+impl Ticket {
+    /// The job is known to have left the queue, or is to stay there.
+    pub(super) fn used(mut self) {
+        self.queued = None;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some((queue, ticket)) = self.queued.take() else {
+            return;
+        };
+        let withdrawn = queue.lock().queue.remove(&ticket);
+        if let Some(job) = withdrawn {
+            queue.counts.queued.fetch_sub(1, Relaxed);
+            // Outside of the lock: what the closure owns is dropped here.
+            drop(job);
+            queue.tell_drained(&queue.lock());
+        }
+    }
+}
+
+/// A future that was taken in, until it is gone.
+pub(super) struct TakenIn {
+    queue: Arc<Queue>,
+}
+
+impl Drop for TakenIn {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.futures -= 1;
+        self.queue.tell_drained(&state);
+    }
+}
+
+/// One of the lane's places. Dropping it gives it back.
+struct Place {
+    queue: Arc<Queue>,
+}
+
+impl Place {
+    /// Runs the job, and then for a while those that wait for the same runtime.
+    fn work_off(self, first: Job) {
+        let until = Instant::now() + TURN;
+        let mut next = Some((self, first));
+        while let Some((place, job)) = next.take() {
+            let Job {
+                work,
+                runtime,
+                permit,
+            } = job;
+            let mut held = Some((place, permit));
+            let mut done = || {
+                // The permit last, or the queue could grow by those that are just done.
+                if let Some((place, _permit)) = held.take() {
+                    next = place.pass_on(runtime.as_ref(), until);
+                }
+            };
+            // What it logs with is the caller's, and may panic; the next job is not to suffer.
+            contain(|| work(&mut done));
+        }
+    }
+
+    /// Keeps the place for the next job, if that may run here; else gives it back.
+    ///
+    /// A thread of one runtime must not work for another, whose work would keep the first one from
+    /// shutting down.
+    fn pass_on(self, runtime: Option<&Handle>, until: Instant) -> Option<(Self, Job)> {
+        if Instant::now() >= until {
+            return None;
+        }
+        let mut state = self.queue.lock();
+        let next = state.queue.first_entry()?;
+        let is_ours = !self.queue.backend.needs_runtime()
+            || next.get().runtime.as_ref().map(Handle::id) == runtime.map(Handle::id);
+        let job = Some(next).filter(|_| is_ours).map(OccupiedEntry::remove);
+        drop(state);
+        let job = job?;
+        self.queue.counts.queued.fetch_sub(1, Relaxed);
+        Some((self, job))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let idle = {
+            let mut state = self.queue.lock();
+            state.running -= 1;
+            self.queue.tell_drained(&state);
+            state.queue.is_empty()
+        };
+        if !idle {
+            self.queue.fill();
+        }
+    }
+}
