@@ -113,6 +113,7 @@ mod cgroup;
 mod clock;
 mod contain;
 mod error;
+mod handover;
 mod histogram;
 mod limit;
 mod offload;

@@ -65,10 +65,24 @@ impl Overrun<'_> {
         };
         let told = note.told;
         let judge = self.judge(note, account);
+        self.learn(&judge);
         self.watch
             .home()
             .slow
             .on_slow(self.watch.core(), slow, told, judge);
+    }
+
+    /// A contained watch learns by how much its polls overrun; not where it was nobody's fault, nor
+    /// where it cannot be said yet.
+    fn learn(&self, judge: &Judge) {
+        let is_own = matches!(
+            judge,
+            Judge::Known(found) if !matches!(found.cause, Cause::Starved | Cause::Suspended)
+        );
+        if is_own && self.slow {
+            let over = self.own.saturating_sub(self.budget);
+            self.watch.core().overruns.add(over);
+        }
     }
 
     fn close(&self, slot: &Slot, mark: Mark) -> Known {

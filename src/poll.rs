@@ -23,6 +23,7 @@ pub(crate) struct Stretch {
 
 impl Stretch {
     pub(crate) const POLL: Self = Self::new(Kind::Poll, 0);
+    pub(crate) const CONTAINED: Self = Self::new(Kind::Contained, 0);
     pub(crate) const ENTERED: Self = Self::new(Kind::Entered, 0);
     /// The destructor of what was not polled to its end: what the future owns is dropped in it.
     pub(crate) const DROP: Self = Self::new(Kind::Drop, 10_000);

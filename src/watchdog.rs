@@ -3,17 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::handover;
 use crate::offload;
 use crate::publish;
 use crate::report::{Desk, Limits, Outlet, Reporter, SlowPoll, TracingReporter};
 use crate::sentinel::{self, Capabilities};
 use crate::sys::CAPTURE_SIGNAL;
 use crate::watch::{
-    Health, Home, Ledger, Measure, OTHER, OnSlow, Orders, Registered, Snapshot, Stacks, Step, Watch,
+    Containment, Health, Home, Ledger, Measure, OTHER, OnSlow, Orders, Registered, Snapshot,
+    Stacks, Step, Watch,
 };
 
 /// Times the polls of a program, and tells of the slow ones.
@@ -127,7 +130,8 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::of(self.home.slow.orders().stacks)
+        let stacks = self.home.slow.orders().stacks;
+        Capabilities::of(stacks, handover::obstacle())
     }
 
     /// Waits until every report made before this call was handed to its reporters, at most for
@@ -230,6 +234,8 @@ pub struct Builder {
     stacks: Stacks,
     stack_signal: i32,
     escalation: Vec<(Duration, Escalation)>,
+    contain: bool,
+    max_contained: usize,
     #[cfg(feature = "metrics")]
     buckets_as_counters: bool,
     clock: Option<Clock>,
@@ -247,6 +253,8 @@ impl Builder {
             stacks: Stacks::Auto,
             stack_signal: CAPTURE_SIGNAL,
             escalation: Vec::new(),
+            contain: false,
+            max_contained: 64,
             #[cfg(feature = "metrics")]
             buckets_as_counters: false,
             clock: None,
@@ -382,6 +390,20 @@ impl Builder {
         self
     }
 
+    /// Contains the polls of all watches that are expected to overrun, as [`Watch::contained`] does it
+    /// for one.
+    pub fn contain(mut self) -> Self {
+        self.contain = true;
+        self
+    }
+
+    /// How many polls are contained at once; beyond it they are plain ones. 64 unless it is set. Each
+    /// takes a thread of the runtime's blocking pool.
+    pub fn max_contained(mut self, limit: usize) -> Self {
+        self.max_contained = limit;
+        self
+    }
+
     /// Publishes the distribution of all polls through the `metrics` facade, for an exporter whose
     /// text cannot be appended to.
     ///
@@ -422,6 +444,7 @@ impl Builder {
         let limits = Limits {
             per_second: self.reports_per_second,
         };
+        let (contain, max_contained) = (self.contain, self.max_contained);
         let budget = self.budget;
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
         sentinel::start(&clock, self.stacks, self.stack_signal)?;
@@ -450,6 +473,11 @@ impl Builder {
             budget,
             ledger,
             slow: Arc::clone(&desk) as Arc<dyn OnSlow>,
+            containment: Containment {
+                everywhere: contain,
+                limit: max_contained,
+                now: AtomicUsize::new(0),
+            },
         });
         Ok(Watchdog { home, desk })
     }

@@ -11,6 +11,7 @@ use futures_core::future::FusedFuture;
 use futures_core::stream::{FusedStream, Stream};
 use pin_project_lite::pin_project;
 
+use crate::handover::{self, Place};
 use crate::poll::{Possession, Stretch};
 use crate::sys::{Enter, FlaggedRef, GuardedDrop};
 use crate::watch::Watch;
@@ -105,6 +106,25 @@ impl At {
     fn begin(&self, stretch: Stretch) -> Possession<'_> {
         Possession::begin(&self.watch, self.location.get(), stretch)
     }
+
+    /// A poll that is expected to be slow: the worker's other tasks are handed over first, if that is
+    /// possible here.
+    #[cold]
+    #[inline(never)]
+    fn contain<T>(&self, mut poll: impl FnMut() -> Poll<T>) -> Poll<T> {
+        let place = Place::take(&self.watch);
+        self.watch.core().overruns.forget();
+        let possession = match place {
+            Some(_) => self.begin(Stretch::CONTAINED),
+            None => self.begin(Stretch::POLL),
+        };
+        let polled = match place {
+            Some(place) => place.poll(&self.watch, poll),
+            None => poll(),
+        };
+        possession.end();
+        polled
+    }
 }
 
 impl<T> Watched<T> {
@@ -134,10 +154,15 @@ impl<F: Future> Future for Watched<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let (at, future) = self.project().inner.split();
-        let possession = at.begin(Stretch::POLL);
-        let polled = future.poll(cx);
-        possession.end();
+        let (at, mut future) = self.project().inner.split();
+        let polled = if handover::pays(&at.watch) {
+            at.contain(|| future.as_mut().poll(cx))
+        } else {
+            let possession = at.begin(Stretch::POLL);
+            let polled = future.poll(cx);
+            possession.end();
+            polled
+        };
         if polled.is_ready() {
             at.location.flag();
         }
@@ -150,7 +175,10 @@ impl<S: Stream> Stream for Watched<S> {
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let (at, stream) = self.project().inner.split();
+        let (at, mut stream) = self.project().inner.split();
+        if handover::pays(&at.watch) {
+            return at.contain(|| stream.as_mut().poll_next(cx));
+        }
         let possession = at.begin(Stretch::POLL);
         let polled = stream.poll_next(cx);
         possession.end();

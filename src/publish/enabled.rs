@@ -145,6 +145,7 @@ impl Batch<'_> {
             self.counter(series::SLOW_POLLS, slow, count);
         }
         self.counter(series::PANICKED_POLLS, watch, totals.panicked);
+        self.counter(series::CONTAINED_POLLS, watch, totals.contained);
         self.gauge(series::POLLS_IN_FLIGHT, watch, sums.in_flight as f64);
         self.gauge(series::STALLS_IN_FLIGHT, watch, sums.stalls as f64);
         self.present("shotclock_slow_poll_duration_seconds", watch);

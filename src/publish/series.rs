@@ -25,6 +25,7 @@ pub(crate) const POLL_BUSY: (&str, &str) = (
 pub(super) const POLLS: &str = "shotclock_polls_total";
 pub(super) const SLOW_POLLS: &str = "shotclock_slow_polls_total";
 pub(super) const PANICKED_POLLS: &str = "shotclock_panicked_polls_total";
+pub(super) const CONTAINED_POLLS: &str = "shotclock_contained_polls_total";
 pub(super) const POLLS_IN_FLIGHT: &str = "shotclock_polls_in_flight";
 pub(super) const STALLS_IN_FLIGHT: &str = "shotclock_stalls_in_flight";
 pub(super) const OLDEST_STALL: &str = "shotclock_oldest_stall_seconds";
@@ -51,6 +52,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
             "Polls that ran past their budget, less the slow polls inside them.",
         ),
         (PANICKED_POLLS, "Polls that ended by a panic."),
+        (
+            CONTAINED_POLLS,
+            "Polls before which the worker's other tasks were handed to another thread.",
+        ),
         (DROPPED, "Reports that a reporter could not keep up with."),
         (SUPPRESSED, "Slow polls that were counted and not reported."),
         (OFFLOAD_REJECTED, "Closures that a lane did not take."),

@@ -25,8 +25,8 @@ pub(super) fn hint(slow: &SlowPoll) -> String {
                 .into()
         }
         (Cause::Computing, _) => {
-            "computing: yield in long loops (shotclock::yield_every), or move the work to other \
-             threads (shotclock::offload)"
+            "computing: yield in long loops (shotclock::yield_after or yield_every), or move the work to \
+             other threads (shotclock::offload)"
                 .into()
         }
         (Cause::Unknown, kind) => unknown(kind).into(),
@@ -35,9 +35,9 @@ pub(super) fn hint(slow: &SlowPoll) -> String {
 
 fn unknown(kind: Kind) -> &'static str {
     match kind {
-        Kind::Poll => {
+        Kind::Poll | Kind::Contained => {
             "await instead of blocking (tokio::time, tokio::net, tokio::sync, tokio::fs), \
-             yield in long loops (shotclock::yield_every), \
+             yield in long loops (shotclock::yield_after or yield_every), \
              or move the work to other threads (shotclock::offload)"
         }
         Kind::Drop => {

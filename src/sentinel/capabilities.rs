@@ -28,6 +28,9 @@ pub struct Capabilities {
     pub run_queue_wait: Capability,
     /// Whether the container's limit of processor time starved it.
     pub cpu_limit: Capability,
+    /// Handing a worker's other tasks over before a poll that is expected to be slow
+    /// ([`Watch::contained`](crate::Watch::contained)), on the runtime around the caller.
+    pub containment: Capability,
     /// Sleeping without a single wake-up while nothing is in flight.
     pub deep_sleep: Capability,
 }
@@ -91,7 +94,7 @@ fn trial() -> Result<(), String> {
 }
 
 impl Capabilities {
-    pub(crate) fn of(stacks: Stacks) -> Self {
+    pub(crate) fn of(stacks: Stacks, obstacle: Option<&str>) -> Self {
         let thread = Thread::current().ok_or("threads cannot be looked at here".to_owned());
         let account = |thread: &Thread| {
             let account = Schedstat::open(thread).and_then(|account| account.run_queue_wait());
@@ -110,6 +113,10 @@ impl Capabilities {
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
             run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
             cpu_limit: Capability::from(cgroup::is_readable()),
+            containment: match obstacle {
+                None => Capability::Works,
+                Some(why) => Capability::Missing(why.into()),
+            },
             deep_sleep: match sys::fence_every_thread() {
                 true => Capability::Works,
                 false => Capability::Missing("the kernel gives no membarrier".into()),
@@ -135,6 +142,7 @@ impl fmt::Display for Capabilities {
             cpu_time,
             run_queue_wait,
             cpu_limit,
+            containment,
             deep_sleep,
         } = self;
         writeln!(f, "stacks          {stacks}")?;
@@ -142,6 +150,7 @@ impl fmt::Display for Capabilities {
         writeln!(f, "cpu time        {cpu_time}")?;
         writeln!(f, "run queue wait  {run_queue_wait}")?;
         writeln!(f, "cpu limit       {cpu_limit}")?;
+        writeln!(f, "containment     {containment}")?;
         write!(f, "deep sleep      {deep_sleep}")
     }
 }

@@ -10,6 +10,9 @@ pub enum Kind {
     Poll,
     /// The destructor of a watched future or stream.
     Drop,
+    /// A poll that was expected to be slow, and before which the worker's other tasks were handed to
+    /// another thread ([`Watch::contained`](crate::Watch::contained)).
+    Contained,
     /// The life of the guard that [`Watch::enter`](crate::Watch::enter) gives.
     Entered,
 }
@@ -28,10 +31,16 @@ impl Kind {
         tag >> BITS
     }
 
+    /// Whether it is a call of a poll function.
+    pub(super) fn is_poll(self) -> bool {
+        matches!(self, Kind::Poll | Kind::Contained)
+    }
+
     pub(super) fn of(tag: u64) -> Self {
         match tag & MASK {
             0 => Kind::Poll,
             1 => Kind::Drop,
+            2 => Kind::Contained,
             _ => Kind::Entered,
         }
     }
@@ -42,6 +51,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Poll => "poll",
             Kind::Drop => "drop",
+            Kind::Contained => "contained poll",
             Kind::Entered => "entered stretch",
         })
     }
@@ -53,7 +63,7 @@ mod tests {
 
     #[test]
     fn watch_and_kind_share_a_number() {
-        for kind in [Kind::Poll, Kind::Drop, Kind::Entered] {
+        for kind in [Kind::Poll, Kind::Drop, Kind::Contained, Kind::Entered] {
             let tag = kind.tag(1_234_567);
             assert_eq!((Kind::watch_of(tag), Kind::of(tag)), (1_234_567, kind));
         }

@@ -235,7 +235,7 @@ impl Slot {
     pub(crate) fn outermost_poll(&self) -> Option<(u64, u64, u64)> {
         let depth = depth_of(self.state.load(Relaxed));
         let frames = self.frames.get(1..=depth).unwrap_or_default();
-        let is_poll = |tag| tag != NO_WATCH && Kind::of(tag) == Kind::Poll;
+        let is_poll = |tag| tag != NO_WATCH && Kind::of(tag).is_poll();
         let outermost = frames
             .iter()
             .find(|frame| is_poll(frame.watch.load(Relaxed)))?;

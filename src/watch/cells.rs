@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::known;
+use super::overruns::Overruns;
 use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
@@ -19,6 +20,7 @@ pub(crate) struct Core {
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) slow_durations: Arc<Series>,
     pub(crate) causes: Causes,
+    pub(crate) overruns: Overruns,
     by_slot: Table<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
     slotless: Mutex<Cells>,
@@ -89,6 +91,7 @@ pub(crate) struct Totals {
     pub(crate) longest: u64,
     pub(crate) panicked: u64,
     pub(crate) slow: u64,
+    pub(crate) contained: u64,
     /// In the order of [`Causes`].
     causes: [u64; KNOWN_CAUSES],
 }
@@ -111,6 +114,7 @@ impl Core {
             ),
             name,
             causes: Causes::default(),
+            overruns: Overruns::default(),
             by_slot: Table::new(),
             slotless: Mutex::new(Cells::new()),
         }
@@ -144,6 +148,7 @@ impl Core {
         }
         let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
         slotless.add_to(&mut totals);
+        totals.contained = self.overruns.contained();
         totals.causes = self.causes.read().map(|(_, count)| count);
         totals
     }
@@ -214,6 +219,7 @@ impl Totals {
         self.longest = self.longest.max(other.longest);
         self.panicked += other.panicked;
         self.slow += other.slow;
+        self.contained += other.contained;
         for (sum, count) in self.causes.iter_mut().zip(other.causes) {
             *sum += count;
         }

@@ -7,12 +7,14 @@ mod health;
 mod known;
 mod ledger;
 mod orders;
+mod overruns;
 mod roster;
 mod stats;
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -67,6 +69,8 @@ struct Bound {
     clock: Clock,
     budget: Duration,
     budget_nanos: u64,
+    /// Whether polls that are expected to overrun are contained.
+    contained: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: InUse,
     core: Arc<Core>,
@@ -79,6 +83,24 @@ pub(crate) struct Home {
     pub(crate) budget: Duration,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slow: Arc<dyn OnSlow>,
+    pub(crate) containment: Containment,
+}
+
+/// Which polls of a watchdog are contained.
+#[derive(Debug)]
+pub(crate) struct Containment {
+    /// Those of all watches, or of those that were asked for.
+    pub(crate) everywhere: bool,
+    /// At most so many at once, and how many there are.
+    pub(crate) limit: usize,
+    pub(crate) now: AtomicUsize,
+}
+
+impl Home {
+    /// How many polls are contained at this moment, and how many may be.
+    pub(crate) fn contained(&self) -> (&AtomicUsize, usize) {
+        (&self.containment.now, self.containment.limit)
+    }
 }
 
 /// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
@@ -134,15 +156,17 @@ pub(crate) struct Slow {
 impl Watch {
     pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
         known::settle(core.id, home);
-        Self::bind(core, Arc::clone(home), home.budget)
+        let contained = home.containment.everywhere;
+        Self::bind(core, Arc::clone(home), home.budget, contained)
     }
 
-    fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration) -> Self {
+    fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration, contained: bool) -> Self {
         let budget_nanos = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
         let bound = Bound {
             clock: home.clock.clone(),
             budget,
             budget_nanos,
+            contained,
             in_use: InUse::new(budget_nanos),
             core,
             home,
@@ -185,7 +209,69 @@ impl Watch {
     #[must_use]
     pub fn with_budget(&self, budget: Duration) -> Self {
         let bound = &self.bound;
-        Self::bind(Arc::clone(&bound.core), Arc::clone(&bound.home), budget)
+        let (core, home) = (Arc::clone(&bound.core), Arc::clone(&bound.home));
+        Self::bind(core, home, budget, bound.contained)
+    }
+
+    /// The same watch, whose polls are contained where they are expected to overrun: the worker's
+    /// other tasks are handed to another thread first ([`tokio::task::block_in_place`]), so that they
+    /// go on while this code is not yet mended.
+    ///
+    /// It does so only where it pays. The watch learns by how much its polls overrun their budget, and
+    /// hands over if that is more than it costs, some ten microseconds, which is measured as well. So
+    /// it begins with the poll after the first slow one, and ends some dozens of polls after the last;
+    /// a watch that behaves pays a comparison. The slow polls are reported as ever, as
+    /// [`Kind::Contained`], and counted (`shotclock_contained_polls_total`): what is contained still
+    /// holds up its own task, and takes a thread.
+    ///
+    /// [`Builder::contain`](crate::Builder::contain) does it for all watches of a watchdog,
+    /// [`Builder::max_contained`](crate::Builder::max_contained) limits how many polls are contained
+    /// at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{WatchExt as _, Watchdog};
+    /// use std::time::Duration;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let watchdog = Watchdog::builder().build()?;
+    ///     let legacy = watchdog.watch("legacy").contained();
+    ///     let work = async {
+    ///         for _ in 0..3 {
+    ///             std::thread::sleep(Duration::from_millis(15));
+    ///             tokio::task::yield_now().await;
+    ///         }
+    ///     };
+    ///     tokio::spawn(work.watched(&legacy)).await?;
+    ///     assert!(legacy.stats().contained_polls >= 1);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Non-guarantees
+    ///
+    /// Only a worker of a multi-thread runtime has tasks to hand over. On a current-thread runtime, in
+    /// a `LocalSet`, in the future given to `block_on`, on the blocking pool and outside of a runtime,
+    /// polls are plain ones ([`Watchdog::capabilities`](crate::Watchdog::capabilities) tells).
+    ///
+    /// Within `block_in_place` tokio's budget for cooperation does not hold: a poll that only that
+    /// budget would have ended goes on. And it goes on while its runtime shuts down; where it panics
+    /// because of that, its task is dropped as a plain one would have been, but the panic hook has
+    /// printed its message.
+    #[must_use]
+    pub fn contained(&self) -> Self {
+        let bound = &self.bound;
+        let (core, home) = (Arc::clone(&bound.core), Arc::clone(&bound.home));
+        Self::bind(core, home, bound.budget, true)
+    }
+
+    /// By how many nanoseconds the next poll is expected to overrun, where that is to be contained.
+    #[inline]
+    pub(crate) fn expected_overrun(&self) -> Option<u64> {
+        let bound = &self.bound;
+        bound.contained.then(|| bound.core.overruns.expected())
     }
 
     /// What was counted here so far.

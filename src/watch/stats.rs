@@ -38,6 +38,8 @@ pub struct WatchStats {
     pub slow_polls: u64,
     /// Polls that ended by a panic.
     pub panicked_polls: u64,
+    /// Polls before which the worker's other tasks were handed over ([`Watch::contained`](crate::Watch::contained)).
+    pub contained_polls: u64,
     /// Polls that run at this moment.
     pub in_flight: u64,
     /// Those of them that are over their budget already.
@@ -60,6 +62,7 @@ impl WatchStats {
             longest,
             panicked,
             slow,
+            contained,
             ..
         } = core.totals();
         let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
@@ -69,6 +72,7 @@ impl WatchStats {
             polls: distribution.count(),
             slow_polls: slow,
             panicked_polls: panicked,
+            contained_polls: contained,
             in_flight: mine.clone().count() as u64,
             stalls: mine.filter(|poll| poll.stalled).count() as u64,
             oldest_in_flight: ages.max().map(Duration::from_nanos),

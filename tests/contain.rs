@@ -1,0 +1,297 @@
+//! Contained polls: who gets on meanwhile, when it begins and ends, and where it cannot be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use shotclock::{Kind, SlowPoll, Watch, WatchExt as _, Watchdog};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{LocalSet, yield_now};
+
+const BUDGET: Duration = Duration::from_millis(1);
+const SLOW: Duration = Duration::from_millis(5);
+
+fn watchdog() -> Watchdog {
+    let builder = Watchdog::builder().without_tracing().budget(BUDGET);
+    builder.build().unwrap()
+}
+
+fn workers(count: usize) -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(count)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Polls that are slow, until one of them was contained. Where the host is busy, some of them may not
+/// be held against the code.
+async fn misbehave(watch: &Watch) {
+    let watched = async {
+        while watch.stats().contained_polls == 0 {
+            thread::sleep(SLOW);
+            yield_now().await;
+        }
+    };
+    watched.watched(watch).await;
+}
+
+#[test]
+fn the_others_on_the_worker_get_on() {
+    let (watchdog, runtime) = (watchdog(), workers(1));
+    let legacy = watchdog.watch("legacy").contained();
+    let (ask, asked) = tokio::sync::oneshot::channel::<mpsc::Sender<()>>();
+    // It has the only worker, and blocks until somebody else has run there.
+    let blocks = async move {
+        misbehave(&legacy).await;
+        let (answer, answered) = mpsc::channel();
+        let work = async move {
+            ask.send(answer).unwrap();
+            answered.recv_timeout(Duration::from_secs(60)).unwrap();
+        };
+        work.watched(&legacy).await;
+    };
+    let answers = async move { asked.await.unwrap().send(()).unwrap() };
+    let tasks = [runtime.spawn(blocks), runtime.spawn(answers)];
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+}
+
+#[test]
+fn a_stream_is_contained_as_a_future_is() {
+    let (watchdog, runtime) = (watchdog(), workers(1));
+    let watch = watchdog.watch("stream").contained();
+    let watched = watch.clone();
+    let drive = async move {
+        let slow = futures::stream::repeat(()).map(|()| thread::sleep(SLOW));
+        let mut slow = slow.watched(&watched);
+        while watched.stats().contained_polls == 0 {
+            slow.next().await;
+        }
+    };
+    runtime.block_on(runtime.spawn(drive)).unwrap();
+}
+
+#[test]
+fn it_ends_by_itself_and_a_watch_that_behaves_never_begins() {
+    let (watchdog, runtime) = (watchdog(), workers(1));
+    let watch = watchdog.watch("mended").contained();
+    let behaves = |watch: Watch| async move {
+        let polls = async {
+            for _ in 0..2_000 {
+                yield_now().await;
+            }
+        };
+        polls.watched(&watch).await;
+    };
+    let mended = watch.clone();
+    let misbehaves = async move { misbehave(&mended).await };
+    runtime.block_on(runtime.spawn(misbehaves)).unwrap();
+    let contained = || watch.stats().contained_polls;
+    let before = contained();
+    runtime
+        .block_on(runtime.spawn(behaves(watch.clone())))
+        .unwrap();
+    let forgetting = contained() - before;
+    // Unless the host made polls slow, some dozens; and then none.
+    assert!((1..1_000).contains(&forgetting), "{forgetting}");
+
+    // Not even under a budget that the polls of a busy host may break now and then.
+    let polite = watchdog
+        .watch("polite")
+        .with_budget(Duration::MAX)
+        .contained();
+    runtime
+        .block_on(runtime.spawn(behaves(polite.clone())))
+        .unwrap();
+    assert_eq!(polite.stats().contained_polls, 0);
+}
+
+#[test]
+fn where_nobody_is_held_up_or_nobody_can_take_over_polls_are_plain() {
+    let watchdog = watchdog();
+    let watch = watchdog.watch("plain").contained();
+    let misbehaves = || {
+        let watch = watch.clone();
+        async move {
+            let watched = async {
+                for _ in 0..5 {
+                    thread::sleep(SLOW);
+                    yield_now().await;
+                }
+            };
+            watched.watched(&watch).await;
+        }
+    };
+    let single = Builder::new_current_thread().build().unwrap();
+    let multi = workers(1);
+    let local = |runtime: &Runtime| {
+        let set = LocalSet::new();
+        let task = set.spawn_local(misbehaves());
+        set.block_on(runtime, task).unwrap();
+        set.block_on(runtime, misbehaves());
+    };
+    futures::executor::block_on(misbehaves());
+    single.block_on(misbehaves());
+    single.block_on(single.spawn(misbehaves())).unwrap();
+    local(&single);
+    local(&multi);
+    multi.block_on(misbehaves());
+    let on_the_pool = {
+        let (handle, work) = (multi.handle().clone(), misbehaves());
+        multi.spawn_blocking(move || handle.block_on(work))
+    };
+    multi.block_on(on_the_pool).unwrap();
+    // A thread of one runtime that says it belongs to another.
+    single.block_on(async {
+        let _entered = multi.enter();
+        misbehaves().await;
+    });
+    let stats = watch.stats();
+    assert!(stats.slow_polls > 0);
+    assert_eq!(stats.contained_polls, 0);
+
+    let works = |runtime: &Runtime| {
+        let _entered = runtime.enter();
+        watchdog.capabilities().containment.works()
+    };
+    assert!(!watchdog.capabilities().containment.works());
+    assert!(!works(&single));
+    assert!(works(&multi));
+}
+
+#[test]
+fn no_more_are_contained_at_once_than_the_limit() {
+    let builder = Watchdog::builder().without_tracing().budget(BUDGET);
+    let watchdog = builder.contain().max_contained(1).build().unwrap();
+    let runtime = workers(3);
+    // Of every watch, without asking for it.
+    let watch = watchdog.watch("limited");
+    let learns = watch.clone();
+    runtime
+        .block_on(runtime.spawn(async move { misbehave(&learns).await }))
+        .unwrap();
+    let before = watch.stats().contained_polls;
+    let (started, starts) = mpsc::channel();
+    let mut gates = Vec::new();
+    let tasks: Vec<_> = (0..2)
+        .map(|_| {
+            let (gate, opened) = mpsc::channel::<()>();
+            gates.push(gate);
+            let started = started.clone();
+            let blocks = async move {
+                started.send(()).unwrap();
+                let _ = opened.recv();
+            };
+            runtime.spawn(blocks.watched(&watch))
+        })
+        .collect();
+    starts.recv().unwrap();
+    starts.recv().unwrap();
+    assert_eq!(watch.stats().contained_polls - before, 1);
+    drop(gates);
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+}
+
+#[test]
+fn the_report_says_so_and_a_panic_is_the_code_s_own() {
+    let kinds = Arc::<Mutex<Vec<Kind>>>::default();
+    let collect = {
+        let kinds = Arc::clone(&kinds);
+        move |slow: &SlowPoll| kinds.lock().unwrap().push(slow.kind)
+    };
+    let builder = Watchdog::builder().without_tracing().budget(BUDGET);
+    let builder = builder.reports_per_second(1_000).on_slow_poll(collect);
+    let (watchdog, runtime) = (builder.build().unwrap(), workers(1));
+    let watch = watchdog.watch("told").contained();
+    let learns = watch.clone();
+    runtime
+        .block_on(runtime.spawn(async move { misbehave(&learns).await }))
+        .unwrap();
+    let contained_slowly = async {
+        // The host may excuse one or the other.
+        for _ in 0..20 {
+            thread::sleep(SLOW);
+            yield_now().await;
+        }
+    };
+    runtime
+        .block_on(runtime.spawn(contained_slowly.watched(&watch)))
+        .unwrap();
+    assert!(watchdog.flush(Duration::from_secs(60)));
+    let kinds = kinds.lock().unwrap();
+    assert!(kinds.contains(&Kind::Contained), "{kinds:?}");
+
+    let before = watch.stats();
+    let panics = async { panic!("page 7") };
+    let panicked = runtime.block_on(runtime.spawn(panics.watched(&watch)));
+    let payload = panicked.unwrap_err().into_panic();
+    assert_eq!(*payload.downcast::<&str>().unwrap(), "page 7");
+    let after = watch.stats();
+    assert_eq!(after.contained_polls - before.contained_polls, 1);
+    assert_eq!(after.panicked_polls - before.panicked_polls, 1);
+    // The place is free again, and so is the worker.
+    runtime
+        .block_on(runtime.spawn(async {}.watched(&watch)))
+        .unwrap();
+}
+
+#[test]
+fn a_runtime_that_shuts_down_during_a_contained_poll_drops_its_task() {
+    struct Dropped(Arc<AtomicBool>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let watchdog = watchdog();
+    for _ in 0..5 {
+        let runtime = workers(1);
+        let watch = watchdog.watch("shutdown").contained();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let (reached, at) = mpsc::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        let guard = Dropped(Arc::clone(&dropped));
+        let work = async move {
+            let _guard = guard;
+            misbehave(&watch).await;
+            let in_a_contained_poll = async move {
+                reached.send(()).unwrap();
+                let _ = gate.recv();
+                // The runtime has begun to shut down, and its timers are gone.
+                for _ in 0..1_000 {
+                    poll_once(tokio::time::sleep(Duration::from_secs(60))).await;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                yield_now().await;
+            };
+            in_a_contained_poll.watched(&watch).await;
+        };
+        let task = runtime.spawn(work);
+        at.recv().unwrap();
+        let down = thread::spawn(move || drop(runtime));
+        drop(open);
+        down.join().unwrap();
+        assert!(dropped.load(SeqCst));
+        let ended = futures::executor::block_on(task).unwrap_err();
+        assert!(ended.is_cancelled(), "{ended}");
+    }
+}
+
+async fn poll_once(future: impl Future) {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        let _ = future.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+}
