@@ -1,16 +1,24 @@
-//! What the lane around a closure costs, against `spawn_blocking` without one: with one in flight
-//! and with a thousand, of closures that do nothing and of closures that compute for a little.
+//! What the lane around a closure costs, against `spawn_blocking` and `tokio-rayon` without one: with
+//! one in flight and with a thousand, of closures that do nothing and of closures that compute for a
+//! little.
 
 use std::future::Future;
 use std::hint::black_box;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use shotclock::Lane;
 use shotclock_peers::Contest;
 use tokio::runtime::{Builder, Runtime};
+use tokio_rayon::AsyncThreadPool as _;
 
 const BARE: &str = "tokio spawn_blocking";
 const OFFLOAD: &str = "shotclock offload";
+const LANE: &str = "shotclock lane.run, queue of 256";
+const TOKIO_RAYON: &str = "tokio-rayon";
+const RAYON_LANE: &str = "shotclock lane.run on rayon";
 
 /// How much a closure has to do.
 type Work = fn() -> u64;
@@ -36,17 +44,39 @@ async fn offload(work: Work) -> u64 {
     shotclock::offload(work).await.expect("no panic")
 }
 
-async fn one_by_one<F: Future<Output = u64>>(one: impl Fn(Work) -> F, work: Work, turns: u64) {
+async fn lane(work: Work) -> u64 {
+    static LANE: LazyLock<Lane> = LazyLock::new(|| {
+        let lane = Lane::builder("bench").queue(256).build();
+        lane.expect("a lane")
+    });
+    LANE.run(work).await.expect("no panic")
+}
+
+/// One pool for both.
+static POOL: LazyLock<Arc<ThreadPool>> = LazyLock::new(|| {
+    let pool = ThreadPoolBuilder::new().build();
+    Arc::new(pool.expect("a pool"))
+});
+
+async fn tokio_rayon(work: Work) -> u64 {
+    POOL.spawn_fifo_async(work).await
+}
+
+async fn rayon_lane(work: Work) -> u64 {
+    static LANE: LazyLock<Lane> = LazyLock::new(|| {
+        let lane = Lane::builder("bench on rayon").rayon_pool(Arc::clone(&POOL));
+        lane.build().expect("a lane")
+    });
+    LANE.run(work).await.expect("no panic")
+}
+
+async fn one_by_one<F: Future<Output = u64>>(one: fn(Work) -> F, work: Work, turns: u64) {
     for _ in 0..turns {
         black_box(one(work).await);
     }
 }
 
-async fn a_thousand_at_once<F: Future<Output = u64>>(
-    one: impl Fn(Work) -> F,
-    work: Work,
-    turns: u64,
-) {
+async fn a_thousand_at_once<F: Future<Output = u64>>(one: fn(Work) -> F, work: Work, turns: u64) {
     for _ in 0..turns {
         black_box(join_all((0..1_000).map(|_| one(work))).await);
     }
@@ -74,35 +104,69 @@ fn two_workers() -> Runtime {
 /// the threads happen to sit, and so the threads should be the same.
 fn one_in_flight(title: &'static str, work: Work) {
     let runtime = two_workers();
-    let bare = run(&runtime, move |turns| one_by_one(bare, work, turns));
-    let offload = run(&runtime, move |turns| one_by_one(offload, work, turns));
-    contest(title, 1, 200, bare, offload);
+    let contest = Contest::new(title, "closure", 1, 200)
+        .contender(BARE, run(&runtime, move |n| one_by_one(bare, work, n)))
+        .contender(
+            OFFLOAD,
+            run(&runtime, move |n| one_by_one(offload, work, n)),
+        )
+        .contender(LANE, run(&runtime, move |n| one_by_one(lane, work, n)));
+    against_spawn_blocking(contest);
+    Contest::new(title, "closure", 1, 200)
+        .contender(
+            TOKIO_RAYON,
+            run(&runtime, move |n| one_by_one(tokio_rayon, work, n)),
+        )
+        .contender(
+            RAYON_LANE,
+            run(&runtime, move |n| one_by_one(rayon_lane, work, n)),
+        )
+        .goal("lane on rayon / tokio-rayon", 1.1, |rounds| {
+            rounds.ratio(RAYON_LANE, TOKIO_RAYON)
+        })
+        .run();
 }
 
-/// On a runtime each: the bare one starts 512 threads, which are not for the other to inherit.
+/// On a runtime each: the bare one starts 512 threads, which are not for the others to inherit.
 fn a_thousand_in_flight(title: &'static str, work: Work) {
-    let runtimes = [two_workers(), two_workers()];
-    let bare = run(&runtimes[0], move |turns| {
-        a_thousand_at_once(bare, work, turns)
-    });
-    let offload = run(&runtimes[1], move |turns| {
-        a_thousand_at_once(offload, work, turns)
-    });
-    contest(title, 1_000, 1, bare, offload);
+    let runtimes = [two_workers(), two_workers(), two_workers()];
+    let contest = Contest::new(title, "closure", 1_000, 1)
+        .contender(
+            BARE,
+            run(&runtimes[0], move |n| a_thousand_at_once(bare, work, n)),
+        )
+        .contender(
+            OFFLOAD,
+            run(&runtimes[1], move |n| a_thousand_at_once(offload, work, n)),
+        )
+        .contender(
+            LANE,
+            run(&runtimes[2], move |n| a_thousand_at_once(lane, work, n)),
+        );
+    against_spawn_blocking(contest);
+    let runtime = two_workers();
+    Contest::new(title, "closure", 1_000, 1)
+        .contender(
+            TOKIO_RAYON,
+            run(&runtime, move |n| a_thousand_at_once(tokio_rayon, work, n)),
+        )
+        .contender(
+            RAYON_LANE,
+            run(&runtime, move |n| a_thousand_at_once(rayon_lane, work, n)),
+        )
+        .goal("lane on rayon / tokio-rayon", 1.1, |rounds| {
+            rounds.ratio(RAYON_LANE, TOKIO_RAYON)
+        })
+        .run();
 }
 
-fn contest(
-    title: &'static str,
-    per_turn: u64,
-    turns: u64,
-    bare: impl FnMut(u64) -> Duration,
-    offload: impl FnMut(u64) -> Duration,
-) {
-    Contest::new(title, "closure", per_turn, turns)
-        .contender(BARE, bare)
-        .contender(OFFLOAD, offload)
+fn against_spawn_blocking(contest: Contest<'_>) {
+    contest
         .goal("offload / spawn_blocking", 1.15, |rounds| {
             rounds.ratio(OFFLOAD, BARE)
+        })
+        .goal("lane.run / spawn_blocking", 1.15, |rounds| {
+            rounds.ratio(LANE, BARE)
         })
         .run();
 }

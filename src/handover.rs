@@ -14,7 +14,6 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
 use tokio::task::block_in_place;
 
-use crate::clock::Clock;
 use crate::watch::Watch;
 
 /// Nanoseconds that a hand-over costs the thread that makes it: this is assumed, then measured.

@@ -28,6 +28,25 @@ pub(crate) struct Series {
     left_over_nanos: AtomicU64,
 }
 
+/// A series that lives as long as its watch, or, of a lane, as long as the process: then nobody has to
+/// count who holds it.
+#[derive(Clone)]
+pub(crate) enum SeriesRef {
+    Shared(Arc<Series>),
+    Static(&'static Series),
+}
+
+impl std::ops::Deref for SeriesRef {
+    type Target = Series;
+
+    fn deref(&self) -> &Series {
+        match self {
+            SeriesRef::Shared(series) => series,
+            SeriesRef::Static(series) => series,
+        }
+    }
+}
+
 /// What did not fit into the hand-over.
 #[derive(Debug, PartialEq)]
 pub(crate) struct LeftOver {
@@ -37,12 +56,16 @@ pub(crate) struct LeftOver {
 
 impl Series {
     pub(crate) fn new(name: &'static str, key: &'static str, value: Arc<str>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::owned(name, key, value))
+    }
+
+    pub(crate) fn owned(name: &'static str, key: &'static str, value: Arc<str>) -> Self {
+        Self {
             name,
             label: (key, value),
             left_over: AtomicU64::new(0),
             left_over_nanos: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Another series of the same metric.
@@ -87,7 +110,7 @@ impl LeftOver {
 
 /// The hand-over.
 pub(crate) struct Samples {
-    waiting: ArrayQueue<(Arc<Series>, u64)>,
+    waiting: ArrayQueue<(SeriesRef, u64)>,
 }
 
 impl Samples {
@@ -103,14 +126,14 @@ impl Samples {
 
     /// Hands one duration over; says whether it is time to come and take them, which is at half
     /// full and not again before it was emptied: with nobody to record for, it stays full.
-    pub(crate) fn push(&self, series: &Arc<Series>, nanos: u64) -> bool {
-        if self.waiting.push((Arc::clone(series), nanos)).is_err() {
+    pub(crate) fn push(&self, series: SeriesRef, nanos: u64) -> bool {
+        if let Err((series, nanos)) = self.waiting.push((series, nanos)) {
             series.leave(LeftOver { count: 1, nanos });
         }
         self.waiting.len() == self.waiting.capacity() / 2
     }
 
-    pub(crate) fn pop(&self) -> Option<(Arc<Series>, u64)> {
+    pub(crate) fn pop(&self) -> Option<(SeriesRef, u64)> {
         self.waiting.pop()
     }
 }
@@ -123,9 +146,10 @@ mod tests {
     fn what_does_not_fit_is_kept_as_count_and_sum() {
         let samples = Samples::with_capacity(2);
         let series = Series::new("s", "watch", "a".into());
-        assert!(samples.push(&series, 1));
+        let shared = || SeriesRef::Shared(Arc::clone(&series));
+        assert!(samples.push(shared(), 1));
         for nanos in [2, 3, 4] {
-            assert!(!samples.push(&series, nanos));
+            assert!(!samples.push(shared(), nanos));
         }
         assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(1));
         assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(2));

@@ -73,13 +73,15 @@ enum At {
     Over,
 }
 
+type Asked = Pin<Box<dyn Future<Output = Result<Fate, OffloadError>>>>;
+
 struct Closure {
     at: At,
     /// What its caller is to be told, as soon as that is certain.
     fate: Option<Fate>,
     is_cancellable: bool,
     /// `None` once the caller has dropped it, or has its answer.
-    future: Option<Pin<Box<dyn Future<Output = Result<Fate, OffloadError>>>>>,
+    future: Option<Asked>,
     starts: Arc<AtomicUsize>,
     has_started: bool,
     /// Whether to panic.
@@ -131,7 +133,7 @@ impl Play {
         let starts = Arc::<AtomicUsize>::default();
         let (lane, counted) = (self.lane.clone(), Arc::clone(&starts));
         let is_cancellable = matches!(step, Step::RunCancellable);
-        let future: Pin<Box<dyn Future<Output = _>>> = match step {
+        let future: Asked = match step {
             Step::Run => {
                 Box::pin(async move { lane.run(move || body(&counted, &commands, None)).await })
             }

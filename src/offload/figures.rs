@@ -1,32 +1,32 @@
 //! How long something waited in a lane and how long it ran, as the metrics have it.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::error::OffloadError;
+use super::queue::Ran;
 use crate::publish;
-use crate::samples::Series;
+use crate::samples::{Series, SeriesRef};
 use crate::watch::LaneCounts;
 
 /// Something that waits.
 pub(super) struct Asked {
-    counts: Arc<LaneCounts>,
+    counts: &'static LaneCounts,
     at: Instant,
 }
 
-/// Something that runs, until it is dropped.
+/// Something that runs, until it is ended.
 pub(super) struct Running {
-    counts: Arc<LaneCounts>,
+    counts: &'static LaneCounts,
     since: Instant,
 }
 
 impl Asked {
     /// The wait counts from now.
-    pub(super) fn now(counts: &Arc<LaneCounts>) -> Self {
+    pub(super) fn now(counts: &'static LaneCounts) -> Self {
         Self {
-            counts: Arc::clone(counts),
+            counts,
             at: Instant::now(),
         }
     }
@@ -35,7 +35,7 @@ impl Asked {
     pub(super) fn run(self) -> Running {
         let Self { counts, at } = self;
         let since = Instant::now();
-        sample(&counts.wait, at, since);
+        sample(counts.wait, at, since);
         counts.in_flight.fetch_add(1, Relaxed);
         Running { counts, since }
     }
@@ -44,18 +44,25 @@ impl Asked {
 impl Running {
     /// It panicked.
     pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) -> OffloadError {
-        OffloadError::panicked(&self.counts, payload)
+        OffloadError::panicked(self.counts, payload)
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        sample(&self.counts.run, self.since, Instant::now());
+    /// It has ended.
+    pub(super) fn end(self) -> Ran {
+        let ran = Ran {
+            from: self.since,
+            to: Instant::now(),
+        };
+        sample(self.counts.run, ran.from, ran.to);
         self.counts.in_flight.fetch_sub(1, Relaxed);
+        ran
     }
 }
 
-fn sample(series: &Arc<Series>, from: Instant, to: Instant) {
+fn sample(series: &'static Series, from: Instant, to: Instant) {
     let nanos = to.saturating_duration_since(from).as_nanos();
-    publish::sample(series, u64::try_from(nanos).unwrap_or(u64::MAX));
+    publish::sample(
+        SeriesRef::Static(series),
+        u64::try_from(nanos).unwrap_or(u64::MAX),
+    );
 }

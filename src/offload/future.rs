@@ -16,7 +16,7 @@ use super::error::OffloadError;
 use super::figures::Asked;
 use super::lane::Lane;
 use super::nesting::Lanes;
-use super::queue::{Job, Queue, TakenIn};
+use super::queue::{Job, Queue, Ran, TakenIn};
 use crate::contain::contain;
 
 /// `.offloaded(&lane)` for futures.
@@ -141,11 +141,12 @@ where
         return Ok(Stage::Here(Box::pin(future)));
     }
     let runtime = queue.runtime()?;
+    let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
     let outbox = Outbox::default();
     let guest = Guest {
         future: Some(Box::pin(future)),
         outbox: Arc::clone(&outbox),
-        carried: Carried::from_here(runtime.clone(), &lane.hooks),
+        carried: Carried::from_here(to_enter, &lane.hooks),
         queue: Arc::clone(queue),
         cancellations,
         _taken_in: queue.take_in()?,
@@ -159,12 +160,11 @@ where
 
 /// Queues one poll.
 fn poll_on(queue: &Arc<Queue>, runtime: Option<Handle>, runnable: Runnable) {
-    let asked = Asked::now(&queue.counts);
-    let work = move |done: &mut dyn FnMut()| {
+    let asked = Asked::now(queue.counts);
+    let work = move |done: &mut dyn FnMut(Ran)| {
         let running = asked.run();
         contain(|| Lanes::outside(|| runnable.run()));
-        drop(running);
-        done();
+        done(running.end());
     };
     queue.submit_poll(Job {
         work: Box::new(work),
@@ -178,11 +178,13 @@ fn poll_here<F: Future>(
     future: Pin<&mut F>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, OffloadError>> {
-    let running = Asked::now(&lane.queue.counts).run();
-    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+    let running = Asked::now(lane.queue.counts).run();
+    let polled = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(payload) => Poll::Ready(Err(running.panicked(payload))),
-    }
+    };
+    running.end();
+    polled
 }
 
 /// A future on a lane.
@@ -210,7 +212,7 @@ impl<F: Future> Future for Guest<F> {
         let outcome = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Some(Poll::Ready(output))) => Ok(output),
             Ok(_) => return Poll::Pending,
-            Err(payload) => Err(OffloadError::panicked(&this.queue.counts, payload)),
+            Err(payload) => Err(OffloadError::panicked(this.queue.counts, payload)),
         };
         this.drop_future();
         *lock(&this.outbox) = Some(outcome);

@@ -14,7 +14,7 @@ use super::carried::{Carried, Hook};
 use super::error::OffloadError;
 use super::figures::Asked;
 use super::nesting::Lanes;
-use super::queue::{Job, Load, Queue};
+use super::queue::{Job, Load, Queue, Ran};
 use crate::contain::contain;
 
 /// A bounded place to run closures that do not belong on a runtime worker.
@@ -246,7 +246,7 @@ impl Lane {
         T: Send + 'static,
     {
         let queue = &self.queue;
-        let asked = Asked::now(&queue.counts);
+        let asked = Asked::now(queue.counts);
         let lanes = Lanes::here();
         if lanes.contains(queue.id) {
             queue.counts.inline.fetch_add(1, Relaxed);
@@ -258,17 +258,17 @@ impl Lane {
             Admission::Try => queue.try_admit()?,
         };
         let cancellations = queue.cancellations();
-        let carried = Carried::from_here(runtime.clone(), &self.hooks);
+        let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
+        let carried = Carried::from_here(to_enter, &self.hooks);
         let (answer, result) = oneshot::channel();
-        let lane = self.clone();
-        let work = move |done: &mut dyn FnMut()| {
+        let id = queue.id;
+        let work = move |done: &mut dyn FnMut(Ran)| {
             let running = asked.run();
-            let work = || lanes.within(lane.queue.id, closure);
+            let work = || lanes.within(id, closure);
             let outcome = catch_unwind(AssertUnwindSafe(|| carried.around(work)));
             let outcome = outcome.map_err(|payload| running.panicked(payload));
             // The figures and the place first: who has the result must find them as they are now.
-            drop(running);
-            done();
+            done(running.end());
             // Nobody may be waiting any more, and the result's destructor may panic.
             contain(move || drop(answer.send(outcome)));
         };
@@ -290,7 +290,9 @@ impl Lane {
     fn here<T>(&self, asked: Asked, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
         let running = asked.run();
         let outcome = catch_unwind(AssertUnwindSafe(closure));
-        outcome.map_err(|payload| running.panicked(payload))
+        let outcome = outcome.map_err(|payload| running.panicked(payload));
+        running.end();
+        outcome
     }
 }
 

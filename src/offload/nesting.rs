@@ -12,20 +12,22 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub(super) struct Lanes(Option<Arc<Link>>);
 
+#[derive(Clone)]
 struct Link {
     lane: u64,
     outer: Lanes,
 }
 
 thread_local! {
-    static HERE: RefCell<Lanes> = const { RefCell::new(Lanes(None)) };
+    /// The innermost link, which is shared only if something is offloaded from here.
+    static HERE: RefCell<Option<Link>> = const { RefCell::new(None) };
 }
 
 impl Lanes {
     /// Those of this thread. None while its last thread-locals are destroyed.
     pub(super) fn here() -> Self {
-        HERE.try_with(|here| here.borrow().clone())
-            .unwrap_or_default()
+        let link = HERE.try_with(|here| here.borrow().clone());
+        Self(link.ok().flatten().map(Arc::new))
     }
 
     pub(super) fn contains(&self, lane: u64) -> bool {
@@ -41,25 +43,24 @@ impl Lanes {
 
     /// Within the lane `lane`, which was called from these.
     pub(super) fn within<T>(self, lane: u64, work: impl FnOnce() -> T) -> T {
-        let inner = Self(Some(Arc::new(Link { lane, outer: self })));
-        inner.stand_in(work)
+        stand_in(Some(Link { lane, outer: self }), work)
     }
 
     /// In none. For what does not block: its awaiting holds up nobody.
     pub(super) fn outside<T>(work: impl FnOnce() -> T) -> T {
-        Self::default().stand_in(work)
+        stand_in(None, work)
     }
+}
 
-    fn stand_in<T>(self, work: impl FnOnce() -> T) -> T {
-        struct Restore(Lanes);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                let before = std::mem::take(&mut self.0);
-                let _ = HERE.try_with(|here| here.replace(before));
-            }
+fn stand_in<T>(link: Option<Link>, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Link>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let before = self.0.take();
+            let _ = HERE.try_with(|here| here.replace(before));
         }
-        let before = HERE.try_with(|here| here.replace(self));
-        let _restore = Restore(before.unwrap_or_default());
-        work()
     }
+    let before = HERE.try_with(|here| here.replace(link));
+    let _restore = Restore(before.ok().flatten());
+    work()
 }

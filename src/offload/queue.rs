@@ -36,7 +36,7 @@ const TURN: Duration = Duration::from_millis(5);
 pub(super) struct Queue {
     pub(super) id: u64,
     pub(super) limit: usize,
-    pub(super) counts: Arc<LaneCounts>,
+    pub(super) counts: &'static LaneCounts,
     backend: Backend,
     /// One permit for each closure that runs or waits. `None` where any number may wait.
     permits: Option<Arc<Semaphore>>,
@@ -63,8 +63,15 @@ impl State {
     }
 }
 
-/// Calls its argument when it is done, before it tells anybody.
-pub(super) type Work = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
+/// Calls its argument when it is done, before it tells anybody, with when it began and ended.
+pub(super) type Work = Box<dyn FnOnce(&mut dyn FnMut(Ran)) + Send>;
+
+/// From when to when something ran. The clock is read for the figures anyway.
+#[derive(Clone, Copy)]
+pub(super) struct Ran {
+    pub(super) from: Instant,
+    pub(super) to: Instant,
+}
 
 /// Something to run.
 pub(super) struct Job {
@@ -85,7 +92,7 @@ impl Queue {
         limit: usize,
         queue: Option<usize>,
         backend: Backend,
-        counts: Arc<LaneCounts>,
+        counts: &'static LaneCounts,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let permits = queue.map(|queue| limit.saturating_add(queue).min(Semaphore::MAX_PERMITS));
@@ -111,6 +118,11 @@ impl Queue {
             running: state.running,
             queued: state.queue.len(),
         }
+    }
+
+    /// Whether its threads are those of the runtime, which is entered there.
+    pub(super) fn is_of_the_runtime(&self) -> bool {
+        self.backend.needs_runtime()
     }
 
     /// The runtime around the caller; an error if the lane cannot do without.
@@ -372,7 +384,7 @@ struct Place {
 impl Place {
     /// Runs the job, and then for a while those that wait for the same runtime.
     fn work_off(self, first: Job) {
-        let until = Instant::now() + TURN;
+        let mut turn = None;
         let mut next = Some((self, first));
         while let Some((place, job)) = next.take() {
             let Job {
@@ -381,10 +393,12 @@ impl Place {
                 permit,
             } = job;
             let mut held = Some((place, permit));
-            let mut done = || {
+            let mut done = |ran: Ran| {
+                let is_over = ran.to - *turn.get_or_insert(ran.from) >= TURN;
                 // The permit last, or the queue could grow by those that are just done.
-                if let Some((place, _permit)) = held.take() {
-                    next = place.pass_on(runtime.as_ref(), until);
+                match held.take() {
+                    Some((place, _permit)) if !is_over => next = place.pass_on(runtime.as_ref()),
+                    held => drop(held),
                 }
             };
             // What it logs with is the caller's, and may panic; the next job is not to suffer.
@@ -396,10 +410,7 @@ impl Place {
     ///
     /// A thread of one runtime must not work for another, whose work would keep the first one from
     /// shutting down.
-    fn pass_on(self, runtime: Option<&Handle>, until: Instant) -> Option<(Self, Job)> {
-        if Instant::now() >= until {
-            return None;
-        }
+    fn pass_on(self, runtime: Option<&Handle>) -> Option<(Self, Job)> {
         let mut state = self.queue.lock();
         let next = state.queue.first_entry()?;
         let is_ours = !self.queue.backend.needs_runtime()

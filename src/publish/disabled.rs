@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::samples::Series;
+use crate::samples::SeriesRef;
 use crate::watch::{Core, Ledger};
 
 pub(crate) fn start() -> Result<(), Error> {
@@ -14,4 +14,4 @@ pub(crate) fn enroll(_: &Arc<Ledger>) {}
 
 pub(crate) fn slow_poll(_: &Core, _: u64) {}
 
-pub(crate) fn sample(_: &Arc<Series>, _: u64) {}
+pub(crate) fn sample(_: SeriesRef, _: u64) {}

@@ -16,7 +16,7 @@ use super::series::{self, METADATA, key};
 use crate::contain::contain;
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
-use crate::samples::{Samples, Series};
+use crate::samples::{Samples, Series, SeriesRef};
 use crate::watch::{Core, LaneCounts, Ledger, Sums, Totals, WatchSums, collect, lanes};
 
 const NAME: &str = "shotclock-metrics";
@@ -66,11 +66,11 @@ pub(crate) fn buckets_are_counters() -> bool {
 }
 
 pub(crate) fn slow_poll(core: &Core, nanos: u64) {
-    sample(&core.slow_durations, nanos);
+    sample(SeriesRef::Shared(Arc::clone(&core.slow_durations)), nanos);
 }
 
 /// Hands a single duration over. Never waits.
-pub(crate) fn sample(series: &Arc<Series>, nanos: u64) {
+pub(crate) fn sample(series: SeriesRef, nanos: u64) {
     if SAMPLES.push(series, nanos) {
         if let Some(thread) = THREAD.get() {
             thread.unpark();
@@ -182,15 +182,15 @@ impl Batch<'_> {
     }
 
     /// Records the single durations that were handed over, and what did not fit.
-    fn samples(&self, sums: &Sums, lanes: &[Arc<LaneCounts>]) {
+    fn samples(&self, sums: &Sums, lanes: &[&'static LaneCounts]) {
         while let Some((series, nanos)) = SAMPLES.pop() {
             self.record(&series, nanos as f64 / 1e9, 1);
         }
         let of_watches = sums
             .watches
             .values()
-            .flat_map(|watch| &watch.slow_durations);
-        let of_lanes = lanes.iter().flat_map(|lane| [&lane.wait, &lane.run]);
+            .flat_map(|watch| watch.slow_durations.iter().map(|series| &**series));
+        let of_lanes = lanes.iter().flat_map(|lane| [lane.wait, lane.run]);
         for series in of_watches.chain(of_lanes) {
             let mut left_over = series.take_left_over();
             let now = left_over.split_off(AT_ONCE);

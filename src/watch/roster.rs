@@ -33,7 +33,8 @@ struct Roster {
     ledgers: Vec<Arc<Ledger>>,
     #[cfg(feature = "metrics")]
     ended: Ended,
-    lanes: Vec<Arc<LaneCounts>>,
+    /// For ever: their number is bounded.
+    lanes: Vec<&'static LaneCounts>,
 }
 
 /// What watchdogs counted that are no more.
@@ -54,8 +55,8 @@ struct EndedWatch {
 #[derive(Debug)]
 pub(crate) struct LaneCounts {
     pub(crate) name: Arc<str>,
-    pub(crate) wait: Arc<Series>,
-    pub(crate) run: Arc<Series>,
+    pub(crate) wait: &'static Series,
+    pub(crate) run: &'static Series,
     pub(crate) queued: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) rejected: AtomicU64,
@@ -98,7 +99,7 @@ pub(crate) fn enroll(ledger: &Arc<Ledger>) {
 }
 
 /// The counts of the lanes of that name. A name past the limit shares those of [`OTHER`].
-pub(crate) fn enroll_lane(name: &str) -> Arc<LaneCounts> {
+pub(crate) fn enroll_lane(name: &str) -> &'static LaneCounts {
     let name = if name.is_empty() { UNNAMED } else { name };
     with_roster(|roster| {
         let lanes = &mut roster.lanes;
@@ -107,10 +108,10 @@ pub(crate) fn enroll_lane(name: &str) -> Arc<LaneCounts> {
             true => name,
             false => OTHER,
         };
-        let known = lanes.iter().find(|lane| &*lane.name == name).cloned();
+        let known = lanes.iter().find(|lane| &*lane.name == name).copied();
         known.unwrap_or_else(|| {
-            let lane = Arc::new(LaneCounts::new(name.into()));
-            lanes.push(Arc::clone(&lane));
+            let lane: &'static LaneCounts = Box::leak(Box::new(LaneCounts::new(name.into())));
+            lanes.push(lane);
             lane
         })
     })
@@ -118,7 +119,9 @@ pub(crate) fn enroll_lane(name: &str) -> Arc<LaneCounts> {
 
 impl LaneCounts {
     fn new(name: Arc<str>) -> Self {
-        let series = |metric| Series::new(metric, "lane", Arc::clone(&name));
+        let series = |metric| -> &'static Series {
+            Box::leak(Box::new(Series::owned(metric, "lane", Arc::clone(&name))))
+        };
         Self {
             wait: series("shotclock_offload_wait_seconds"),
             run: series("shotclock_offload_run_seconds"),
@@ -133,7 +136,7 @@ impl LaneCounts {
 }
 
 #[cfg(feature = "metrics")]
-pub(crate) fn lanes() -> Vec<Arc<LaneCounts>> {
+pub(crate) fn lanes() -> Vec<&'static LaneCounts> {
     with_roster(|roster| roster.lanes.clone())
 }
 
