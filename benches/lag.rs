@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use shotclock::{Lane, WatchExt as _, Watchdog};
 use shotclock_peers::is_measuring;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 const RUNS: usize = 5;
 const RUN: Duration = Duration::from_secs(3);
@@ -51,13 +52,16 @@ async fn heartbeat() -> Lag {
 }
 
 /// The medians over some runs, each on a runtime of its own, beside what `disturb` starts there.
-fn beside(what: &str, disturb: impl Fn(&Runtime, Arc<AtomicBool>)) -> Lag {
+fn beside(what: &str, disturb: impl Fn(&Runtime, &Arc<AtomicBool>) -> Vec<JoinHandle<()>>) -> Lag {
     let mut runs: Vec<_> = (0..RUNS)
         .map(|_| {
             let (runtime, stop) = (two_workers(), Arc::new(AtomicBool::new(false)));
-            disturb(&runtime, Arc::clone(&stop));
+            let disturbers = disturb(&runtime, &stop);
             let lag = runtime.block_on(runtime.spawn(heartbeat()));
             stop.store(true, Relaxed);
+            for disturber in disturbers {
+                runtime.block_on(disturber).expect("no panic");
+            }
             lag.expect("no panic")
         })
         .collect();
@@ -99,27 +103,29 @@ fn compute_for(time: Duration) {
 const FLOOD: usize = 64;
 const CLOSURE: Duration = Duration::from_millis(20);
 
-fn flood_a_lane(lane: &Lane, runtime: &Runtime, stop: &Arc<AtomicBool>) {
-    for _ in 0..FLOOD {
+fn flood_a_lane(lane: &Lane, runtime: &Runtime, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let flood = |_| {
         let (lane, stop) = (lane.clone(), Arc::clone(stop));
         runtime.spawn(async move {
             while !stop.load(Relaxed) {
                 lane.run(|| compute_for(CLOSURE)).await.ok();
             }
-        });
-    }
+        })
+    };
+    (0..FLOOD).map(flood).collect()
 }
 
-fn flood_the_pool(runtime: &Runtime, stop: &Arc<AtomicBool>) {
-    for _ in 0..FLOOD {
+fn flood_the_pool(runtime: &Runtime, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let flood = |_| {
         let stop = Arc::clone(stop);
         runtime.spawn(async move {
             while !stop.load(Relaxed) {
                 let closure = tokio::task::spawn_blocking(|| compute_for(CLOSURE));
                 closure.await.ok();
             }
-        });
-    }
+        })
+    };
+    (0..FLOOD).map(flood).collect()
 }
 
 fn closures() {
@@ -130,16 +136,14 @@ fn closures() {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let (all, spare) = (lane(cores), lane((cores - 1).max(1)));
     heading("a 1 ms heartbeat, 64 closures of 20 ms flooding in");
-    let idle = beside("nothing beside it", |_, _| ());
+    let idle = beside("nothing beside it", |_, _| Vec::new());
     let on_all = beside("a lane, limit: every core", |runtime, stop| {
-        flood_a_lane(&all, runtime, &stop);
+        flood_a_lane(&all, runtime, stop)
     });
     let with_spare = beside("a lane, limit: every core but one", |runtime, stop| {
-        flood_a_lane(&spare, runtime, &stop);
+        flood_a_lane(&spare, runtime, stop)
     });
-    beside("spawn_blocking", |runtime, stop| {
-        flood_the_pool(runtime, &stop)
-    });
+    beside("spawn_blocking", flood_the_pool);
     goal(
         "p99 with a lane of every core / idle",
         ratio(on_all, idle),
@@ -181,15 +185,16 @@ fn slow_tasks(watchdog: &Watchdog, way: Way, count: usize, contained: bool) -> L
     let watch = watchdog.watch(format!("{count} {name} {kind}"));
     let watch = if contained { watch.contained() } else { watch };
     beside(watch.name(), |runtime, stop| {
-        for _ in 0..count {
-            let stop = Arc::clone(&stop);
+        let spawn = |_| {
+            let stop = Arc::clone(stop);
             let task = async move {
                 while !stop.load(Relaxed) {
                     tokio::time::sleep(way.misbehave()).await;
                 }
             };
-            runtime.spawn(task.watched(&watch));
-        }
+            runtime.spawn(task.watched(&watch))
+        };
+        (0..count).map(spawn).collect()
     })
 }
 

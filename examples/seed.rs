@@ -1,9 +1,10 @@
-//! The loop that hogs its thread, three ways to write it, and four other ways to be selfish.
+//! The loop that hogs its thread, four ways to write it, and four other ways to be selfish.
 //!
 //! A million squares are summed up, again and again: without a pause, with
-//! [`shotclock::yield_every`], and on another thread with [`shotclock::offload`]. Then four common
-//! mistakes follow, each as a task of its own. Beside each of them runs a heartbeat that wants to
-//! wake up every millisecond: how late it was at worst is what everybody else had to bear.
+//! [`shotclock::yield_every`], with [`shotclock::yield_after`], and on another thread with
+//! [`shotclock::offload`]. Then four common mistakes follow, each as a task of its own. Beside each of
+//! them runs a heartbeat that wants to wake up every millisecond: how late it was at worst is what
+//! everybody else had to bear.
 //!
 //! The watchdog's warnings go to stderr, one table goes to stdout:
 //!
@@ -36,6 +37,7 @@ const ITERATIONS: u64 = 1_000_000;
 const ROUNDS: u64 = if cfg!(debug_assertions) { 10 } else { 100 };
 /// So many iterations take some ten microseconds, and some hundred in a debug build.
 const YIELD_EVERY: u64 = 10_000;
+const SLICE: Duration = Duration::from_micros(500);
 const PRIMES_BELOW: u64 = if cfg!(debug_assertions) {
     300_000
 } else {
@@ -62,6 +64,7 @@ async fn main() -> Outcome {
     let rows = [
         bench.run("hogging", hogging()).await?,
         bench.run("yield_every", yielding()).await?,
+        bench.run("yield_after", yielding_by_time()).await?,
         bench.run("offload", offloaded()).await?,
         bench.run("blocking sleep", blocking_sleep()).await?,
         bench
@@ -79,7 +82,7 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-// The loop, three ways -----------------------------------------------------------------------------
+// The loop, four ways -----------------------------------------------------------------------------
 
 /// The black box keeps the compiler from finding the sum without a loop.
 fn add_square(sum: u64, i: u64) -> u64 {
@@ -107,6 +110,20 @@ async fn hogging() -> Outcome {
 async fn yielding() -> Outcome {
     let mut sum = 0;
     let mut pace = shotclock::yield_every(YIELD_EVERY);
+    for _ in 0..ROUNDS {
+        for i in 0..ITERATIONS {
+            sum = add_square(sum, i);
+            pace.tick().await;
+        }
+    }
+    black_box(sum);
+    Ok(())
+}
+
+/// The same loop, which goes by time and knows nothing of what an iteration costs.
+async fn yielding_by_time() -> Outcome {
+    let mut sum = 0;
+    let mut pace = shotclock::yield_after(SLICE);
     for _ in 0..ROUNDS {
         for i in 0..ITERATIONS {
             sum = add_square(sum, i);

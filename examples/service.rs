@@ -48,6 +48,9 @@ struct Args {
     /// Where Prometheus finds /metrics
     #[arg(long, default_value = "127.0.0.1:9000")]
     metrics_addr: SocketAddr,
+    /// Hand the other requests over to another thread before what is expected to hold a worker up
+    #[arg(long)]
+    contain: bool,
 }
 
 /// How long requests may go on after ctrl-c.
@@ -74,7 +77,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let watchdog = Watchdog::builder().build()?;
+    let mut builder = Watchdog::builder();
+    if args.contain {
+        builder = builder.contain();
+    }
+    let watchdog = builder.build()?;
     // By hand and not by `#[tokio::main]`, whose end waits for the blocking pool without a limit.
     let runtime = Runtime::new()?;
     let listener = runtime
