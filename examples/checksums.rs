@@ -69,15 +69,15 @@ async fn main() -> Result<(), BoxError> {
     };
     // Whatever runs has been told to stop, and is waited for.
     lane.close().await;
-    let took = started.elapsed();
+    let (read, took) = (bar.position(), started.elapsed());
     bar.finish_and_clear();
 
-    let rate = bar.position() as f64 / took.as_secs_f64() / f64::from(1 << 20);
+    let rate = read as f64 / took.as_secs_f64() / f64::from(1 << 20);
     match ended {
         Some(sum) => println!("done: {}", hex(&sum)),
         None => println!("stopped in the middle"),
     }
-    println!("{} MB in {took:.1?}, {rate:.0} MB/s", bar.position() >> 20);
+    println!("{} MB in {took:.1?}, {rate:.0} MB/s", read >> 20);
     println!(
         "the heartbeat of 1 ms was at worst {:.1?} late",
         heartbeat.await?

@@ -14,8 +14,13 @@
 //!   `prometheus` a `/metrics` that a stuck runtime still answers.
 //! - **Escalate**: [`Builder::escalate`] does something about what stays stuck;
 //!   [`allow_blocking`] declares an exception.
-//! - **Cooperate**: [`yield_every`] gives the worker back from a long loop.
-//! - **Offload**: [`offload`] runs a closure on a bounded number of other threads.
+//! - **Cooperate**: [`yield_every`] and [`yield_after`] give the worker back from a long loop, by count
+//!   and by time; [`YieldExt`] does it for streams, [`iter`] for iterators.
+//! - **Offload**: [`offload`] runs a closure on a bounded number of other threads; a [`Lane`] has a
+//!   limit, a bounded queue, cancellation and threads of your choice, and
+//!   [`OffloadExt::offloaded`] polls a whole future there.
+//! - **Contain**: [`Watch::contained`] hands the worker's other tasks over before a poll that is
+//!   expected to be slow.
 //!
 //! # Examples
 //!

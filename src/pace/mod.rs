@@ -166,10 +166,12 @@ impl<R: Rule> Pace<R> {
     /// # Examples
     ///
     /// ```
+    /// use shotclock::{Pace, Rule};
+    /// use std::ops::Range;
     /// use std::time::Duration;
     ///
     /// /// Works until it is done, or has had the worker for long enough.
-    /// fn step(numbers: &mut std::ops::Range<u64>, sum: &mut u64, pace: &mut shotclock::Pace) {
+    /// fn step(numbers: &mut Range<u64>, sum: &mut u64, pace: &mut Pace<impl Rule>) {
     ///     for number in numbers {
     ///         *sum += number;
     ///         if pace.is_due() {
