@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shotclock::{WatchExt as _, Watchdog, offload};
+use shotclock::{Lane, OffloadExt as _, WatchExt as _, Watchdog, offload};
 use tracing::instrument::WithSubscriber as _;
 use tracing::{Dispatch, Instrument as _, info_span};
 use tracing_subscriber::fmt::MakeWriter;
@@ -142,4 +142,29 @@ async fn offloaded_work_logs_in_the_span_it_came_from() {
     .unwrap();
     let text = log.text();
     assert!(text.contains("request{id=8}: logging: hashing"), "{text}");
+}
+
+#[tokio::test]
+async fn a_future_on_a_lane_logs_in_the_span_it_came_from_in_each_of_its_polls() {
+    let log = Log::default();
+    let lane = Lane::builder("logging").build().unwrap();
+    let decode = async {
+        tracing::info!("begins");
+        tokio::task::yield_now().await;
+        tracing::info!("ends");
+    };
+    async {
+        decode
+            .offloaded(&lane)
+            .instrument(info_span!("request", id = 9))
+            .await
+    }
+    .with_subscriber(log.dispatch())
+    .await
+    .unwrap();
+    let text = log.text();
+    for event in ["begins", "ends"] {
+        let line = format!("request{{id=9}}: logging: {event}");
+        assert!(text.contains(&line), "{text}");
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use prometheus_parse::{Sample, Scrape, Value};
 use shotclock::prometheus::{self, Exporter};
-use shotclock::{WatchExt as _, Watchdog, offload};
+use shotclock::{Lane, WatchExt as _, Watchdog, offload};
 
 /// The recorder is one for the process, so the tests share an exporter.
 fn exporter() -> &'static Exporter {
@@ -66,6 +66,7 @@ fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
         "shotclock_polls_total",
         "shotclock_poll_busy_seconds_total",
         "shotclock_panicked_polls_total",
+        "shotclock_contained_polls_total",
         "shotclock_polls_in_flight",
         "shotclock_stalls_in_flight",
     ];
@@ -269,12 +270,7 @@ async fn offloading_is_counted() {
     }
     assert!(offload(|| panic!("counted")).await.is_err());
     let samples = parse(&exporter.render());
-    let lane = |metric: &str| {
-        samples
-            .iter()
-            .find(|sample| sample.metric == metric)
-            .unwrap()
-    };
+    let lane = |metric: &str| of_lane(&samples, metric, "cpu");
     for metric in [
         "shotclock_offload_wait_seconds",
         "shotclock_offload_run_seconds",
@@ -286,6 +282,86 @@ async fn offloading_is_counted() {
         assert!(buckets.last().unwrap().count >= 11.0, "{metric}");
     }
     assert_eq!(number(lane("shotclock_offload_panics_total")), 1.0);
+}
+
+fn of_lane<'s>(samples: &'s [Sample], metric: &str, lane: &str) -> &'s Sample {
+    let mut named = samples.iter().filter(|sample| sample.metric == metric);
+    let of_lane = named.find(|sample| sample.labels.get("lane") == Some(lane));
+    of_lane.unwrap_or_else(|| panic!("no {metric} of {lane}"))
+}
+
+#[tokio::test]
+async fn a_lane_tells_what_runs_waits_and_was_refused() {
+    let exporter = exporter();
+    let lane = Lane::builder("thumbnails")
+        .limit(1)
+        .queue(1)
+        .build()
+        .unwrap();
+    let number_of = |metric: &str| {
+        let samples = parse(&exporter.render());
+        number(of_lane(&samples, metric, "thumbnails"))
+    };
+    let counts = [
+        "shotclock_offload_in_flight",
+        "shotclock_offload_queued",
+        "shotclock_offload_rejected_total",
+        "shotclock_offload_panics_total",
+        "shotclock_offload_inline_total",
+    ];
+    assert_eq!(counts.map(number_of), [0.0; 5]);
+
+    let (started, starts) = tokio::sync::oneshot::channel();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let mine = lane.clone();
+    let running = tokio::spawn(async move {
+        let _ = mine.run(move || (started.send(()), gate.recv())).await;
+    });
+    starts.await.unwrap();
+    let mine = lane.clone();
+    let queued = tokio::spawn(async move { mine.run(|| panic!("counted")).await });
+    while lane.stats().queued == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(lane.try_run(|| ()).await.is_err());
+    assert_eq!(counts.map(number_of), [1.0, 1.0, 1.0, 0.0, 0.0]);
+    drop(open);
+    running.await.unwrap();
+    assert!(queued.await.unwrap().is_err());
+    let mine = lane.clone();
+    let nested = lane.run(move || futures::executor::block_on(mine.run(|| ())));
+    nested.await.unwrap().unwrap();
+    assert_eq!(counts.map(number_of), [0.0, 0.0, 1.0, 1.0, 1.0]);
+
+    let samples = parse(&exporter.render());
+    for metric in [
+        "shotclock_offload_wait_seconds",
+        "shotclock_offload_run_seconds",
+    ] {
+        let Value::Histogram(buckets) = &of_lane(&samples, metric, "thumbnails").value else {
+            panic!("{metric}")
+        };
+        assert_eq!(buckets.last().unwrap().count, 4.0, "{metric}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn contained_polls_are_counted() {
+    let builder = Watchdog::builder()
+        .without_tracing()
+        .budget(Duration::from_millis(1));
+    let watch = builder.build().unwrap().watch("contained").contained();
+    let mine = watch.clone();
+    let slow = async move {
+        while mine.stats().contained_polls == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::spawn(slow.watched(&watch)).await.unwrap();
+    let samples = parse(&exporter().render());
+    let counted = of_watch(&samples, "shotclock_contained_polls_total", "contained");
+    assert_eq!(number(counted[0]), watch.stats().contained_polls as f64);
 }
 
 #[test]

@@ -207,7 +207,8 @@ impl Lane {
     /// what is queued, and the futures that are [offloaded](crate::OffloadExt::offloaded) here.
     ///
     /// Who waits for a place in a full queue is told [`OffloadError::Closed`] at once. Called on a
-    /// thread of this lane, from within a closure, it does not wait for that closure and returns.
+    /// thread of this lane, from within a closure, it does not wait for that closure and returns. Awaited
+    /// in a future that is offloaded to this lane, it waits for itself: do not.
     ///
     /// # Cancel safety
     ///

@@ -284,8 +284,11 @@ impl Queue {
         }
     }
 
-    fn tell_drained(&self, state: &State) {
-        if state.is_closed && state.is_drained() {
+    /// Something has ended. Who waits is woken outside of the lock: a waker may offload.
+    fn settle(&self, state: MutexGuard<'_, State>) {
+        let is_over = state.is_closed && state.is_drained();
+        drop(state);
+        if is_over {
             self.drained.notify_waiters();
         }
     }
@@ -302,7 +305,7 @@ impl Queue {
             // What a closure owns may panic when it is dropped.
             contain(|| drop(job));
         }
-        self.tell_drained(&self.lock());
+        self.settle(self.lock());
     }
 
     /// A token that is flipped when everything is cancelled, and by whom else it is given to.
@@ -358,7 +361,7 @@ impl Drop for Ticket {
             queue.counts.queued.fetch_sub(1, Relaxed);
             // Outside of the lock: what the closure owns is dropped here.
             drop(job);
-            queue.tell_drained(&queue.lock());
+            queue.settle(queue.lock());
         }
     }
 }
@@ -372,7 +375,7 @@ impl Drop for TakenIn {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.futures -= 1;
-        self.queue.tell_drained(&state);
+        self.queue.settle(state);
     }
 }
 
@@ -425,13 +428,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let idle = {
-            let mut state = self.queue.lock();
-            state.running -= 1;
-            self.queue.tell_drained(&state);
-            state.queue.is_empty()
-        };
-        if !idle {
+        let mut state = self.queue.lock();
+        state.running -= 1;
+        let is_idle = state.queue.is_empty();
+        self.queue.settle(state);
+        if !is_idle {
             self.queue.fill();
         }
     }

@@ -98,6 +98,16 @@ fn siblings_give_the_worker_back_together() {
     assert!(longest(&lengths) <= SLICE + 20 * US, "{lengths:?}");
     assert!(lengths.len() <= 20 * 2_000 / 450, "{}", lengths.len());
 
+    let selected = async {
+        let (mut one, mut other) = (
+            pin!(paced(&scene, 20_000, |_| US)),
+            pin!(paced(&scene, 20_000, |_| US)),
+        );
+        futures::future::select(one.as_mut(), other.as_mut()).await;
+    };
+    let lengths = polls_of(&scene, selected);
+    assert!(longest(&lengths) <= SLICE + 20 * US, "{lengths:?}");
+
     let unordered = async { siblings().collect::<FuturesUnordered<_>>().collect().await };
     let lengths = polls_of(&scene, unordered);
     assert!(longest(&lengths) <= SLICE + 20 * US, "{lengths:?}");
