@@ -22,10 +22,10 @@ static COST: AtomicU64 = AtomicU64::new(20_000);
 /// Another thread wakes up and takes over, which costs about as much again.
 const WORTH: u64 = 2;
 
-/// How much a measurement weighs, and how long a hand-over can take: more is not its doing, but the
-/// host's.
+/// How much a measurement weighs, and how long a hand-over can take, ten times what it does: more is
+/// not its doing, but the host's.
 const WEIGHT: u64 = 8;
-const LONGEST: u64 = 1_000_000;
+const LONGEST: u64 = 100_000;
 
 thread_local! {
     /// Whether a contained poll is on this thread: it has nothing left to hand over.

@@ -46,18 +46,28 @@ async fn misbehave(watch: &Watch) {
 fn the_others_on_the_worker_get_on() {
     let (watchdog, runtime) = (watchdog(), workers(1));
     let legacy = watchdog.watch("legacy").contained();
-    let (ask, asked) = tokio::sync::oneshot::channel::<mpsc::Sender<()>>();
-    // It has the only worker, and blocks until somebody else has run there.
+    let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<()>>();
+    // It has the only worker, and blocks until somebody else has run there, or for so long that the
+    // watch must expect it the next time.
     let blocks = async move {
-        misbehave(&legacy).await;
-        let (answer, answered) = mpsc::channel();
-        let work = async move {
-            ask.send(answer).unwrap();
-            answered.recv_timeout(Duration::from_secs(60)).unwrap();
+        let work = async {
+            for _ in 0..200 {
+                let (answer, answered) = mpsc::channel();
+                ask.send(answer).unwrap();
+                if answered.recv_timeout(10 * SLOW).is_ok() {
+                    return;
+                }
+                yield_now().await;
+            }
+            panic!("nobody else has run");
         };
         work.watched(&legacy).await;
     };
-    let answers = async move { asked.await.unwrap().send(()).unwrap() };
+    let answers = async move {
+        while let Some(answer) = asked.recv().await {
+            let _ = answer.send(());
+        }
+    };
     let tasks = [runtime.spawn(blocks), runtime.spawn(answers)];
     for task in tasks {
         runtime.block_on(task).unwrap();
@@ -100,8 +110,8 @@ fn it_ends_by_itself_and_a_watch_that_behaves_never_begins() {
         .block_on(runtime.spawn(behaves(watch.clone())))
         .unwrap();
     let forgetting = contained() - before;
-    // Unless the host made polls slow, some dozens; and then none.
-    assert!((1..1_000).contains(&forgetting), "{forgetting}");
+    // Some dozens, unless the host made polls slow; and then none.
+    assert!(forgetting < 1_000, "{forgetting}");
 
     // Not even under a budget that the polls of a busy host may break now and then.
     let polite = watchdog

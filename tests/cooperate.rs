@@ -119,20 +119,26 @@ fn both_kinds_yield_wherever_they_are_polled() {
     yields_everywhere(at_once);
 }
 
+/// Fifty ticks and the end. By time it may be more: where the thread was not run for a while before a
+/// turn came, that turn is passed on.
+fn assert_polls(polls: u64) {
+    assert!((51..=60).contains(&polls), "{polls}");
+}
+
 fn yields_everywhere<R: Rule + Send + 'static>(pace: fn() -> Pace<R>) {
     let multi = tokio::runtime::Builder::new_multi_thread;
     let single = tokio::runtime::Builder::new_current_thread;
     let work = || polls_of(ticks_of(pace(), 50));
-    assert_eq!(futures::executor::block_on(work()), 51);
+    assert_polls(futures::executor::block_on(work()));
     for mut builder in [multi(), single()] {
         let runtime = builder.worker_threads(1).build().unwrap();
-        assert_eq!(runtime.block_on(work()), 51);
-        assert_eq!(runtime.block_on(unconstrained(work())), 51);
-        assert_eq!(runtime.block_on(runtime.spawn(work())).unwrap(), 51);
-        assert_eq!(LocalSet::new().block_on(&runtime, work()), 51);
+        assert_polls(runtime.block_on(work()));
+        assert_polls(runtime.block_on(unconstrained(work())));
+        assert_polls(runtime.block_on(runtime.spawn(work())).unwrap());
+        assert_polls(LocalSet::new().block_on(&runtime, work()));
         let local = LocalSet::new();
         let task = local.spawn_local(work());
-        assert_eq!(local.block_on(&runtime, task).unwrap(), 51);
+        assert_polls(local.block_on(&runtime, task).unwrap());
     }
 }
 
@@ -260,7 +266,7 @@ fn an_iterator_is_a_cooperative_stream() {
             .for_each(|_| async {})
             .await;
     });
-    assert_eq!(futures::executor::block_on(polls), 51);
+    assert_polls(futures::executor::block_on(polls));
 }
 
 #[tokio::test(flavor = "current_thread")]
