@@ -186,8 +186,9 @@ fn panics_come_back_and_nothing_is_taken_down() {
             let _bomb = bomb;
             std::future::pending::<()>().await;
         };
-        let returns = async {
-            tokio::task::yield_now().await;
+        let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+        let returns = async move {
+            let _ = gone_on.await;
             Bomb
         };
         {
@@ -196,6 +197,7 @@ fn panics_come_back_and_nothing_is_taken_down() {
         }
         let mut returns = Box::pin(returns.offloaded(&lane));
         assert!(poll_once(returns.as_mut()).is_pending());
+        drop(go_on);
         futures::executor::block_on(lane.close());
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(returns)));
         drop(dropped);
