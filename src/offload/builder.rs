@@ -38,8 +38,15 @@ pub(super) fn cores() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
+impl Lane {
+    /// Starts the set-up of a lane. The name is a label of its metrics.
+    pub fn builder(name: impl Into<Cow<'static, str>>) -> LaneBuilder {
+        LaneBuilder::new(name.into())
+    }
+}
+
 impl LaneBuilder {
-    pub(super) fn new(name: Cow<'static, str>) -> Self {
+    fn new(name: Cow<'static, str>) -> Self {
         Self {
             name,
             limit: None,

@@ -1,6 +1,5 @@
 //! The lane that users hold.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::builder::LaneBuilder;
 use super::cancel::Cancel;
 use super::carried::{Carried, Hook};
 use super::error::OffloadError;
@@ -71,11 +69,6 @@ enum Admission {
 }
 
 impl Lane {
-    /// Starts the set-up of a lane. The name is a label of its metrics.
-    pub fn builder(name: impl Into<Cow<'static, str>>) -> LaneBuilder {
-        LaneBuilder::new(name.into())
-    }
-
     /// The name of the lane.
     pub fn name(&self) -> &str {
         &self.queue.counts.name
@@ -90,7 +83,7 @@ impl Lane {
     ///
     /// If the queue is full, it waits for a place there, in the order of the calls: the caller is held
     /// up, and memory stays bounded. Nothing happens before the future is polled. The current
-    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`] says are
+    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`](crate::LaneBuilder::carry) says are
     /// carried over.
     ///
     /// # Errors
@@ -125,7 +118,7 @@ impl Lane {
     /// # Errors
     ///
     /// As of [`run`](Self::run); and [`OffloadError::QueueFull`] if there is no place in the queue.
-    /// Without [`LaneBuilder::queue`] there always is.
+    /// Without [`LaneBuilder::queue`](crate::LaneBuilder::queue) there always is.
     ///
     /// # Examples
     ///

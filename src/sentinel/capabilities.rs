@@ -1,10 +1,8 @@
 //! What works here, and why the rest does not.
 
 use std::fmt;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::stacks;
+use super::{stacks, trial};
 use crate::cgroup;
 use crate::proc::{self, Schedstat};
 use crate::sys::{self, Thread};
@@ -59,40 +57,6 @@ impl Capability {
     }
 }
 
-/// What came of trying out the capture of stacks.
-struct Trial {
-    outcome: Mutex<Option<Result<(), String>>>,
-    known: Condvar,
-}
-
-static TRIAL: Trial = Trial {
-    outcome: Mutex::new(None),
-    known: Condvar::new(),
-};
-
-/// Who tried it out tells; `None` if that panicked.
-pub(super) fn tried_out(outcome: Option<Result<(), String>>) {
-    let outcome = outcome.unwrap_or_else(|| Err("trying it out panicked".into()));
-    let mut known = TRIAL.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-    *known = Some(outcome);
-    TRIAL.known.notify_all();
-}
-
-/// Waits until it was tried out, which takes some milliseconds once in a process.
-fn trial() -> Result<(), String> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    stacks::is_installed()?;
-    let outcome = TRIAL.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_open = |outcome: &mut Option<_>| outcome.is_none();
-    let (outcome, _) = TRIAL
-        .known
-        .wait_timeout_while(outcome, PATIENCE, is_open)
-        .unwrap_or_else(PoisonError::into_inner);
-    outcome
-        .clone()
-        .unwrap_or_else(|| Err("it has not been tried out yet".into()))
-}
-
 impl Capabilities {
     pub(crate) fn of(stacks: Stacks, obstacle: Option<&str>) -> Self {
         let thread = Thread::current().ok_or("threads cannot be looked at here".to_owned());
@@ -107,7 +71,7 @@ impl Capabilities {
         Self {
             stacks: match stacks {
                 Stacks::Never => Capability::Missing("switched off (Stacks::Never)".into()),
-                _ => Capability::from(trial()),
+                _ => Capability::from(stacks::is_installed().and_then(|()| trial::outcome())),
             },
             system_calls: Capability::from(thread.clone().and_then(|t| proc::standpoint(&t))),
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::examine::stance;
-use super::scan::Stalled;
 use super::stacks::{Subject, Taker};
+use super::stalled::Stalled;
 use crate::proc;
 use crate::slot::{self, Finding, OtherThread, Slot};
 use crate::watch::{Measure, Stacks, name_of};

@@ -12,6 +12,8 @@ mod examine;
 mod oversleep;
 mod scan;
 mod stacks;
+mod stalled;
+mod trial;
 
 #[cfg(all(
     target_os = "linux",

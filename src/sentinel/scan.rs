@@ -1,15 +1,14 @@
 //! One look at everything in flight: what is over its budget is told, and when to look again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::escalate::escalate;
 use super::examine::{Examined, examine};
 use super::stacks::Taker;
+use super::stalled::Stalled;
 use crate::clock::Clock;
-use crate::slot::{self, Finding, InFlight, Nest, Slot, Standing, Told};
-use crate::stack::Stack;
-use crate::watch::{Core, Home, Slow, home_of, name_of};
+use crate::slot::{self, InFlight, Nest, Slot, Standing};
+use crate::watch::{home_of, name_of};
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
 pub(crate) struct Scanner {
@@ -27,15 +26,6 @@ pub(crate) struct Sight {
     pub(crate) is_still: bool,
     /// When the next poll in flight passes its budget, or is to be looked at again.
     pub(crate) due: Option<Duration>,
-}
-
-/// A stall, and to whom it belongs.
-pub(super) struct Stalled<'s> {
-    pub(super) slot: &'s Slot,
-    pub(super) nest: &'s Nest,
-    pub(super) standing: &'s Standing,
-    pub(super) home: Arc<Home>,
-    pub(super) core: Arc<Core>,
 }
 
 impl Scanner {
@@ -185,127 +175,4 @@ fn exceptions(
     let excused = exceptions.excuse(poll.opening, poll.start, elapsed);
     let limit = exceptions.due(elapsed).map(|due| due.saturating_add(1));
     (excused, limit)
-}
-
-/// How often a thread is asked for its stack that does not answer, before that is left to the next
-/// report; and how many nanoseconds lie between.
-const STACK_TRIES: u32 = 64;
-const STACK_AGAIN: u64 = 5_000_000;
-
-/// The stack to be told: that of now, unless an earlier one says more.
-fn better(now: Option<Stack>, had: Option<Stack>) -> Option<Stack> {
-    match (now, had) {
-        (Some(now), Some(had)) if had.is_complete() && !now.is_complete() => Some(had),
-        (now, had) => now.or(had),
-    }
-}
-
-impl Stalled<'_> {
-    /// When to look at it again.
-    fn due(&self) -> u64 {
-        let due = self.again_at().min(self.next_step());
-        let mut margin = self.slot.margin();
-        let stack = margin.note(&self.standing.poll).again_for_stack;
-        stack.map_or(due, |stack| due.min(stack))
-    }
-
-    /// Keeps the stack for the next report. A thread that did not answer, because it was not run, is
-    /// asked again before long.
-    fn note_stack(&self, finding: &Finding) {
-        let mut margin = self.slot.margin();
-        let note = margin.note(&self.standing.poll);
-        note.late_stacks = match finding.is_stack_late {
-            true => note.late_stacks + 1,
-            false => 0,
-        };
-        let is_worth_it = (1..STACK_TRIES).contains(&note.late_stacks);
-        note.again_for_stack = is_worth_it.then(|| self.standing.own + STACK_AGAIN);
-        if let Some(known) = &mut note.finding {
-            known.stack = better(finding.stack.clone(), known.stack.take());
-        }
-    }
-
-    /// When it is to be told again, or looked at.
-    fn again_at(&self) -> u64 {
-        self.slot.margin().note(&self.standing.poll).again_at
-    }
-
-    /// When the next step of its escalation is due.
-    fn next_step(&self) -> u64 {
-        let mut margin = self.slot.margin();
-        let note = margin.note(&self.standing.poll);
-        let steps = &self.home.slow.orders().steps;
-        let next = steps.get(note.steps_taken);
-        next.map_or(u64::MAX, |step| step.after.max(note.again_for_step))
-    }
-
-    /// Nobody's fault so far: looks again when it could be.
-    fn excuse(&self) {
-        let wait = (self.standing.poll.budget / 4).max(1_000_000);
-        let mut margin = self.slot.margin();
-        let note = margin.note(&self.standing.poll);
-        note.again_at = note.again_at.max(self.standing.own.saturating_add(wait));
-        note.again_for_step = note.again_at;
-    }
-
-    fn tell(&self, finding: &Finding) {
-        self.with_told(finding, |told, slow, finding| {
-            self.home.slow.on_stall(&self.core, slow, finding, told);
-        });
-        let mut margin = self.slot.margin();
-        let note = margin.note(&self.standing.poll);
-        note.again_at = match note.told {
-            Told::LeftOut => u64::MAX,
-            _ => self.standing.own.saturating_mul(2),
-        };
-    }
-
-    /// Tells, if the poll has not ended meanwhile: who ends it waits, and tells after this.
-    pub(super) fn with_told(
-        &self,
-        finding: &Finding,
-        tell: impl FnOnce(&mut Told, Slow, Finding),
-    ) -> bool {
-        let poll = &self.standing.poll;
-        let mut margin = self.slot.margin();
-        let thread = margin.thread();
-        let (true, Some(thread), Some(location)) =
-            (self.slot.is_in_flight(poll), thread, poll.location)
-        else {
-            return false;
-        };
-        let slow = Slow {
-            kind: poll.kind,
-            elapsed: self.standing.elapsed,
-            own: self.standing.own,
-            budget: Duration::from_nanos(poll.budget),
-            location,
-            outer: self.outer(),
-            thread,
-            counts: true,
-            allowed: false,
-            broken: margin.exceptions.broken(poll.opening, |since| {
-                self.home.clock.nanos_between(since, self.home.clock.raw())
-            }),
-        };
-        let note = margin.note(poll);
-        let mut finding = finding.clone();
-        let had = note.finding.take().and_then(|finding| finding.stack);
-        finding.stack = better(finding.stack, had);
-        note.finding = Some(Finding {
-            others: Arc::default(),
-            ..finding.clone()
-        });
-        if note.told != Told::Ended {
-            tell(&mut note.told, slow, finding);
-        }
-        true
-    }
-
-    /// The ids of the watches around it, outermost first.
-    fn outer(&self) -> Vec<u64> {
-        let is_outer = |poll: &&InFlight| poll.opening != self.standing.poll.opening;
-        let outer = self.nest.iter().take_while(is_outer);
-        outer.map(|poll| poll.watch).collect()
-    }
 }

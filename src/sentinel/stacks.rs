@@ -4,8 +4,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::capabilities;
 use super::syscalls::{Interrupted, interrupted};
+use super::trial;
 use super::unwind::Unwinder;
 use crate::contain::contain;
 use crate::proc::{Standpoint, Waits};
@@ -77,11 +77,11 @@ impl Taker {
             let mut unwinder = Unwinder::new();
             let outcome = contain(|| try_out(&mut unwinder));
             let _ = loaded.send(unwinder);
-            capabilities::tried_out(outcome);
+            trial::tried_out(outcome);
         };
         let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
         if let Err(error) = thread.spawn(load) {
-            capabilities::tried_out(Some(Err(format!("no thread to load it: {error}"))));
+            trial::tried_out(Some(Err(format!("no thread to load it: {error}"))));
         }
         Self {
             unwinder: None,
