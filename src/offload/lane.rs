@@ -110,7 +110,7 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.send(closure, Admission::Wait).await
+        self.send(Admission::Wait, |_| (closure, ())).await
     }
 
     /// Runs a closure as [`run`](Self::run) does, but does not wait for a place in a full queue.
@@ -153,7 +153,7 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.send(closure, Admission::Try).await
+        self.send(Admission::Try, |_| (closure, ())).await
     }
 
     /// Runs a closure that is told when nobody waits for it any more.
@@ -191,9 +191,12 @@ impl Lane {
         F: FnOnce(Cancel) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let cancel = self.queue.token();
-        let _on_drop = cancel.on_drop();
-        self.send(move || closure(cancel), Admission::Wait).await
+        let with_token = |queue: &Queue| {
+            let cancel = queue.token();
+            let on_drop = cancel.on_drop();
+            (move || closure(cancel), on_drop)
+        };
+        self.send(Admission::Wait, with_token).await
     }
 
     /// Takes nothing in any more, and waits until everything that was taken in has ended: what runs,
@@ -214,7 +217,7 @@ impl Lane {
     }
 
     /// Takes everything out of the queue, whose callers are told [`OffloadError::Cancelled`], and flips
-    /// the tokens of the cancellable closures that run. A future that is
+    /// the tokens of the cancellable closures that run. Who waits for a place in a full queue goes on to. A future that is
     /// [offloaded](crate::OffloadExt::offloaded) here ends when it would be polled next. The lane stays
     /// open.
     pub fn cancel_all(&self) {
@@ -234,7 +237,13 @@ impl Lane {
         }
     }
 
-    async fn send<F, T>(&self, closure: F, admission: Admission) -> Result<T, OffloadError>
+    /// `make` gives the closure, when it has its place in the queue, and what its caller holds until it
+    /// has the result.
+    async fn send<F, G, T>(
+        &self,
+        admission: Admission,
+        make: impl FnOnce(&Queue) -> (F, G),
+    ) -> Result<T, OffloadError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -244,6 +253,7 @@ impl Lane {
         let lanes = Lanes::here();
         if lanes.contains(queue.id) {
             queue.counts.inline.fetch_add(1, Relaxed);
+            let (closure, _held) = make(queue);
             return self.here(asked, closure);
         }
         let runtime = queue.runtime()?;
@@ -252,6 +262,7 @@ impl Lane {
             Admission::Try => queue.try_admit()?,
         };
         let cancellations = queue.cancellations();
+        let (closure, _held) = make(queue);
         let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
         let carried = Carried::from_here(to_enter, &self.hooks);
         let (answer, result) = oneshot::channel();
