@@ -202,7 +202,7 @@ impl Play {
         self.lane.cancel_all();
         for closure in &mut self.closures {
             let fate = match closure.at {
-                At::Queued => Fate::Cancelled,
+                At::Waits | At::Queued => Fate::Cancelled,
                 At::Runs if closure.is_cancellable => Fate::Stopped,
                 _ => continue,
             };
@@ -286,7 +286,8 @@ impl Play {
             let is_answered = closure.fate.is_none() || closure.future.is_none();
             starts == usize::from(closure.has_started) && is_answered
         };
-        (stats.running, stats.queued) == (self.count(At::Runs), self.count(At::Queued))
+        [stats.running, stats.queued, stats.waiting]
+            == [At::Runs, At::Queued, At::Waits].map(|at| self.count(at))
             && self.closures.iter().all(is_there)
     }
 

@@ -16,7 +16,7 @@ use super::error::OffloadError;
 use super::figures::Asked;
 use super::lane::Lane;
 use super::nesting::Lanes;
-use super::queue::{Job, Queue, Ran, TakenIn};
+use super::queue::{Job, JobKind, Queue, Ran, TakenIn};
 use crate::contain::contain;
 
 /// `.offloaded(&lane)` for futures.
@@ -169,7 +169,7 @@ fn poll_on(queue: &Arc<Queue>, runtime: Option<Handle>, runnable: Runnable) {
     queue.submit_poll(Job {
         work: Box::new(work),
         runtime,
-        permit: None,
+        kind: JobKind::Poll,
     });
 }
 

@@ -12,7 +12,7 @@ use super::carried::{Carried, Hook};
 use super::error::OffloadError;
 use super::figures::Asked;
 use super::nesting::Lanes;
-use super::queue::{Job, Load, Queue, Ran};
+use super::queue::{Job, JobKind, Load, Queue, Ran, WhenFull};
 use crate::contain::contain;
 
 /// A bounded place to run closures that do not belong on a runtime worker.
@@ -51,8 +51,10 @@ pub struct Lane {
 pub struct LaneStats {
     /// How many closures run, or are about to.
     pub running: usize,
-    /// How many wait.
+    /// How many are queued.
     pub queued: usize,
+    /// How many wait for a place in the queue, because it is full.
+    pub waiting: usize,
     /// How many were refused: by [`Lane::try_run`] because the queue was full, or because the lane was
     /// closed.
     pub rejected: u64,
@@ -60,12 +62,6 @@ pub struct LaneStats {
     pub panics: u64,
     /// How many were run where they were offloaded, because that was on a thread of the same lane.
     pub inline: u64,
-}
-
-/// Whether to wait for a place in a full queue.
-enum Admission {
-    Wait,
-    Try,
 }
 
 impl Lane {
@@ -110,7 +106,7 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.send(Admission::Wait, |_| (closure, ())).await
+        self.send(closure, WhenFull::Wait).await
     }
 
     /// Runs a closure as [`run`](Self::run) does, but does not wait for a place in a full queue.
@@ -153,7 +149,7 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.send(Admission::Try, |_| (closure, ())).await
+        self.send(closure, WhenFull::Refuse).await
     }
 
     /// Runs a closure that is told when nobody waits for it any more.
@@ -191,12 +187,9 @@ impl Lane {
         F: FnOnce(Cancel) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let with_token = |queue: &Queue| {
-            let cancel = queue.token();
-            let on_drop = cancel.on_drop();
-            (move || closure(cancel), on_drop)
-        };
-        self.send(Admission::Wait, with_token).await
+        let cancel = self.queue.token();
+        let _on_drop = cancel.on_drop();
+        self.send(move || closure(cancel), WhenFull::Wait).await
     }
 
     /// Takes nothing in any more, and waits until everything that was taken in has ended: what runs,
@@ -216,8 +209,8 @@ impl Lane {
         }
     }
 
-    /// Takes everything out of the queue, whose callers are told [`OffloadError::Cancelled`], and flips
-    /// the tokens of the cancellable closures that run. Who waits for a place in a full queue goes on to. A future that is
+    /// Takes everything out that has not begun, in the queue or before it, whose callers are told
+    /// [`OffloadError::Cancelled`], and flips the tokens of the cancellable closures that run. A future that is
     /// [offloaded](crate::OffloadExt::offloaded) here ends when it would be polled next. The lane stays
     /// open.
     pub fn cancel_all(&self) {
@@ -226,24 +219,23 @@ impl Lane {
 
     /// What the lane does at this moment, and what it has counted.
     pub fn stats(&self) -> LaneStats {
-        let Load { running, queued } = self.queue.load();
+        let Load {
+            running,
+            queued,
+            waiting,
+        } = self.queue.load();
         let counts = &self.queue.counts;
         LaneStats {
             running,
             queued,
+            waiting,
             rejected: counts.rejected.load(Relaxed),
             panics: counts.panics.load(Relaxed),
             inline: counts.inline.load(Relaxed),
         }
     }
 
-    /// `make` gives the closure, when it has its place in the queue, and what its caller holds until it
-    /// has the result.
-    async fn send<F, G, T>(
-        &self,
-        admission: Admission,
-        make: impl FnOnce(&Queue) -> (F, G),
-    ) -> Result<T, OffloadError>
+    async fn send<F, T>(&self, closure: F, when_full: WhenFull) -> Result<T, OffloadError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -253,16 +245,10 @@ impl Lane {
         let lanes = Lanes::here();
         if lanes.contains(queue.id) {
             queue.counts.inline.fetch_add(1, Relaxed);
-            let (closure, _held) = make(queue);
             return self.here(asked, closure);
         }
         let runtime = queue.runtime()?;
-        let permit = match admission {
-            Admission::Wait => queue.admit().await?,
-            Admission::Try => queue.try_admit()?,
-        };
         let cancellations = queue.cancellations();
-        let (closure, _held) = make(queue);
         let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
         let carried = Carried::from_here(to_enter, &self.hooks);
         let (answer, result) = oneshot::channel();
@@ -277,11 +263,12 @@ impl Lane {
             // Nobody may be waiting any more, and the result's destructor may panic.
             contain(move || drop(answer.send(outcome)));
         };
-        let ticket = queue.submit(Job {
+        let job = Job {
             work: Box::new(work),
             runtime,
-            permit,
-        })?;
+            kind: JobKind::Closure,
+        };
+        let ticket = queue.submit(job, when_full)?;
         let result = result.await;
         ticket.used();
         match result {

@@ -10,18 +10,18 @@
 //! 2. A job is queued only if there is no place or others wait; whenever a place becomes free while
 //!    jobs wait, the place takes the next or [`Queue::fill`] runs. So none waits beside a free place.
 //! 3. A job is in the queue, or in the hands of a place, or gone; each is run at most once.
-//! 4. The permit of a queue with a limit is in the job: it is given back when the job is gone.
+//! 4. Everything that waits is in one order, that of its coming. The first `places` closures of it are
+//!    in the queue; further ones wait for a place there, which is to say, behind them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::collections::btree_map::OccupiedEntry;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::Notify;
 
 use super::backend::Backend;
 use super::cancel::Cancel;
@@ -38,8 +38,8 @@ pub(super) struct Queue {
     pub(super) limit: usize,
     pub(super) counts: &'static LaneCounts,
     backend: Backend,
-    /// One permit for each closure that runs or waits. `None` where any number may wait.
-    permits: Option<Arc<Semaphore>>,
+    /// How many closures may be queued.
+    places: usize,
     /// How often everything was cancelled.
     cancelled: Arc<AtomicU64>,
     state: Mutex<State>,
@@ -52,6 +52,8 @@ struct State {
     tickets: u64,
     /// By ticket, so that the first is the oldest, and any can be withdrawn.
     queue: BTreeMap<u64, Job>,
+    /// How many of them are closures, and not polls of futures.
+    closures: usize,
     /// Futures that were taken in and have not ended, whether they are polled or wait.
     futures: usize,
     is_closed: bool,
@@ -60,6 +62,24 @@ struct State {
 impl State {
     fn is_drained(&self) -> bool {
         self.running == 0 && self.queue.is_empty() && self.futures == 0
+    }
+
+    fn push(&mut self, job: Job) -> u64 {
+        self.tickets += 1;
+        self.closures += usize::from(job.kind == JobKind::Closure);
+        self.queue.insert(self.tickets, job);
+        self.tickets
+    }
+
+    fn remove(&mut self, ticket: u64) -> Option<Job> {
+        let job = self.queue.remove(&ticket)?;
+        self.closures -= usize::from(job.kind == JobKind::Closure);
+        Some(job)
+    }
+
+    fn first(&self) -> Option<(u64, &Job)> {
+        let (ticket, job) = self.queue.first_key_value()?;
+        Some((*ticket, job))
     }
 }
 
@@ -78,13 +98,30 @@ pub(super) struct Job {
     pub(super) work: Work,
     /// Where it comes from: tokio's blocking pool is that of a runtime.
     pub(super) runtime: Option<Handle>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) kind: JobKind,
+}
+
+/// What is run: only closures are under the limit of the queue.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum JobKind {
+    Closure,
+    /// One poll of a future that was taken in.
+    Poll,
+}
+
+/// What to do where the queue is full.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum WhenFull {
+    Wait,
+    Refuse,
 }
 
 /// How many run and wait at one moment.
 pub(super) struct Load {
     pub(super) running: usize,
     pub(super) queued: usize,
+    /// For a place in the queue.
+    pub(super) waiting: usize,
 }
 
 impl Queue {
@@ -95,13 +132,12 @@ impl Queue {
         counts: &'static LaneCounts,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let permits = queue.map(|queue| limit.saturating_add(queue).min(Semaphore::MAX_PERMITS));
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             limit,
             counts,
             backend,
-            permits: permits.map(|permits| Arc::new(Semaphore::new(permits))),
+            places: queue.unwrap_or(usize::MAX),
             cancelled: Arc::default(),
             state: Mutex::default(),
             drained: Notify::new(),
@@ -114,9 +150,11 @@ impl Queue {
 
     pub(super) fn load(&self) -> Load {
         let state = self.lock();
+        let waiting = state.closures.saturating_sub(self.places);
         Load {
             running: state.running,
-            queued: state.queue.len(),
+            queued: state.queue.len() - waiting,
+            waiting,
         }
     }
 
@@ -134,44 +172,33 @@ impl Queue {
         Ok(runtime)
     }
 
-    /// Waits for a place in the queue, in the order of the calls.
-    pub(super) async fn admit(&self) -> Result<Option<OwnedSemaphorePermit>, OffloadError> {
-        let Some(permits) = &self.permits else {
-            return Ok(None);
-        };
-        let permit = Arc::clone(permits).acquire_owned().await;
-        permit.map(Some).map_err(|_| self.closed())
-    }
-
-    /// Takes a place in the queue if there is one.
-    pub(super) fn try_admit(&self) -> Result<Option<OwnedSemaphorePermit>, OffloadError> {
-        let Some(permits) = &self.permits else {
-            return Ok(None);
-        };
-        let permit = Arc::clone(permits).try_acquire_owned();
-        permit.map(Some).map_err(|error| match error {
-            TryAcquireError::Closed => self.closed(),
-            TryAcquireError::NoPermits => {
-                self.counts.rejected.fetch_add(1, Relaxed);
-                OffloadError::QueueFull { lane: self.name() }
-            }
-        })
-    }
-
     /// The error of something that is not taken in.
-    fn closed(&self) -> OffloadError {
+    fn refused(&self, error: impl FnOnce(Arc<str>) -> OffloadError) -> OffloadError {
         self.counts.rejected.fetch_add(1, Relaxed);
-        OffloadError::Closed { lane: self.name() }
+        error(self.name())
     }
 
-    /// Starts a job, or queues it if there is no place. Dropping the ticket withdraws it.
-    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Ticket, OffloadError> {
+    fn closed(&self) -> OffloadError {
+        self.refused(|lane| OffloadError::Closed { lane })
+    }
+
+    /// Starts a closure, or queues it if there is no place. Dropping the ticket withdraws it.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        job: Job,
+        when_full: WhenFull,
+    ) -> Result<Ticket, OffloadError> {
         let state = self.lock();
+        let is_full = state.running >= self.limit && state.closures >= self.places;
         if state.is_closed {
             drop(state);
-            return Err(self.closed());
+            Err(self.closed())
+        } else if is_full && when_full == WhenFull::Refuse {
+            drop(state);
+            Err(self.refused(|lane| OffloadError::QueueFull { lane }))
+        } else {
+            Ok(self.enqueue(state, job))
         }
-        Ok(self.enqueue(state, job))
     }
 
     /// A poll of a future that was taken in: never refused, or the future would not wake up.
@@ -186,9 +213,7 @@ impl Queue {
             self.start(job);
             return Ticket { queued: None };
         }
-        state.tickets += 1;
-        let ticket = state.tickets;
-        state.queue.insert(ticket, job);
+        let ticket = state.push(job);
         self.counts.queued.fetch_add(1, Relaxed);
         drop(state);
         self.fill();
@@ -244,7 +269,8 @@ impl Queue {
         if state.running >= self.limit {
             return None;
         }
-        let (_, job) = state.queue.pop_first()?;
+        let (first, _) = state.first()?;
+        let job = state.remove(first)?;
         state.running += 1;
         self.counts.queued.fetch_sub(1, Relaxed);
         Some(job)
@@ -264,12 +290,27 @@ impl Queue {
         })
     }
 
-    /// Takes nothing in any more.
+    /// Takes nothing in any more. Who waits for a place in the queue is told so.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
-        if let Some(permits) = &self.permits {
-            permits.close();
-        }
+        let mut state = self.lock();
+        state.is_closed = true;
+        let closures = state
+            .queue
+            .iter()
+            .filter(|(_, job)| job.kind == JobKind::Closure);
+        let waiting: Vec<_> = closures
+            .skip(self.places)
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        let refused: Vec<_> = waiting
+            .into_iter()
+            .filter_map(|ticket| state.remove(ticket))
+            .collect();
+        drop(state);
+        self.counts
+            .rejected
+            .fetch_add(refused.len() as u64, Relaxed);
+        self.throw_away(refused);
     }
 
     /// Waits until everything that was taken in has ended.
@@ -295,13 +336,17 @@ impl Queue {
 
     /// Takes everything out of the queue, and flips the tokens of what runs.
     pub(super) fn cancel_all(self: &Arc<Self>) {
-        let queued = {
-            let mut state = self.lock();
-            self.cancelled.fetch_add(1, Relaxed);
-            std::mem::take(&mut state.queue)
-        };
-        self.counts.queued.fetch_sub(queued.len() as u64, Relaxed);
-        for job in queued.into_values() {
+        let mut state = self.lock();
+        self.cancelled.fetch_add(1, Relaxed);
+        state.closures = 0;
+        let queued = std::mem::take(&mut state.queue);
+        drop(state);
+        self.throw_away(queued.into_values().collect());
+    }
+
+    fn throw_away(&self, jobs: Vec<Job>) {
+        self.counts.queued.fetch_sub(jobs.len() as u64, Relaxed);
+        for job in jobs {
             // What a closure owns may panic when it is dropped.
             contain(|| drop(job));
         }
@@ -356,7 +401,7 @@ impl Drop for Ticket {
         let Some((queue, ticket)) = self.queued.take() else {
             return;
         };
-        let withdrawn = queue.lock().queue.remove(&ticket);
+        let withdrawn = queue.lock().remove(ticket);
         if let Some(job) = withdrawn {
             queue.counts.queued.fetch_sub(1, Relaxed);
             // Outside of the lock: what the closure owns is dropped here.
@@ -390,17 +435,12 @@ impl Place {
         let mut turn = None;
         let mut next = Some((self, first));
         while let Some((place, job)) = next.take() {
-            let Job {
-                work,
-                runtime,
-                permit,
-            } = job;
-            let mut held = Some((place, permit));
+            let Job { work, runtime, .. } = job;
+            let mut held = Some(place);
             let mut done = |ran: Ran| {
                 let is_over = ran.to - *turn.get_or_insert(ran.from) >= TURN;
-                // The permit last, or the queue could grow by those that are just done.
                 match held.take() {
-                    Some((place, _permit)) if !is_over => next = place.pass_on(runtime.as_ref()),
+                    Some(place) if !is_over => next = place.pass_on(runtime.as_ref()),
                     held => drop(held),
                 }
             };
@@ -415,12 +455,12 @@ impl Place {
     /// shutting down.
     fn pass_on(self, runtime: Option<&Handle>) -> Option<(Self, Job)> {
         let mut state = self.queue.lock();
-        let next = state.queue.first_entry()?;
+        let (first, next) = state.first()?;
         let is_ours = !self.queue.backend.needs_runtime()
-            || next.get().runtime.as_ref().map(Handle::id) == runtime.map(Handle::id);
-        let job = Some(next).filter(|_| is_ours).map(OccupiedEntry::remove);
+            || next.runtime.as_ref().map(Handle::id) == runtime.map(Handle::id);
+        let job = is_ours.then(|| state.remove(first));
         drop(state);
-        let job = job?;
+        let job = job??;
         self.queue.counts.queued.fetch_sub(1, Relaxed);
         Some((self, job))
     }

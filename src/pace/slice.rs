@@ -97,7 +97,7 @@ impl Slice {
             .limit
             .checked_sub(now.elapsed)
             .filter(|rest| *rest > 0)?;
-        pulse::want(self.limit / 2);
+        pulse::want(self.limit);
         let stretch = u128::from(rest.min(self.limit / READINGS));
         let (ticks, nanos) = self.pace;
         let fit = stretch * u128::from(ticks) / u128::from(nanos.max(1));
