@@ -253,14 +253,16 @@ impl Queue {
         thread_local! {
             static FILLING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
         }
-        if FILLING.with_borrow(|filling| filling.contains(&self.id)) {
+        // A thread that ends may have lost it already.
+        let is_filling = FILLING.try_with(|filling| filling.borrow().contains(&self.id));
+        if is_filling.unwrap_or(false) {
             return;
         }
-        FILLING.with_borrow_mut(|filling| filling.push(self.id));
+        let _ = FILLING.try_with(|filling| filling.borrow_mut().push(self.id));
         while let Some(job) = self.take_place() {
             self.start(job);
         }
-        FILLING.with_borrow_mut(|filling| filling.retain(|id| *id != self.id));
+        let _ = FILLING.try_with(|filling| filling.borrow_mut().retain(|id| *id != self.id));
     }
 
     /// The next job, if there is a place for it, which is taken.
@@ -401,13 +403,13 @@ impl Drop for Ticket {
         let Some((queue, ticket)) = self.queued.take() else {
             return;
         };
-        let withdrawn = queue.lock().remove(ticket);
-        if let Some(job) = withdrawn {
-            queue.counts.queued.fetch_sub(1, Relaxed);
-            // Outside of the lock: what the closure owns is dropped here.
-            drop(job);
-            queue.settle(queue.lock());
-        }
+        let mut state = queue.lock();
+        let withdrawn = state.remove(ticket);
+        queue.settle(state);
+        let count = u64::from(withdrawn.is_some());
+        queue.counts.queued.fetch_sub(count, Relaxed);
+        // Last, and outside of the lock: what the closure owns is dropped here, and may panic.
+        drop(withdrawn);
     }
 }
 
