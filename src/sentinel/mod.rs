@@ -108,6 +108,7 @@ impl Sentinel {
     fn turn(&mut self) {
         let interval = shortest_budget();
         let sight = self.scanner.look();
+        self.oversleep.has_looked();
         if report::run_what_was_left_for_later() || !sight.is_still {
             cgroup::look();
             self.quiet = Duration::ZERO;

@@ -43,8 +43,8 @@ impl Oversleep {
 
     /// Sleeps at most for `nap`, and notes a suspension if it took much longer.
     pub(super) fn nap(&mut self, nap: Duration) {
+        self.has_looked();
         let before = self.clock.raw();
-        self.note_if_late(self.woke.unwrap_or(before), before, 0, LONGEST_LOOK);
         let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
         if self.was_late || !self.latest.is_some_and(is_fresh) {
             self.waited(before);
@@ -58,14 +58,23 @@ impl Oversleep {
         SUSPENSIONS.looked(now);
     }
 
+    /// Notes a suspension if what was done since the last nap took much longer than it does. Before
+    /// anything is judged by what was seen.
+    pub(super) fn has_looked(&mut self) {
+        let now = self.clock.raw();
+        self.note_if_late(self.woke.unwrap_or(now), now, 0, LONGEST_LOOK);
+        self.woke = Some(now);
+    }
+
     /// Notes a suspension if a stretch took longer than it should have by at least so much.
     fn note_if_late(&mut self, from: u64, now: u64, expected: u64, least: u64) {
         let taken = self.clock.nanos_between(from, now);
         if taken.saturating_sub(expected) > least {
             let waited = self.waited(now);
             if taken.saturating_sub(expected).saturating_sub(waited) > least {
-                // It may have begun with the stretch: all of it is nobody's.
-                SUSPENSIONS.note(now, taken.saturating_sub(waited));
+                // All of the stretch is nobody's: it may have begun with it, and what this thread has
+                // waited is known only from a reading that may be older.
+                SUSPENSIONS.note(now, taken);
             }
         }
     }

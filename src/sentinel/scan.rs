@@ -42,6 +42,7 @@ impl Scanner {
             is_still: true,
             due: None,
         };
+        let begun = self.clock.raw();
         let slots = slot::all();
         self.states.resize(slots.len(), 0);
         for slot in slots {
@@ -49,7 +50,7 @@ impl Scanner {
             let before = std::mem::replace(&mut self.states[slot.index()], state);
             sight.is_still &= state == before && !Slot::is_busy(state);
             if Slot::is_busy(state) {
-                let due = self.look_at(slot);
+                let due = self.look_at(slot, begun);
                 sight.due = [sight.due, due].into_iter().flatten().min();
             }
         }
@@ -57,7 +58,10 @@ impl Scanner {
     }
 
     /// Tells what is to be told of one thread's polls, and says when to look at them again.
-    fn look_at(&mut self, slot: &Slot) -> Option<Duration> {
+    ///
+    /// A look that takes long may have been suspended in the middle, which is not noticed before its
+    /// end: then nothing is told, and the next look comes at once.
+    fn look_at(&mut self, slot: &Slot, begun: u64) -> Option<Duration> {
         let nest = self.read(slot);
         let Self { clock, taker, .. } = self;
         let now = clock.raw();
@@ -69,7 +73,9 @@ impl Scanner {
             let (excused, limit) = exceptions(slot, poll, clock, elapsed);
             let own = standing.own.saturating_sub(excused);
             // Slow is what is over its budget, not what is at it.
-            let at = if own > poll.budget {
+            let at = if own > poll.budget && elapsed(begun) > LONGEST_LOOK {
+                own
+            } else if own > poll.budget {
                 stalled(clock, taker.as_mut(), slot, &nest, standing)
             } else {
                 poll.budget.saturating_add(1)
@@ -111,6 +117,9 @@ impl Scanner {
         }
     }
 }
+
+/// A look that has taken longer tells nothing more, in nanoseconds.
+const LONGEST_LOOK: u64 = 50_000_000;
 
 /// How old the latest account of a busy thread may be, in nanoseconds.
 const OLD_ACCOUNT: u64 = 50_000_000;
