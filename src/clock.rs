@@ -29,7 +29,7 @@ impl Clock {
     }
 
     /// A clock that is mocked. Each tells a time of its own.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn over(source: quanta::Clock) -> Self {
         static MOCKED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(MACHINE);
         let before = MOCKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -64,6 +64,8 @@
 //! |---|---|---|
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
 //! | `rayon` | no | lanes on a rayon thread pool |
+//! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a recorder, a mocked clock |
+//! | `tower` | no | with `testing`: audits of services |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
 //! # How a stuck poll is seen
@@ -139,6 +141,8 @@ mod suspension;
 mod sync;
 mod sys;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verdict;
 mod watch;
 mod watchdog;

@@ -150,7 +150,7 @@ impl Overrun<'_> {
 }
 
 /// The cause in words: which system call it was is known if it was looked at while it waited.
-fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Finding {
+pub(crate) fn finding(fault: Fault, split: Option<Split>, found: Option<Finding>) -> Finding {
     let mut found = found.unwrap_or_default();
     let cause = match (fault, found.cause) {
         // What was certain while it ran is certain now.

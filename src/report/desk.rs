@@ -230,6 +230,15 @@ impl OnSlow for Desk {
     }
 }
 
+/// The report of a poll that has ended, for whoever asked for it rather than for the reporters.
+#[cfg(feature = "testing")]
+pub(crate) fn finished(core: &Core, slow: Slow, found: Finding) -> SlowPoll {
+    SlowPoll {
+        phase: Phase::Finished,
+        ..running(core, next_id(), slow, found)
+    }
+}
+
 fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Relaxed)
 }

@@ -35,7 +35,7 @@ pub(super) fn hint(slow: &SlowPoll) -> String {
 
 fn unknown(kind: Kind) -> &'static str {
     match kind {
-        Kind::Poll | Kind::Contained => {
+        Kind::Poll | Kind::Contained | Kind::Audited => {
             "await instead of blocking (tokio::time, tokio::net, tokio::sync, tokio::fs), \
              yield in long loops (shotclock::yield_after or yield_every), \
              or move the work to other threads (shotclock::offload)"

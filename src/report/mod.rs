@@ -8,6 +8,8 @@ mod slow_poll;
 mod tracing;
 
 pub(crate) use self::tracing::TracingReporter;
+#[cfg(feature = "testing")]
+pub(crate) use desk::finished;
 pub(crate) use desk::{Desk, Limits};
 pub(crate) use later::run_all as run_what_was_left_for_later;
 pub(crate) use outlet::Outlet;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::{stacks, trial};
 use crate::cgroup;
 use crate::proc::{self, Schedstat};
 use crate::sys::{self, Thread};
@@ -71,7 +70,7 @@ impl Capabilities {
         Self {
             stacks: match stacks {
                 Stacks::Never => Capability::Missing("switched off (Stacks::Never)".into()),
-                _ => Capability::from(stacks::is_installed().and_then(|()| trial::outcome())),
+                _ => Capability::from(super::can_take_stacks()),
             },
             system_calls: Capability::from(thread.clone().and_then(|t| proc::standpoint(&t))),
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),

@@ -79,6 +79,12 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     Ok(())
 }
 
+/// Whether stacks can be taken here; an error says why not. It waits until that was tried out, which
+/// takes some milliseconds once in a process.
+pub(crate) fn can_take_stacks() -> Result<(), String> {
+    stacks::is_installed().and_then(|()| trial::outcome())
+}
+
 /// The thread's own state.
 struct Sentinel {
     scanner: Scanner,

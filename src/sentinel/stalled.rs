@@ -135,6 +135,7 @@ impl Stalled<'_> {
     fn outer(&self) -> Vec<u64> {
         let is_outer = |poll: &&InFlight| poll.opening != self.standing.poll.opening;
         let outer = self.nest.iter().take_while(is_outer);
-        outer.map(|poll| poll.watch).collect()
+        let watches = outer.filter(|poll| !poll.kind.is_off_the_books());
+        watches.map(|poll| poll.watch).collect()
     }
 }

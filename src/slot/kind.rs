@@ -15,9 +15,11 @@ pub enum Kind {
     Contained,
     /// The life of the guard that [`Watch::enter`](crate::Watch::enter) gives.
     Entered,
+    /// A poll that a test audits (feature `testing`).
+    Audited,
 }
 
-const BITS: u32 = 2;
+const BITS: u32 = 3;
 const MASK: u64 = (1 << BITS) - 1;
 
 impl Kind {
@@ -31,7 +33,7 @@ impl Kind {
         tag >> BITS
     }
 
-    /// Whether it is a call of a poll function.
+    /// Whether it is a call of a poll function, of a watch's.
     pub(super) fn is_poll(self) -> bool {
         matches!(self, Kind::Poll | Kind::Contained)
     }
@@ -41,8 +43,15 @@ impl Kind {
             0 => Kind::Poll,
             1 => Kind::Drop,
             2 => Kind::Contained,
-            _ => Kind::Entered,
+            3 => Kind::Entered,
+            _ => Kind::Audited,
         }
+    }
+
+    /// Whether it is looked at and leaves no trace in the books: it is blamed for all of its time, and
+    /// excuses nothing around it.
+    pub(crate) fn is_off_the_books(self) -> bool {
+        self == Kind::Audited
     }
 }
 
@@ -53,6 +62,7 @@ impl fmt::Display for Kind {
             Kind::Drop => "drop",
             Kind::Contained => "contained poll",
             Kind::Entered => "entered stretch",
+            Kind::Audited => "audited poll",
         })
     }
 }
@@ -63,7 +73,13 @@ mod tests {
 
     #[test]
     fn watch_and_kind_share_a_number() {
-        for kind in [Kind::Poll, Kind::Drop, Kind::Contained, Kind::Entered] {
+        for kind in [
+            Kind::Poll,
+            Kind::Drop,
+            Kind::Contained,
+            Kind::Entered,
+            Kind::Audited,
+        ] {
             let tag = kind.tag(1_234_567);
             assert_eq!((Kind::watch_of(tag), Kind::of(tag)), (1_234_567, kind));
         }

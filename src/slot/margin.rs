@@ -52,6 +52,9 @@ pub(crate) struct Owner {
     schedstat: Option<Option<Schedstat>>,
     /// The latest account of it.
     latest: Account,
+    /// For how many nanoseconds it has waited for a processor only because it was asked for its stack
+    /// in its sleep. That wait is our doing, and in no account.
+    disturbed: u64,
 }
 
 impl Owner {
@@ -61,6 +64,7 @@ impl Owner {
             thread: Thread::current(),
             schedstat: None,
             latest: Account::BIRTH,
+            disturbed: 0,
         }
     }
 
@@ -69,10 +73,11 @@ impl Owner {
         let thread = self.thread.as_ref();
         let open = || thread.and_then(Schedstat::open);
         let schedstat = self.schedstat.get_or_insert_with(open);
+        let wait = schedstat.as_ref().and_then(Schedstat::run_queue_wait);
         Account {
             at,
             cpu: thread.and_then(Thread::cpu_time),
-            wait: schedstat.as_ref().and_then(Schedstat::run_queue_wait),
+            wait: wait.map(|wait| wait.saturating_sub(self.disturbed)),
         }
     }
 }
@@ -207,6 +212,20 @@ impl Margin {
     /// The note of a poll in flight. That of an earlier poll at its depth is thrown away.
     pub(crate) fn note(&mut self, poll: &InFlight) -> &mut Note {
         self.note_of(poll.opening)
+    }
+
+    /// Takes a wait out of the accounts of the thread: see [`disturbed`](Self::disturbed).
+    pub(crate) fn add_disturbed(&mut self, nanos: u64) {
+        if let Some(owner) = &mut self.owner {
+            owner.disturbed += nanos;
+        }
+    }
+
+    /// For how long in all the thread has waited for a processor only because it was asked for its
+    /// stack in its sleep, in nanoseconds.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn disturbed(&self) -> u64 {
+        self.owner.as_ref().map_or(0, |owner| owner.disturbed)
     }
 
     /// When the latest account was taken.

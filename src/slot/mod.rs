@@ -223,11 +223,29 @@ impl Slot {
         share
     }
 
+    /// Takes a poll back out of the nest that is in no books: what was inside it counts as if it had
+    /// been directly inside the one around it. Owner only.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn withdraw(&self, mark: Mark) {
+        let state = self.state.load(Relaxed);
+        let frame = self.frame(mark.opening);
+        if mark.depth() > depth_of(state) || frame.opening.load(Relaxed) != mark.opening {
+            return;
+        }
+        let serial = (state & !DEPTH_MASK) + SERIAL;
+        let below = self.skip_vacated(serial | (mark.depth() as u64 - 1));
+        let outer = self.frame(below);
+        add_single_writer(&outer.nested, frame.nested.load(Relaxed));
+        add_single_writer(&outer.blamed, frame.blamed.load(Relaxed));
+        self.state.store(below, Release);
+    }
+
     /// The ids of the watches around the one that `mark` belongs to, outermost first. Owner only.
     pub(crate) fn outer_watches(&self, mark: Mark) -> impl Iterator<Item = u64> {
         let outer = self.frames.get(1..mark.depth()).unwrap_or_default();
         let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
-        tags.filter(|tag| *tag != NO_WATCH).map(Kind::watch_of)
+        let is_watch = |tag: &u64| *tag != NO_WATCH && !Kind::of(*tag).is_off_the_books();
+        tags.filter(is_watch).map(Kind::watch_of)
     }
 
     /// The outermost poll in flight: its opening, the id of its watch, and when it began. Guards and

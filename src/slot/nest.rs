@@ -76,19 +76,24 @@ impl Nest {
     /// Where each poll stands at one moment, innermost first; `elapsed` gives its age.
     ///
     /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
-    /// is over its budget excuses what is around it by all of its age.
+    /// is over its budget excuses what is around it by all of its age; a poll off the books neither
+    /// excuses nor is excused.
     pub(crate) fn standings(&self, elapsed: impl Fn(&InFlight) -> u64) -> Standings {
         let mut standings = Standings::new();
         let mut excused = 0;
         for poll in self.iter().rev() {
             let elapsed = elapsed(poll);
-            let own = elapsed.saturating_sub(poll.blamed + excused);
+            let is_off_the_books = poll.kind.is_off_the_books();
+            let own = match is_off_the_books {
+                true => elapsed,
+                false => elapsed.saturating_sub(poll.blamed + excused),
+            };
             let standing = Standing {
                 poll: *poll,
                 elapsed,
                 own,
             };
-            excused = if standing.is_over() {
+            excused = if standing.is_over() && !is_off_the_books {
                 elapsed
             } else {
                 excused + poll.blamed
@@ -108,11 +113,19 @@ mod tests {
 
     /// Ages and budgets, outermost first.
     fn own(polls: &[(u64, u64, u64)]) -> Vec<(u64, bool)> {
+        own_with(polls, None)
+    }
+
+    /// One of the polls is an audited one.
+    fn own_with(polls: &[(u64, u64, u64)], audited: Option<usize>) -> Vec<(u64, bool)> {
         let mut nest = Nest::default();
         for (depth, (age, budget, blamed)) in polls.iter().enumerate() {
             nest.push(InFlight {
                 watch: 0,
-                kind: Kind::Poll,
+                kind: match audited {
+                    Some(at) if at == depth => Kind::Audited,
+                    _ => Kind::Poll,
+                },
                 start: 100 - age,
                 budget: *budget,
                 blamed: *blamed,
@@ -144,5 +157,15 @@ mod tests {
             own(&[(55, 10, 0), (53, 10, 50), (2, 10, 0)]),
             [(5, false), (3, false), (2, false)]
         );
+    }
+
+    #[test]
+    fn an_audited_poll_neither_excuses_nor_is_excused() {
+        let polls = [(30, 10, 0), (25, 10, 3), (12, 10, 0)];
+        let expected = [(15, true), (25, true), (12, true)];
+        assert_eq!(own_with(&polls, Some(1)), expected);
+        let polls = [(30, 10, 0), (25, 10, 3), (9, 10, 0)];
+        let expected = [(27, true), (25, true), (9, false)];
+        assert_eq!(own_with(&polls, Some(1)), expected);
     }
 }

@@ -125,6 +125,25 @@ fn what_ends_above_a_vacated_frame_is_handed_past_it() {
 }
 
 #[test]
+fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
+    let slot = Slot::new(0);
+    let outer = begin(&slot, 1, 0);
+    let audited = begin(&slot, 2, 0);
+    let inner = begin(&slot, 3, 0);
+    assert!(end(&slot, inner, 50).slow);
+    // Cut off: it was begun inside, and never ended.
+    begin(&slot, 4, 0);
+    slot.withdraw(audited);
+    assert_eq!(watches(&slot), [1]);
+    slot.withdraw(audited);
+    assert_eq!(watches(&slot), [1]);
+    let share = end(&slot, outer, 55);
+    assert_eq!((share.self_time, share.own, share.slow), (5, 5, false));
+    slot.withdraw(Mark::new(TOO_DEEP));
+    assert!(slot.read().is_empty());
+}
+
+#[test]
 fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
     let slot = Slot::new(0);
     let marks: Vec<Mark> = (0..20).map(|watch| begin(&slot, watch, 0)).collect();

@@ -111,6 +111,18 @@ impl Stack {
     }
 }
 
+/// The function that begins at an address, if it has a name. It may take long, the first time.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn function_at(address: usize) -> Option<Frame> {
+    let step = Step {
+        address,
+        is_return: false,
+        module: None,
+    };
+    let frame = symbols::frames_of(&step).last().cloned()?;
+    frame.function.is_some().then_some(frame)
+}
+
 /// What `Display` shows of a run of frames.
 enum Shown<'s> {
     Frame(&'s Frame, usize),

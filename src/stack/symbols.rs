@@ -48,7 +48,7 @@ const FOREIGN_MODULES: [&str; 6] = ["libc.", "libc-", "libpthread", "libm.", "ld
 impl Frame {
     /// Whether it belongs to the standard library, the runtime, the C library, or to a crate that was
     /// compiled from a registry, where debug information tells.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(crate) fn is_foreign(&self) -> bool {
         let file = self.file.as_deref().unwrap_or_default();
         if file.contains("/.cargo/registry/") {
             return true;

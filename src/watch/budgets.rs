@@ -34,12 +34,12 @@ pub(crate) fn shortest() -> Duration {
 }
 
 /// A budget that is in use as long as this lives.
-pub(super) struct InUse {
+pub(crate) struct InUse {
     cell: usize,
 }
 
 impl InUse {
-    pub(super) fn new(nanos: u64) -> Self {
+    pub(crate) fn new(nanos: u64) -> Self {
         let (cell, shortest) = (cell_of(nanos), first_in_use());
         IN_USE[cell].fetch_add(1, Relaxed);
         if cell < shortest {

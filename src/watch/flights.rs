@@ -24,7 +24,10 @@ pub(crate) fn flights(clock: &Clock) -> Vec<Flight> {
     for slot in slot::all() {
         let nest = slot.read().only(of_clock);
         let standings = nest.standings(|poll| clock.nanos_between(poll.start, now));
-        flights.extend(standings.iter().map(|standing| Flight {
+        let of_watches = standings
+            .iter()
+            .filter(|standing| !standing.poll.kind.is_off_the_books());
+        flights.extend(of_watches.map(|standing| Flight {
             watch: standing.poll.watch,
             elapsed: standing.elapsed,
             stalled: standing.is_over(),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
-use budgets::InUse;
+pub(crate) use budgets::InUse;
 pub(crate) use budgets::shortest as shortest_budget;
 pub(crate) use cells::{Core, Counted, Totals};
 pub(crate) use flights::{Flight, flights};

@@ -232,7 +232,7 @@ impl Builder {
         self
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self

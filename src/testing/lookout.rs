@@ -1,0 +1,191 @@
+//! Audited polls in the slot of their thread, where the sentinel sees them.
+//!
+//! They have a watch that is in no books: it counts nothing, is published nowhere and belongs to no
+//! watchdog of the user's. What the sentinel finds stays in the slot's margin until the poll ends.
+
+use std::panic::Location;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::sentinel;
+use crate::slot::{self, DOZE, Finding, Kind, Mark, Opened, Slot, Told};
+use crate::sys::{self, CAPTURE_SIGNAL};
+use crate::watch::{
+    Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, Watch,
+};
+
+/// The sentinel looks at polls that are over their budget, and at none that is shorter than this: then
+/// it is certain of what it sees.
+///
+/// It must not look before: a thread that sleeps is woken for its stack, and if it then waits for a
+/// processor until its sleep is over, nobody knows how long it would have slept. What is certain by
+/// then, that it was over its budget, remains.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// What is stuck for longer is told at once, because the test may never end.
+const TOO_LONG: u64 = 5_000_000_000;
+
+pub(super) static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
+
+/// Where audited polls are at home.
+pub(super) struct Place {
+    pub(super) clock: Clock,
+    /// Held also because the sentinel reaches its home by its id.
+    pub(super) watch: Watch,
+    /// Whether stacks can be taken; if not, why.
+    pub(super) stacks: Result<(), String>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let clock = Clock::new();
+        let ledger = Ledger::new(1);
+        let core = ledger.get_or_register("audit".into()).core;
+        let home = Arc::new(Home {
+            clock: clock.clone(),
+            budget: Duration::MAX,
+            ledger,
+            slow: Arc::new(Listener {
+                orders: Orders {
+                    stacks: Stacks::Auto,
+                    steps: Vec::new(),
+                },
+            }),
+            containment: Containment {
+                everywhere: false,
+                limit: 0,
+                now: AtomicUsize::new(0),
+            },
+        });
+        // Without it polls are timed and judged all the same, and have no stack.
+        let started = sentinel::start(&clock, Stacks::Auto, CAPTURE_SIGNAL);
+        let started = started.map_err(|error| error.to_string());
+        Self {
+            clock,
+            watch: Watch::new(core, &home),
+            // Waited for, so that the first poll that a test makes can have a stack.
+            stacks: started.and_then(|()| sentinel::can_take_stacks()),
+        }
+    }
+}
+
+struct Listener {
+    orders: Orders,
+}
+
+impl OnSlow for Listener {
+    fn on_slow(&self, _: &Arc<Core>, _: Slow, _: Told, _: Judge) {}
+
+    fn on_stall(&self, _: &Core, slow: Slow, finding: Finding, _: &mut Told) {
+        if slow.elapsed >= TOO_LONG {
+            tell(&slow, &finding);
+        }
+    }
+
+    fn on_escalation(&self, _: &Core, _: Slow, _: Finding, _: &mut Told, _: Option<usize>) {}
+
+    fn orders(&self) -> &Orders {
+        &self.orders
+    }
+}
+
+/// On a thread of its own, because naming the frames takes long.
+fn tell(slow: &Slow, finding: &Finding) {
+    let (elapsed, location) = (Duration::from_nanos(slow.elapsed), slow.location);
+    let (cause, stack, thread) = (finding.cause, finding.stack.clone(), slow.thread.clone());
+    let tell = move || {
+        let stack = stack.map_or(String::new(), |stack| format!("\n{stack}"));
+        eprintln!(
+            "shotclock: a poll audited at {location} is stuck for {elapsed:.1?} on {thread}: \
+             {cause}{stack}"
+        );
+    };
+    let thread = std::thread::Builder::new().name("shotclock-stuck".into());
+    // If no thread can be had, the poll is told of when it ends.
+    let _ = thread.spawn(tell);
+}
+
+/// Has the sentinel look at the polls of one audit.
+pub(super) struct Lookout {
+    look_at: u64,
+    #[expect(dead_code, reason = "held for its destructor")]
+    in_use: InUse,
+}
+
+impl Lookout {
+    pub(super) fn new(budget: Duration) -> Self {
+        LazyLock::force(&PLACE);
+        let look_at = u64::try_from(budget.max(LEAST).as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            look_at,
+            in_use: InUse::new(look_at),
+        }
+    }
+
+    /// Inlined, so that the stack pointer is that of the function that polls.
+    #[inline(always)]
+    pub(super) fn begin(&self, location: &'static Location<'static>, start: u64) -> InSight {
+        let stack = sys::stack_pointer();
+        let slot = slot::current().map(|slot| {
+            let mark = slot.begin(Opened {
+                watch: PLACE.watch.core().id,
+                kind: Kind::Audited,
+                start,
+                budget: self.look_at,
+                location,
+                stack,
+            });
+            DOZE.rouse();
+            (slot, mark)
+        });
+        InSight {
+            slot,
+            start,
+            disturbed: slot.map_or(0, |(slot, _)| slot.margin().disturbed()),
+        }
+    }
+}
+
+/// An audited poll in flight.
+pub(super) struct InSight {
+    slot: Option<(&'static Slot, Mark)>,
+    start: u64,
+    disturbed: u64,
+}
+
+/// What was seen of a poll. Times are nanoseconds.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) finding: Option<Finding>,
+    /// What was declared to be allowed.
+    pub(super) allowed: u64,
+    /// It waited for a processor so long because it was woken for its stack.
+    pub(super) disturbed: u64,
+}
+
+impl InSight {
+    /// To be called first where a poll ends.
+    pub(super) fn withdraw(&self) {
+        if let Some((slot, mark)) = self.slot {
+            slot.withdraw(mark);
+        }
+    }
+
+    /// What is known of a poll that ended at `end`, a raw reading of the clock.
+    pub(super) fn seen(&self, end: u64) -> Seen {
+        let Some((slot, mark)) = self.slot else {
+            return Seen::default();
+        };
+        let elapsed = |since| PLACE.clock.nanos_between(since, end);
+        let mut margin = slot.margin();
+        let excused = |opening| margin.exceptions.excuse(opening, self.start, elapsed);
+        let allowed = mark.opening().map_or(0, excused);
+        Seen {
+            allowed,
+            disturbed: margin.disturbed() - self.disturbed,
+            finding: margin.close(mark, None).0.finding,
+        }
+    }
+}

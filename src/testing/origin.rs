@@ -1,0 +1,68 @@
+//! Where a future comes from: the name of its type, and the line where its code begins.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::stream::Stream;
+
+use crate::stack::{Frame, function_at};
+
+/// The origin of a future or stream. `Display` prints its type, and its line if debug information
+/// tells it.
+///
+/// Public for the sake of a hidden trait; nothing can be done with it outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub(super) name: &'static str,
+    poll: usize,
+}
+
+type PollOf<T, Output> = fn(Pin<&mut T>, &mut Context<'_>) -> Poll<Output>;
+
+impl Origin {
+    pub(super) fn of_future<F: Future>() -> Self {
+        let poll: PollOf<F, F::Output> = F::poll;
+        Self::new::<F>(poll as *const ())
+    }
+
+    pub(super) fn of_stream<S: Stream>() -> Self {
+        let poll: PollOf<S, Option<S::Item>> = S::poll_next;
+        Self::new::<S>(poll as *const ())
+    }
+
+    fn new<T>(poll: *const ()) -> Self {
+        Self {
+            name: std::any::type_name::<T>(),
+            poll: poll as usize,
+        }
+    }
+
+    /// The function of the program's own that polls. That of a library's type says nothing of where
+    /// this one comes from.
+    fn function(&self) -> Option<Frame> {
+        function_at(self.poll).filter(|function| !function.is_foreign())
+    }
+}
+
+/// Combinators have names that nobody reads to the end.
+const LONGEST_NAME: usize = 160;
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.char_indices().nth(LONGEST_NAME) {
+            Some((end, _)) => write!(f, "{} …", &self.name[..end])?,
+            None => f.write_str(self.name)?,
+        }
+        let Some(Frame {
+            file: Some(file),
+            line: Some(line),
+            ..
+        }) = self.function()
+        else {
+            return Ok(());
+        };
+        write!(f, " ({file}:{line})")
+    }
+}

@@ -1,0 +1,458 @@
+//! `assert_poll_budget!` and `audit`, on every kind of runtime. What is slow here sleeps or computes for
+//! so long that no machine makes it quick, and what is quick has a budget that none makes it miss; that
+//! a busy machine makes nothing fail, `tests/noise.rs` shows.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::{compute, failure_of, message};
+use futures::stream::{self, FusedStream, StreamExt as _};
+use futures::{FutureExt as _, Stream};
+use shotclock::testing::{self, Audit, Recorder};
+use shotclock::{
+    Cause, SlowPoll, WatchExt as _, Watchdog, allow_blocking, assert_poll_budget, yield_every,
+};
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+
+const MS: Duration = Duration::from_millis(1);
+const BUDGET: Duration = Duration::from_millis(5);
+/// No poll of a test that is quick takes so long.
+const AMPLE: Duration = Duration::from_secs(30);
+const SLOW: Duration = Duration::from_millis(30);
+/// From where on a stack is taken, unless a budget is named. What of a sleep is certain afterwards, on
+/// any machine, is that it was longer.
+const LOOKED_AT: Duration = Duration::from_millis(10);
+
+fn block() {
+    thread::sleep(SLOW);
+}
+
+async fn blocks_in_its_second_poll() -> u32 {
+    yield_now().await;
+    block();
+    yield_now().await;
+    7
+}
+
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Whether a text has a line that begins and goes on so.
+fn has_line(text: &str, beginning: &str, rest: &str) -> bool {
+    let mut lines = text.lines();
+    lines.any(|line| line.starts_with(beginning) && line[beginning.len()..].contains(rest))
+}
+
+fn assert_line(text: &str, beginning: &str, rest: &str) {
+    assert!(
+        has_line(text, beginning, rest),
+        "{beginning}{rest} in:\n{text}"
+    );
+}
+
+#[tokio::test]
+async fn the_output_of_a_future_that_keeps_to_its_budget_comes_through() {
+    let number = assert_poll_budget!(AMPLE, async { 40 + 2 }).await;
+    assert_eq!(number, 42);
+    let text = String::from("borrowed");
+    let length = assert_poll_budget!(AMPLE, async { text.len() }, "with {text}",).await;
+    assert_eq!(length, 8);
+    let boxed: Pin<Box<dyn Future<Output = u8> + Send>> = Box::pin(async { 3 });
+    assert_eq!(
+        tokio::spawn(assert_poll_budget!(AMPLE, boxed))
+            .await
+            .unwrap(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn a_poll_that_blocks_fails_the_test_and_the_failure_says_all_there_is() {
+    let line = line!() + 1;
+    let failure = failure_of(assert_poll_budget!(BUDGET, blocks_in_its_second_poll())).await;
+    assert_line(&failure, "poll 2 of 3 took ", "ms, budget 5ms");
+    assert_line(&failure, "  by wall ", " blocked + ");
+    assert_line(&failure, "  cause      ", "blocked");
+    assert_line(
+        &failure,
+        "  asserted   ",
+        &format!("tests/assertions.rs:{line}:"),
+    );
+    assert_line(
+        &failure,
+        "  future     ",
+        "assertions::blocks_in_its_second_poll",
+    );
+    assert_line(&failure, "  thread     ", "a_poll_that_blocks_fails");
+    assert_line(&failure, "3 polls, 2 yields, 2 wake-ups", "");
+    assert_line(&failure, "own time", "ms");
+    assert_line(&failure, "≤ 50ms", "█");
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        assert_line(&failure, "  own time   ", "held against the budget");
+        assert_line(&failure, "  hint       ", "tokio::time::sleep");
+        assert_line(&failure, "    assertions::block ", "tests/assertions.rs:");
+        let defined = line_of("async fn blocks_in_its_second_poll");
+        assert_line(
+            &failure,
+            "  future     ",
+            &format!("tests/assertions.rs:{defined})"),
+        );
+    }
+}
+
+fn line_of(text: &str) -> usize {
+    let source = include_str!("assertions.rs");
+    1 + source
+        .lines()
+        .position(|line| line.starts_with(text))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_poll_that_computes_fails_the_test() {
+    let failure = failure_of(assert_poll_budget!(
+        BUDGET,
+        async { compute(SLOW) },
+        "hog {}",
+        7
+    ));
+    let failure = failure.await;
+    assert_line(&failure, "hog 7", "");
+    assert_line(&failure, "poll 1 of 1 took ", "ms, budget 5ms");
+    assert_line(&failure, "  cause      ", "computing");
+    assert_line(&failure, "  hint       ", "yield_after");
+}
+
+#[test]
+fn the_panic_is_where_the_macro_was_called() {
+    let place = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keep = std::sync::Arc::clone(&place);
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("where the macro was called")) {
+            let location = panic.location().map(|at| (at.file().to_owned(), at.line()));
+            *keep.lock().unwrap() = location;
+        } else {
+            default(panic);
+        }
+    }));
+    let slow = async { block() };
+    let line = line!() + 1;
+    let held = assert_poll_budget!(BUDGET, slow, "where the macro was called");
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| held.now_or_never())).is_err());
+    let place = place.lock().unwrap().take();
+    assert_eq!(place, Some((file!().to_owned(), line)));
+}
+
+#[tokio::test]
+async fn a_future_that_panics_keeps_its_own_message() {
+    let panics = async {
+        block();
+        panic!("its own words");
+    };
+    assert_eq!(
+        failure_of(assert_poll_budget!(BUDGET, panics)).await,
+        "its own words"
+    );
+    let caught = async {
+        block();
+        panic!("its own words");
+    };
+    let caught = AssertUnwindSafe(assert_poll_budget!(BUDGET, caught)).catch_unwind();
+    assert_eq!(message(caught.await.unwrap_err()), "its own words");
+    let panics = async { panic!("its own words") };
+    assert_eq!(failure_of(testing::audit(panics)).await, "its own words");
+}
+
+#[tokio::test]
+async fn what_is_dropped_before_it_is_done_is_judged_when_it_is_dropped() {
+    let stuck = async {
+        block();
+        std::future::pending::<()>().await;
+    };
+    let given_up = async { tokio::time::timeout(MS, assert_poll_budget!(BUDGET, stuck)).await };
+    assert_line(&failure_of(given_up).await, "poll 1 of ", " took ");
+    drop(assert_poll_budget!(BUDGET, blocks_in_its_second_poll()));
+    let mut quick = Box::pin(assert_poll_budget!(AMPLE, std::future::pending::<()>()));
+    assert!(poll_once(quick.as_mut()).is_pending());
+    drop(quick);
+}
+
+#[tokio::test]
+async fn dropped_while_another_panic_unwinds_it_says_nothing() {
+    let both = async {
+        let mut slow = pin!(assert_poll_budget!(BUDGET, blocks_in_its_second_poll()));
+        assert!(poll_once(slow.as_mut()).is_pending());
+        assert!(poll_once(slow.as_mut()).is_pending());
+        panic!("the first panic");
+    };
+    assert_eq!(failure_of(both).await, "the first panic");
+}
+
+#[tokio::test]
+async fn a_stream_is_held_to_a_budget_until_it_ends() {
+    let quick = assert_poll_budget!(AMPLE, stream::iter([1, 2, 3]));
+    assert_eq!(quick.size_hint(), (3, Some(3)));
+    assert_eq!(quick.collect::<Vec<_>>().await, [1, 2, 3]);
+    let slow = || {
+        stream::iter([1, 2, 3]).inspect(|item| {
+            if *item == 2 {
+                block()
+            }
+        })
+    };
+    let failure = failure_of(assert_poll_budget!(BUDGET, slow()).count()).await;
+    // The fourth one says that there is no more.
+    assert_line(&failure, "poll 2 of 4 took ", "");
+    let mut some = assert_poll_budget!(BUDGET, slow());
+    let failure = failure_of(async move {
+        assert_eq!(some.next().await, Some(1));
+        assert_eq!(some.next().await, Some(2));
+    });
+    assert_line(&failure.await, "poll 2 of 2 took ", "");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_asked_again_after_its_end() {
+    let mut ended = assert_poll_budget!(AMPLE, stream::iter([1]).fuse());
+    assert_eq!(ended.next().await, Some(1));
+    assert_eq!(ended.next().await, None);
+    assert_eq!(ended.next().await, None);
+    fn is_stream(_: &impl Stream) {}
+    is_stream(&ended);
+    assert!(
+        stream::iter([1])
+            .chain(stream::empty())
+            .fuse()
+            .size_hint()
+            .0
+            == 1
+    );
+    assert!(!stream::iter([1]).fuse().is_terminated());
+}
+
+#[tokio::test]
+async fn an_audit_counts_polls_yields_and_wake_ups() {
+    let mut calls = 0;
+    let woken_twice = std::future::poll_fn(|cx| {
+        calls += 1;
+        cx.waker().wake_by_ref();
+        cx.waker().wake_by_ref();
+        match calls {
+            4 => Poll::Ready("done"),
+            _ => Poll::Pending,
+        }
+    });
+    let audit = testing::audit(woken_twice).await;
+    assert_eq!(audit.output, "done");
+    assert_eq!((audit.polls(), audit.yields(), audit.wake_ups()), (4, 3, 8));
+    assert_eq!(audit.each().len(), 4);
+    assert!(
+        audit
+            .to_string()
+            .starts_with("4 polls, 3 yields, 8 wake-ups, ")
+    );
+}
+
+#[tokio::test]
+async fn an_audit_tells_times_that_agree_with_each_other() {
+    let audit = testing::audit(async {
+        for _ in 0..20 {
+            compute(MS);
+            yield_now().await;
+        }
+        block();
+    });
+    let audit = audit.budget(BUDGET).await;
+    assert_eq!(audit.polls(), 21);
+    assert!(audit.longest_own() > BUDGET && audit.longest_own() <= audit.longest());
+    assert!(audit.elapsed() >= audit.each().map(|poll| poll.wall).sum());
+    assert_eq!(audit.quantile(1.0), Some(audit.longest_own()));
+    assert!(audit.quantile(0.5) >= Some(MS) && audit.quantile(0.5) <= audit.quantile(0.9));
+    assert_eq!(audit.slow_polls(Duration::ZERO), 21);
+    assert_eq!(audit.slow_polls(audit.longest_own()), 0);
+    let longest = audit.each().filter(|poll| poll.own == audit.longest_own());
+    assert_eq!(
+        audit.slow_polls(audit.longest_own() - MS / 1_000),
+        longest.count() as u64
+    );
+    let worst = audit.worst().unwrap();
+    assert_eq!((worst.own, worst.budget), (audit.longest_own(), BUDGET));
+    assert!(matches!(worst.cause, Cause::Blocked(_)), "{worst}");
+    let split = worst.split.unwrap();
+    assert_eq!(split.observed(), worst.elapsed);
+    assert!(split.blocked >= BUDGET / 2 && split.blocked <= worst.own);
+    assert!(audit.knows_own_time());
+}
+
+#[tokio::test]
+async fn a_future_without_a_poll_has_nothing_to_tell() {
+    let never = testing::audit(std::future::pending::<()>());
+    drop(never);
+    let audit = testing::audit(async {}).await;
+    assert_eq!((audit.polls(), audit.yields(), audit.wake_ups()), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_time_does_not_stop_the_clock_of_an_audit() {
+    let before = tokio::time::Instant::now();
+    let audit = testing::audit(async {
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        block();
+    });
+    let audit = audit.await;
+    assert!(before.elapsed() >= Duration::from_secs(3_600));
+    assert!(audit.longest_own() > LOOKED_AT && audit.elapsed() < Duration::from_secs(3_000));
+    assert_eq!(audit.polls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_audits_at_once_do_not_meet() {
+    let audits = (0..32_u64).map(|number| {
+        tokio::spawn(testing::audit(async move {
+            for _ in 0..number {
+                yield_now().await;
+            }
+            if number % 8 == 0 {
+                block();
+            }
+        }))
+    });
+    for (number, audit) in futures::future::join_all(audits)
+        .await
+        .into_iter()
+        .enumerate()
+    {
+        let audit = audit.unwrap();
+        assert_eq!(audit.polls(), number as u64 + 1);
+        assert_eq!(
+            audit.longest_own() >= SLOW,
+            number % 8 == 0,
+            "{number}: {audit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn audits_nest() {
+    let (inner, outer) = {
+        let inner = || async {
+            yield_now().await;
+            block();
+        };
+        let outer = testing::audit(async {
+            let first = testing::audit(inner()).await;
+            yield_now().await;
+            let caught = failure_of(assert_poll_budget!(BUDGET, inner())).await;
+            (first, caught)
+        })
+        .await;
+        let Audit { output, .. } = &outer;
+        (output.0.polls(), (outer.polls(), outer.slow_polls(BUDGET)))
+    };
+    assert_eq!(inner, 2);
+    assert_eq!(outer, (4, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_on_the_blocking_pool_is_audited_as_any_other() {
+    let handle = Handle::current();
+    let audit = tokio::task::spawn_blocking(move || {
+        handle.block_on(testing::audit(blocks_in_its_second_poll()))
+    });
+    let audit = audit.await.unwrap();
+    assert_eq!((audit.polls(), audit.slow_polls(BUDGET)), (3, 1));
+}
+
+/// A thread that has waited long for a processor before it polls: what it waited then must not be taken
+/// from the poll, nor what the thread of the poll before did not wait.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_future_that_moves_between_threads_is_judged_by_the_thread_of_each_poll() {
+    type Moved = Pin<Box<dyn Future<Output = Audit<()>> + Send>>;
+    let (send, receive) = mpsc::channel::<Moved>();
+    let starved = thread::spawn(move || {
+        common::be_starved(4 * SLOW);
+        let mut future = receive.recv().unwrap();
+        match poll_once(future.as_mut()) {
+            Poll::Ready(audit) => audit,
+            Poll::Pending => panic!("it has two polls"),
+        }
+    });
+    let fresh = thread::spawn(move || {
+        let mut future: Moved = Box::pin(testing::audit(async {
+            yield_now_without_a_runtime().await;
+            block();
+        }));
+        assert!(poll_once(future.as_mut()).is_pending());
+        send.send(future).unwrap();
+    });
+    fresh.join().unwrap();
+    let audit = starved.join().unwrap();
+    assert_eq!((audit.polls(), audit.slow_polls(BUDGET)), (2, 1), "{audit}");
+    assert!(audit.longest_own() > LOOKED_AT && audit.longest_own() <= audit.longest());
+}
+
+async fn yield_now_without_a_runtime() {
+    let mut pace = yield_every(1);
+    pace.tick().await;
+}
+
+#[test]
+fn no_runtime_is_needed() {
+    let audit = testing::audit(async { 7 }).now_or_never().unwrap();
+    assert_eq!((audit.output, audit.polls()), (7, 1));
+}
+
+#[tokio::test]
+async fn what_was_declared_to_be_allowed_is_not_held_against_a_poll() {
+    let declared = || async {
+        let _allowed = allow_blocking("a test", AMPLE);
+        block();
+    };
+    assert_poll_budget!(SLOW - MS, declared()).await;
+    let audit = testing::audit(declared()).await;
+    assert!(audit.longest() >= SLOW);
+    assert_eq!(audit.slow_polls(SLOW - MS), 0);
+}
+
+/// The books of a watchdog are those of the program as it is without an audit.
+#[tokio::test]
+async fn an_audit_leaves_no_trace_in_what_a_watchdog_tells() {
+    let recorder = Recorder::new();
+    let builder = Watchdog::builder().without_tracing();
+    let watchdog = builder.reporter(recorder.clone()).build().unwrap();
+    let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
+    let slow = async { block() }.watched(&inner);
+    let nested = async {
+        let audit = testing::audit(slow).budget(BUDGET).await;
+        assert_eq!(audit.slow_polls(BUDGET), 1);
+        audit.worst().unwrap()
+    };
+    let mut nested = pin!(nested.watched(&outer));
+    let worst: SlowPoll = nested.as_mut().await;
+    assert!(worst.elapsed >= SLOW && worst.watch.contains("assertions::"));
+
+    let slow = recorder.assert_reported(&watchdog, "inner");
+    assert_eq!(slow.path.to_string(), "outer");
+    assert!(
+        recorder
+            .reports()
+            .iter()
+            .all(|slow| *slow.watch == *"inner")
+    );
+    let (outer, inner) = (outer.stats(), inner.stats());
+    assert_eq!((outer.polls, outer.slow_polls, inner.slow_polls), (1, 0, 1));
+    assert!(inner.busy >= SLOW && outer.busy + inner.busy <= outer.longest);
+}

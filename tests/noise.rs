@@ -1,0 +1,139 @@
+//! Assertions on a machine that others use: 8 processes beside the test that take every processor.
+//!
+//! A poll that does its work in time must never fail, one that is too slow must always; and a clock on
+//! the wall, which stands beside them in the same runs, cannot tell the two apart. The long version
+//! prints the table of the README:
+//!
+//! ```sh
+//! cargo test --release --test noise -- --ignored --nocapture
+//! ```
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Spinners, compute};
+use futures::FutureExt as _;
+use futures::future::poll_fn;
+use shotclock::assert_poll_budget;
+use tokio::task::yield_now;
+
+const MS: Duration = Duration::from_millis(1);
+const BUDGET: Duration = Duration::from_millis(5);
+const SPINNERS: usize = 8;
+
+/// What a test would hold to its budget.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Ten polls that compute for 1 ms each.
+    InTime,
+    /// One poll that computes for 8 ms.
+    Computes,
+    /// One poll that sleeps for 8 ms.
+    Sleeps,
+}
+
+impl Work {
+    async fn run(self) {
+        match self {
+            Work::InTime => {
+                for _ in 0..10 {
+                    compute(MS);
+                    yield_now().await;
+                }
+            }
+            Work::Computes => compute(8 * MS),
+            Work::Sleeps => thread::sleep(8 * MS),
+        }
+    }
+}
+
+/// How many runs failed, by either clock.
+#[derive(Debug, Default, PartialEq)]
+struct Failed {
+    by_own_time: u32,
+    by_the_wall: u32,
+}
+
+fn fail(work: Work, runs: u32) -> Failed {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut failed = Failed::default();
+    for _ in 0..runs {
+        let (by_own_time, longest) = runtime.block_on(run(work));
+        failed.by_own_time += u32::from(by_own_time);
+        failed.by_the_wall += u32::from(longest > BUDGET);
+    }
+    failed
+}
+
+/// Whether the assertion failed, and the longest poll by the wall.
+async fn run(work: Work) -> (bool, Duration) {
+    let mut longest = Duration::ZERO;
+    let by_own_time = {
+        let mut work = pin!(work.run());
+        let timed = poll_fn(|cx| {
+            let begun = Instant::now();
+            let polled = work.as_mut().poll(cx);
+            longest = longest.max(begun.elapsed());
+            polled
+        });
+        let held = AssertUnwindSafe(assert_poll_budget!(BUDGET, timed));
+        held.catch_unwind().await.is_err()
+    };
+    (by_own_time, longest)
+}
+
+/// Panics are what is counted here: their messages are not to be read.
+fn quietly<T>(run: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = run();
+    std::panic::set_hook(hook);
+    result
+}
+
+/// All three, beside the spinners.
+fn runs(count: u32) -> [Failed; 3] {
+    let _spinners = Spinners::start(SPINNERS);
+    quietly(|| [Work::InTime, Work::Computes, Work::Sleeps].map(|work| fail(work, count)))
+}
+
+#[test]
+fn beside_spinners_only_what_is_slow_fails() {
+    const RUNS: u32 = 20;
+    let failed = runs(RUNS).map(|failed| failed.by_own_time);
+    assert_eq!(failed, [0, RUNS, RUNS]);
+}
+
+#[test]
+#[ignore = "takes two minutes: the table of the README"]
+fn five_hundred_times() {
+    const RUNS: u32 = 500;
+    let failed = runs(RUNS);
+    println!(
+        "\n| a test, {RUNS} times, beside {SPINNERS} spinning processes | fails by own time | fails by \
+         the wall |\n|---|---|---|"
+    );
+    let names = [
+        "ten polls of 1 ms of work, budget 5 ms",
+        "a poll that computes for 8 ms, budget 5 ms",
+        "a poll that sleeps for 8 ms, budget 5 ms",
+    ];
+    for (name, failed) in names.iter().zip(&failed) {
+        let Failed {
+            by_own_time,
+            by_the_wall,
+        } = failed;
+        println!("| {name} | {by_own_time} | {by_the_wall} |");
+    }
+    let by_own_time = failed.map(|failed| failed.by_own_time);
+    assert_eq!(by_own_time, [0, RUNS, RUNS]);
+}

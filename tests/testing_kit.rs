@@ -1,0 +1,123 @@
+//! What a user tests a set-up or a reporter with: the recorder and the mocked clock.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use common::message;
+use shotclock::testing::{MockClock, Recorder};
+use shotclock::{Cause, Phase, Watchdog};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn set_up() -> (MockClock, Recorder, Watchdog) {
+    let (clock, recorder) = (MockClock::new(), Recorder::new());
+    let builder = Watchdog::builder().without_tracing().mock_clock(&clock);
+    let watchdog = builder.reporter(recorder.clone()).build().unwrap();
+    (clock, recorder, watchdog)
+}
+
+/// What an assertion says that fails.
+fn failure_of<T: std::fmt::Debug>(assertion: impl FnOnce() -> T) -> String {
+    message(catch_unwind(AssertUnwindSafe(assertion)).unwrap_err())
+}
+
+#[test]
+fn under_a_mocked_clock_every_time_is_exact() {
+    let (clock, recorder, watchdog) = set_up();
+    let watch = watchdog.watch("w");
+    let entered = watch.enter();
+    let told = |time| {
+        clock.advance(time);
+        clock.look();
+        let reports = recorder.settled(&watchdog);
+        reports.last().map(|slow| (slow.phase, slow.elapsed))
+    };
+    // At the budget is not over it.
+    assert_eq!(told(10 * MS), None);
+    assert_eq!(told(MS), Some((Phase::Running, 11 * MS)));
+    assert_eq!(told(10 * MS), Some((Phase::Running, 11 * MS)));
+    assert_eq!(told(MS), Some((Phase::Running, 22 * MS)));
+    clock.advance(MS);
+    drop(entered);
+    let slow = recorder.assert_reported(&watchdog, "w");
+    assert_eq!((slow.elapsed, slow.cause), (23 * MS, Cause::Unknown));
+    assert_eq!(watch.stats().longest, 23 * MS);
+}
+
+#[test]
+fn without_a_look_nothing_is_told_before_the_end() {
+    let (clock, recorder, watchdog) = set_up();
+    let watch = watchdog.watch("w");
+    let entered = watch.enter();
+    clock.clone().advance(Duration::from_secs(3_600));
+    recorder.assert_silent(&watchdog);
+    drop(entered);
+    assert_eq!(recorder.settled(&watchdog).len(), 1);
+    assert_eq!(recorder.clone().take().len(), 1);
+    recorder.assert_silent(&watchdog);
+}
+
+#[test]
+fn two_mocked_clocks_are_two_times() {
+    let (one, recorder, watchdog) = set_up();
+    let (other, _, elsewhere) = set_up();
+    let (mine, theirs) = (watchdog.watch("w"), elsewhere.watch("w"));
+    let both = (mine.enter(), theirs.enter());
+    other.advance(50 * MS);
+    one.look();
+    drop(both);
+    recorder.assert_silent(&watchdog);
+    assert_eq!(
+        (mine.stats().longest, theirs.stats().longest),
+        (Duration::ZERO, 50 * MS)
+    );
+}
+
+#[test]
+fn what_is_reported_while_a_poll_runs_can_be_waited_for() {
+    let (clock, recorder, watchdog) = set_up();
+    let watch = watchdog.watch("w");
+    let waiting = {
+        let recorder = recorder.clone();
+        thread::spawn(move || recorder.wait_for(|slow| slow.phase == Phase::Finished))
+    };
+    let entered = watch.enter();
+    clock.advance(11 * MS);
+    clock.look();
+    assert_eq!(
+        recorder.wait_for(|slow| *slow.watch == *"w").phase,
+        Phase::Running
+    );
+    drop(entered);
+    assert_eq!(waiting.join().unwrap().phase, Phase::Finished);
+}
+
+#[test]
+fn an_assertion_that_fails_says_what_was_reported() {
+    let (clock, recorder, watchdog) = set_up();
+    let failure = failure_of(|| recorder.assert_reported(&watchdog, "checkout"));
+    assert_eq!(
+        failure,
+        "no poll of \"checkout\" was reported; nothing was reported"
+    );
+    let search = watchdog.watch("search");
+    let entered = search.enter();
+    clock.advance(11 * MS);
+    drop(entered);
+    let failure = failure_of(|| recorder.assert_silent(&watchdog));
+    assert!(
+        failure.starts_with("1 report:\n- slow entered stretch of \"search\": 11.0ms"),
+        "{failure}"
+    );
+    let failure = failure_of(|| recorder.assert_reported(&watchdog, "checkout"));
+    assert!(
+        failure.contains("\"checkout\" was reported; 1 report:\n- slow "),
+        "{failure}"
+    );
+    assert_eq!(format!("{recorder:?}"), "Recorder { reports: 1, .. }");
+}

@@ -1,0 +1,13 @@
+//! What the compiler says to wrong arguments.
+
+/// The words around ours are the compiler's, and change with it: these are those of Rust 1.95. To write
+/// them anew: `TRYBUILD=overwrite cargo test --test ui -- --include-ignored`.
+#[rustversion::attr(
+    not(stable(1.95)),
+    ignore = "the words are those of another version of the compiler"
+)]
+#[test]
+fn wrong_arguments_are_told_where_they_are() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/*.rs");
+}

@@ -1,0 +1,3 @@
+fn main() {
+    shotclock::assert_poll_budget!();
+}

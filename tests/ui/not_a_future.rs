@@ -1,0 +1,9 @@
+use std::time::Duration;
+
+async fn handler() {}
+
+fn main() {
+    drop(shotclock::assert_poll_budget!(Duration::from_millis(5), 7));
+    // The function, and not its future.
+    drop(shotclock::assert_poll_budget!(Duration::from_millis(5), handler));
+}
