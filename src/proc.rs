@@ -84,13 +84,25 @@ impl Schedstat {
         Some(Self { file })
     }
 
-    /// For how many nanoseconds the thread has waited for a processor since it began. What it waits
-    /// now is added when it is run again.
-    pub(crate) fn run_queue_wait(&self) -> Option<u64> {
+    pub(crate) fn read(&self) -> Option<Turns> {
         let mut text = [0; 96];
         let len = read_from_start(&self.file, &mut text).ok()?;
-        parse_run_queue_wait(std::str::from_utf8(text.get(..len)?).ok()?)
+        parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
     }
+
+    /// For how many nanoseconds the thread has waited for a processor since it began.
+    pub(crate) fn run_queue_wait(&self) -> Option<u64> {
+        Some(self.read()?.wait)
+    }
+}
+
+/// What a thread had of the processors since it began.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Turns {
+    /// How many nanoseconds it waited for one. What it waits now is added when it is run again.
+    pub(crate) wait: u64,
+    /// How often it was given one.
+    pub(crate) count: u64,
 }
 
 #[cfg(unix)]
@@ -103,13 +115,13 @@ fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn parse_run_queue_wait(text: &str) -> Option<u64> {
+fn parse_turns(text: &str) -> Option<Turns> {
     let mut fields = text.split_whitespace();
     let on_cpu: u64 = fields.next()?.parse().ok()?;
     let wait = fields.next()?.parse().ok()?;
-    let slices: u64 = fields.next()?.parse().ok()?;
+    let count = fields.next()?.parse().ok()?;
     // A thread that reads this was run: zeros everywhere are no account, but the lack of one.
-    (on_cpu > 0 || slices > 0).then_some(wait)
+    (on_cpu > 0 || count > 0).then_some(Turns { wait, count })
 }
 
 /// What a file descriptor of this process refers to: a path, or `socket:[…]`, `pipe:[…]`.
@@ -180,10 +192,14 @@ mod tests {
 
     #[test]
     fn an_account_of_zeros_is_none() {
-        assert_eq!(parse_run_queue_wait("1200 340 5\n"), Some(340));
-        assert_eq!(parse_run_queue_wait("0 0 0\n"), None);
-        assert_eq!(parse_run_queue_wait("1200\n"), None);
-        assert_eq!(parse_run_queue_wait("a b c\n"), None);
+        let turns = Turns {
+            wait: 340,
+            count: 5,
+        };
+        assert_eq!(parse_turns("1200 340 5\n"), Some(turns));
+        assert_eq!(parse_turns("0 0 0\n"), None);
+        assert_eq!(parse_turns("1200\n"), None);
+        assert_eq!(parse_turns("a b c\n"), None);
     }
 
     #[test]

@@ -337,7 +337,7 @@ async fn many_audits_at_once_do_not_meet() {
         let audit = audit.unwrap();
         assert_eq!(audit.polls(), number as u64 + 1);
         assert_eq!(
-            audit.longest_own() >= SLOW,
+            audit.longest_own() > LOOKED_AT,
             number % 8 == 0,
             "{number}: {audit}"
         );
@@ -430,10 +430,14 @@ async fn what_was_declared_to_be_allowed_is_not_held_against_a_poll() {
 /// The books of a watchdog are those of the program as it is without an audit.
 #[tokio::test]
 async fn an_audit_leaves_no_trace_in_what_a_watchdog_tells() {
+    // The first one of a process takes its time to begin.
+    testing::audit(async {}).await;
     let recorder = Recorder::new();
     let builder = Watchdog::builder().without_tracing();
     let watchdog = builder.reporter(recorder.clone()).build().unwrap();
     let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
+    // Not to be starved for so long that it counts.
+    let outer = outer.with_budget(AMPLE);
     let slow = async { block() }.watched(&inner);
     let nested = async {
         let audit = testing::audit(slow).budget(BUDGET).await;

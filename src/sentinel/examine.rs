@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::stacks::{PATIENCE, Subject, Taken, Taker};
+use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
-use crate::proc::{self, Standpoint};
+use crate::proc::{self, Standpoint, Turns};
 use crate::slot::{Finding, Slot, Standing};
 use crate::suspension::SUSPENSIONS;
 use crate::sys::Thread;
-use crate::verdict::{Account, Case, Fault, judge};
+use crate::verdict::{Case, Fault, judge};
 use crate::watch::Stacks;
 
 /// What came of looking at a poll over its budget.
@@ -40,7 +40,7 @@ pub(super) fn examine(
     };
     let standpoint = proc::standpoint(&thread).ok();
     let stance = stance(&thread, standpoint.as_ref());
-    let (fault, split, before) = accounts(slot, stall, clock, stance);
+    let (fault, split) = accounts(slot, stall, clock, stance);
     let cause = match (fault, stance, &standpoint) {
         (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
             return Examined::Innocent;
@@ -66,34 +66,32 @@ pub(super) fn examine(
         is_on_cpu: stance == Stance::OnCpu,
         patience: PATIENCE,
     };
-    let Taken { stack, is_late } = taker.take(&subject, stacks);
-    if let (Some(Standpoint::Waits(waits)), Some(before)) = (&standpoint, before) {
-        excuse_disturbance(&subject, clock, waits.number, before);
+    let before = slot.margin().turns();
+    let taken = taker.take(&subject, stacks);
+    if let (Some(Standpoint::Waits(waits)), Some(before), true) =
+        (&standpoint, before, taken.has_answered)
+    {
+        excuse_disturbance(&subject, waits.number, before);
     }
     Examined::Guilty(Finding {
         cause,
         waits_for,
         split,
-        stack,
-        is_stack_late: is_late,
+        stack: taken.stack,
+        is_stack_late: taken.is_late,
         ..Finding::default()
     })
 }
 
 /// A thread that was woken for its stack, and waits in the same call again, would not have wanted a
 /// processor meanwhile: what it waited for one was our doing.
-fn excuse_disturbance(subject: &Subject<'_>, clock: &Clock, call: i64, before: Account) {
+fn excuse_disturbance(subject: &Subject<'_>, call: i64, before: Turns) {
     let again = proc::standpoint(subject.thread);
     let is_back = matches!(again, Ok(Standpoint::Waits(waits)) if waits.number == call);
     let mut margin = subject.slot.margin();
-    if !is_back || !subject.slot.is_in_flight(subject.poll) {
-        return;
+    if is_back && subject.slot.is_in_flight(subject.poll) {
+        margin.excuse_disturbance(before);
     }
-    let now = margin.account(clock.raw()).and_then(|(_, now)| now.wait);
-    let waited = now
-        .zip(before.wait)
-        .map(|(now, before)| now.saturating_sub(before));
-    margin.add_disturbed(waited.unwrap_or_default());
 }
 
 /// How long a sleep was when it was first looked at: taking a stack interrupts it, and then it is
@@ -139,17 +137,16 @@ fn runs(thread: &Thread) -> bool {
     before.is_some() && (0..8).any(|_| thread.cpu_time() > before)
 }
 
-/// What the accounts say, and the latest of them.
 fn accounts(
     slot: &Slot,
     stall: &Standing,
     clock: &Clock,
     stance: Stance,
-) -> (Fault, Option<Split>, Option<Account>) {
+) -> (Fault, Option<Split>) {
     let mut margin = slot.margin();
     let now = clock.raw();
     let Some((_, account)) = margin.account(now) else {
-        return (Fault::Unknown, None, None);
+        return (Fault::Unknown, None);
     };
     let start = stall.poll.start;
     let accounts = margin.note(&stall.poll).accounts(start, account);
@@ -164,6 +161,5 @@ fn accounts(
         suspended: SUSPENSIONS.since(start),
         waits_now: stance == Stance::Waiting,
     };
-    let (fault, split) = judge(case, accounts.as_ref());
-    (fault, split, Some(account))
+    judge(case, accounts.as_ref())
 }

@@ -52,6 +52,8 @@ pub(super) struct Taken {
     pub(super) stack: Option<Stack>,
     /// The thread was asked, and did not answer in time.
     pub(super) is_late: bool,
+    /// It was asked, and has answered.
+    pub(super) has_answered: bool,
 }
 
 /// A thread that is to be looked at.
@@ -114,6 +116,7 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject));
     let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
     let captured = captured.and_then(Result::ok);
+    let has_answered = captured.is_some();
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
     // It was in flight before and is now, so it was when the stack was taken.
     let unwound = unwound
@@ -122,7 +125,11 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         let inside = unwound.inside(subject.poll.stack);
         Stack::new(unwound.steps, inside)
     });
-    Taken { stack, is_late }
+    Taken {
+        stack,
+        is_late,
+        has_answered,
+    }
 }
 
 /// Whether a signal does no harm, or is wanted all the same.

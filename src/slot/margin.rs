@@ -8,7 +8,7 @@ use std::thread::ThreadId;
 use super::exceptions::Exceptions;
 use super::{FRAMES, InFlight, Mark, depth_of};
 use crate::cause::{Cause, Split};
-use crate::proc::Schedstat;
+use crate::proc::{Schedstat, Turns};
 use crate::stack::Stack;
 use crate::sys::Thread;
 use crate::verdict::{Account, Accounts};
@@ -70,15 +70,18 @@ impl Owner {
 
     /// Asks what the thread has been accounted so far; `at` is the moment.
     fn account(&mut self, at: u64) -> Account {
-        let thread = self.thread.as_ref();
-        let open = || thread.and_then(Schedstat::open);
-        let schedstat = self.schedstat.get_or_insert_with(open);
-        let wait = schedstat.as_ref().and_then(Schedstat::run_queue_wait);
+        let wait = self.turns().map(|turns| turns.wait);
         Account {
             at,
-            cpu: thread.and_then(Thread::cpu_time),
+            cpu: self.thread.as_ref().and_then(Thread::cpu_time),
             wait: wait.map(|wait| wait.saturating_sub(self.disturbed)),
         }
+    }
+
+    fn turns(&mut self) -> Option<Turns> {
+        let open = || self.thread.as_ref().and_then(Schedstat::open);
+        let schedstat = self.schedstat.get_or_insert_with(open);
+        schedstat.as_ref().and_then(Schedstat::read)
     }
 }
 
@@ -214,10 +217,21 @@ impl Margin {
         self.note_of(poll.opening)
     }
 
-    /// Takes a wait out of the accounts of the thread: see [`disturbed`](Self::disturbed).
-    pub(crate) fn add_disturbed(&mut self, nanos: u64) {
+    /// What the thread had of the processors so far.
+    pub(crate) fn turns(&mut self) -> Option<Turns> {
+        self.owner.as_mut().and_then(Owner::turns)
+    }
+
+    /// Takes what the thread has waited since a reading out of its accounts, if it had one turn since:
+    /// the one in which it gave its stack.
+    pub(crate) fn excuse_disturbance(&mut self, since: Turns) {
+        let one_more = |now: &Turns| now.count == since.count + 1;
+        let waited = self
+            .turns()
+            .filter(one_more)
+            .map(|now| now.wait - since.wait);
         if let Some(owner) = &mut self.owner {
-            owner.disturbed += nanos;
+            owner.disturbed += waited.unwrap_or_default();
         }
     }
 
@@ -275,5 +289,49 @@ impl Margin {
             };
         }
         note
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(any(miri, shotclock_loom))))]
+mod tests {
+    use super::*;
+
+    /// Excuses a disturbance that began so many turns ago, and says how much was excused.
+    fn excused(margin: &mut Margin, turns: u64) -> u64 {
+        loop {
+            let (now, before) = (margin.turns().unwrap(), margin.disturbed());
+            margin.excuse_disturbance(Turns {
+                wait: 0,
+                count: now.count - turns,
+            });
+            // Unless this thread was given one more turn just then.
+            if margin.turns() == Some(now) {
+                return margin.disturbed() - before;
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_is_excused_only_if_there_was_one_turn_since() {
+        let mut margin = Margin {
+            owner: Some(Owner::current()),
+            ..Margin::default()
+        };
+        while margin.turns().is_some_and(|turns| turns.count < 2) {
+            std::thread::yield_now();
+        }
+        let wait = margin.account(0).unwrap().1.wait;
+        assert_eq!((excused(&mut margin, 0), excused(&mut margin, 2)), (0, 0));
+        assert!(excused(&mut margin, 1) >= wait.unwrap());
+        // What was excused is in no account.
+        let (turns, account) = loop {
+            let (before, account) = (margin.turns(), margin.account(0).unwrap().1);
+            if margin.turns() == before {
+                break (before.unwrap(), account);
+            }
+        };
+        let left = turns.wait.saturating_sub(margin.disturbed());
+        assert_eq!(account.wait, Some(left));
+        assert!(left < turns.wait);
     }
 }

@@ -21,7 +21,9 @@ use crate::SlowPoll;
 /// spawned. A stream is audited by the future that drives it (`audit(stream.collect::<Vec<_>>())`).
 ///
 /// An audited poll costs its thread some microseconds, for the questions to the operating system
-/// before and after it; they are not in its times. An audit keeps 48 bytes a poll.
+/// before and after it; they are not in its times. An audit keeps 48 bytes a poll. The first one of a
+/// process begins when it is known how to take stacks there, which takes some dozens of milliseconds for
+/// a program with debug information.
 ///
 /// # Examples
 ///
