@@ -19,6 +19,8 @@
 //! - **Offload**: [`offload`] runs a closure on a bounded number of other threads; a [`Lane`] has a
 //!   limit, a bounded queue, cancellation and threads of your choice, and
 //!   [`OffloadExt::offloaded`] polls a whole future there.
+//! - **Assert**: with the feature `testing`, `assert_poll_budget!` fails a test in which a poll takes
+//!   too long by its own doing, on a busy machine too; `testing::audit` tells all of a future's polls.
 //! - **Contain**: [`Watch::contained`] hands the worker's other tasks over before a poll that is
 //!   expected to be slow.
 //!

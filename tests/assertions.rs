@@ -96,7 +96,7 @@ async fn a_poll_that_blocks_fails_the_test_and_the_failure_says_all_there_is() {
     assert_line(&failure, "  thread     ", "a_poll_that_blocks_fails");
     assert_line(&failure, "3 polls, 2 yields, 2 wake-ups", "");
     assert_line(&failure, "own time", "ms");
-    assert_line(&failure, "≤ 50ms", "█");
+    assert_line(&failure, "≤ ", "█");
     if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         assert_line(&failure, "  own time   ", "held against the budget");
         assert_line(&failure, "  hint       ", "tokio::time::sleep");
@@ -105,7 +105,7 @@ async fn a_poll_that_blocks_fails_the_test_and_the_failure_says_all_there_is() {
         assert_line(
             &failure,
             "  future     ",
-            &format!("tests/assertions.rs:{defined})"),
+            &format!(" (tests/assertions.rs:{defined})"),
         );
     }
 }

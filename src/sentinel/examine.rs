@@ -6,8 +6,8 @@ use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
-use crate::proc::{self, Standpoint, Turns};
-use crate::slot::{Finding, Slot, Standing};
+use crate::proc::{self, Standpoint};
+use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
 use crate::suspension::SUSPENSIONS;
 use crate::sys::Thread;
 use crate::verdict::{Case, Fault, judge};
@@ -40,6 +40,8 @@ pub(super) fn examine(
     };
     let standpoint = proc::standpoint(&thread).ok();
     let stance = stance(&thread, standpoint.as_ref());
+    // It may have answered late, after an earlier look.
+    excuse_disturbance(slot, stall, standpoint.as_ref());
     let (fault, split) = accounts(slot, stall, clock, stance);
     let cause = match (fault, stance, &standpoint) {
         (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
@@ -68,10 +70,14 @@ pub(super) fn examine(
     };
     let before = slot.margin().turns();
     let taken = taker.take(&subject, stacks);
-    if let (Some(Standpoint::Waits(waits)), Some(before), true) =
-        (&standpoint, before, taken.has_answered)
+    if let (Some(Standpoint::Waits(waits)), Some(turns), true) =
+        (&standpoint, before, taken.was_asked)
     {
-        excuse_disturbance(&subject, waits.number, before);
+        let call = waits.number;
+        with_note(slot, stall, |margin, poll| {
+            margin.note(poll).disturbed = Some(Disturbed { call, turns });
+        });
+        excuse_disturbance(slot, stall, proc::standpoint(&thread).ok().as_ref());
     }
     Examined::Guilty(Finding {
         cause,
@@ -83,14 +89,20 @@ pub(super) fn examine(
     })
 }
 
-/// A thread that was woken for its stack, and waits in the same call again, would not have wanted a
-/// processor meanwhile: what it waited for one was our doing.
-fn excuse_disturbance(subject: &Subject<'_>, call: i64, before: Turns) {
-    let again = proc::standpoint(subject.thread);
-    let is_back = matches!(again, Ok(Standpoint::Waits(waits)) if waits.number == call);
-    let mut margin = subject.slot.margin();
-    if is_back && subject.slot.is_in_flight(subject.poll) {
-        margin.excuse_disturbance(before);
+/// A thread that waits again, after it was woken for its stack, is not to be the worse for it.
+fn excuse_disturbance(slot: &Slot, stall: &Standing, standpoint: Option<&Standpoint>) {
+    if let Some(Standpoint::Waits(waits)) = standpoint {
+        with_note(slot, stall, |margin, poll| {
+            margin.excuse_disturbance(poll, waits.number);
+        });
+    }
+}
+
+/// Changes what is noted of a poll, unless it has ended.
+fn with_note(slot: &Slot, stall: &Standing, change: impl FnOnce(&mut Margin, &InFlight)) {
+    let mut margin = slot.margin();
+    if slot.is_in_flight(&stall.poll) {
+        change(&mut margin, &stall.poll);
     }
 }
 

@@ -50,10 +50,10 @@ pub(super) struct Taker {
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) stack: Option<Stack>,
-    /// The thread was asked, and did not answer in time.
+    /// The thread was asked …
+    pub(super) was_asked: bool,
+    /// … and did not answer in time.
     pub(super) is_late: bool,
-    /// It was asked, and has answered.
-    pub(super) has_answered: bool,
 }
 
 /// A thread that is to be looked at.
@@ -116,7 +116,7 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject));
     let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
     let captured = captured.and_then(Result::ok);
-    let has_answered = captured.is_some();
+    let was_asked = is_late || captured.is_some();
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
     // It was in flight before and is now, so it was when the stack was taken.
     let unwound = unwound
@@ -127,8 +127,8 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     });
     Taken {
         stack,
+        was_asked,
         is_late,
-        has_answered,
     }
 }
 

@@ -1,194 +1,12 @@
 //! What is known of a thread and its polls beside the slot: written and read when a poll is slow, or
 //! by the sentinel, and never by a fast poll.
 
-use std::fmt;
-use std::sync::Arc;
-use std::thread::ThreadId;
-
 use super::exceptions::Exceptions;
+use super::note::Note;
+use super::owner::{Owner, ThreadInfo};
 use super::{FRAMES, InFlight, Mark, depth_of};
-use crate::cause::{Cause, Split};
-use crate::proc::{Schedstat, Turns};
-use crate::stack::Stack;
-use crate::sys::Thread;
-use crate::verdict::{Account, Accounts};
-
-/// The thread that a poll held. `Display` prints its name if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ThreadInfo {
-    /// The name, as its builder gave it.
-    pub name: Option<Arc<str>>,
-    /// The identity of the thread within the process.
-    pub id: ThreadId,
-}
-
-impl ThreadInfo {
-    pub(crate) fn current() -> Self {
-        let thread = std::thread::current();
-        Self {
-            name: thread.name().map(Arc::from),
-            id: thread.id(),
-        }
-    }
-}
-
-impl fmt::Display for ThreadInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => f.write_str(name),
-            None => write!(f, "{:?}", self.id),
-        }
-    }
-}
-
-/// The thread that owns a slot at present, and what is kept open to look at it.
-#[derive(Debug)]
-pub(crate) struct Owner {
-    pub(crate) info: ThreadInfo,
-    /// `None` where the operating system does not tell.
-    pub(crate) thread: Option<Thread>,
-    /// Opened when the thread is first looked at.
-    schedstat: Option<Option<Schedstat>>,
-    /// The latest account of it.
-    latest: Account,
-    /// For how many nanoseconds it has waited for a processor only because it was asked for its stack
-    /// in its sleep. That wait is our doing, and in no account.
-    disturbed: u64,
-}
-
-impl Owner {
-    pub(crate) fn current() -> Self {
-        Self {
-            info: ThreadInfo::current(),
-            thread: Thread::current(),
-            schedstat: None,
-            latest: Account::BIRTH,
-            disturbed: 0,
-        }
-    }
-
-    /// Asks what the thread has been accounted so far; `at` is the moment.
-    fn account(&mut self, at: u64) -> Account {
-        let wait = self.turns().map(|turns| turns.wait);
-        Account {
-            at,
-            cpu: self.thread.as_ref().and_then(Thread::cpu_time),
-            wait: wait.map(|wait| wait.saturating_sub(self.disturbed)),
-        }
-    }
-
-    fn turns(&mut self) -> Option<Turns> {
-        let open = || self.thread.as_ref().and_then(Schedstat::open);
-        let schedstat = self.schedstat.get_or_insert_with(open);
-        schedstat.as_ref().and_then(Schedstat::read)
-    }
-}
-
-/// What has been told of one poll.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Told {
-    #[default]
-    Nothing,
-    /// It was reported while it ran, under this id.
-    Running { id: u64 },
-    /// It was to be reported while it ran, and the limit of the second was reached.
-    LeftOut,
-    /// It has ended, and whoever ended it says what there is to say.
-    Ended,
-}
-
-/// Another thread, at the moment when a poll was stuck. `Display` prints the thread, its polls and
-/// its stack.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct OtherThread {
-    /// The thread.
-    pub thread: ThreadInfo,
-    /// The names of the watches of its polls in flight, outermost first.
-    pub watches: Vec<Arc<str>>,
-    /// What it was doing.
-    pub stack: Option<Stack>,
-}
-
-impl fmt::Display for OtherThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
-        match &self.stack {
-            Some(stack) => write!(f, "\n{stack}"),
-            None => Ok(()),
-        }
-    }
-}
-
-fn names(watches: &[Arc<str>]) -> String {
-    // A name may hold a line break; a line of a log may not.
-    let names: Vec<_> = watches
-        .iter()
-        .map(|name| name.escape_debug().to_string())
-        .collect();
-    names.join(" > ")
-}
-
-/// What was found of a poll while it was stuck.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Finding {
-    pub(crate) cause: Cause,
-    /// The path or socket behind a file descriptor, or a duration.
-    pub(crate) waits_for: Option<Arc<str>>,
-    pub(crate) split: Option<Split>,
-    pub(crate) stack: Option<Stack>,
-    /// The thread was asked for its stack, and did not answer in time: it may the next time.
-    pub(crate) is_stack_late: bool,
-    pub(crate) others: Arc<[OtherThread]>,
-}
-
-/// What is noted of one poll, by its depth.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Note {
-    opening: u64,
-    pub(crate) told: Told,
-    /// When it is to be looked at again, in nanoseconds of its own.
-    pub(crate) again_at: u64,
-    /// Nor is a step of its escalation to be taken before, in nanoseconds of its own.
-    pub(crate) again_for_step: u64,
-    /// How many steps of an escalation have been taken.
-    pub(crate) steps_taken: usize,
-    /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
-    pub(crate) condemned_at: Option<u64>,
-    /// How often its thread was asked for its stack and did not answer, and when to ask again.
-    pub(crate) late_stacks: u32,
-    pub(crate) again_for_stack: Option<u64>,
-    /// The latest that was found.
-    pub(crate) finding: Option<Finding>,
-    /// The accounts before it, if it was seen, and when it was seen first.
-    seen: Option<(Account, Account)>,
-}
-
-impl Note {
-    /// Whether it was reported while it ran.
-    pub(crate) fn was_told(&self) -> bool {
-        matches!(self.told, Told::Running { .. })
-    }
-
-    /// The accounts around a poll that began at `start`, up to `now`.
-    pub(crate) fn accounts(&self, start: u64, now: Account) -> Option<Accounts> {
-        let (earlier, seen) = self.seen?;
-        let (before, within) = if seen.at <= start {
-            (seen, None)
-        } else if earlier.at <= start {
-            (earlier, Some(seen))
-        } else {
-            // Both are from within. What the thread has waited since it began is surely enough.
-            (Account::BIRTH, Some(earlier))
-        };
-        Some(Accounts {
-            before,
-            within,
-            now,
-        })
-    }
-}
+use crate::proc::Turns;
+use crate::verdict::Account;
 
 /// See the module.
 #[derive(Default)]
@@ -207,9 +25,8 @@ impl Margin {
     /// Takes the thread's account, and returns it with the one before it.
     pub(crate) fn account(&mut self, at: u64) -> Option<(Account, Account)> {
         let owner = self.owner.as_mut()?;
-        let now = owner.account(at);
-        let before = std::mem::replace(&mut owner.latest, now);
-        Some((before, now))
+        let before = owner.latest;
+        Some((before, owner.account(at)))
     }
 
     /// The note of a poll in flight. That of an earlier poll at its depth is thrown away.
@@ -222,16 +39,14 @@ impl Margin {
         self.owner.as_mut().and_then(Owner::turns)
     }
 
-    /// Takes what the thread has waited since a reading out of its accounts, if it had one turn since:
-    /// the one in which it gave its stack.
-    pub(crate) fn excuse_disturbance(&mut self, since: Turns) {
-        let one_more = |now: &Turns| now.count == since.count + 1;
-        let waited = self
-            .turns()
-            .filter(one_more)
-            .map(|now| now.wait - since.wait);
-        if let Some(owner) = &mut self.owner {
-            owner.disturbed += waited.unwrap_or_default();
+    /// To be called where a poll's thread waits in a call. If that is the one in which it was asked for
+    /// its stack, and it had one turn since, to answer, it would not have wanted a processor meanwhile:
+    /// what it waited for one was our doing, and is taken out of its accounts.
+    pub(crate) fn excuse_disturbance(&mut self, poll: &InFlight, call: i64) {
+        let asked = self.note(poll).disturbed.filter(|asked| asked.call == call);
+        let is_excused = asked.zip(self.owner.as_mut());
+        if is_excused.is_some_and(|(asked, owner)| owner.excuse_disturbance(asked.turns)) {
+            self.note(poll).disturbed = None;
         }
     }
 
@@ -265,11 +80,7 @@ impl Margin {
         let Some(opening) = mark.opening() else {
             return (Note::default(), now);
         };
-        let ended = Note {
-            opening,
-            told: Told::Ended,
-            ..Note::default()
-        };
+        let ended = Note::ended(opening);
         let mut note = std::mem::replace(self.note_of(opening), ended);
         if note.seen.is_none() {
             // Nobody saw it, but there is an earlier account of its thread.
@@ -283,30 +94,38 @@ impl Margin {
         self.notes.resize(FRAMES, Note::default());
         let note = &mut self.notes[depth_of(opening) % FRAMES];
         if note.opening != opening {
-            *note = Note {
-                opening,
-                ..Note::default()
-            };
+            *note = Note::of(opening);
         }
         note
     }
 }
 
 #[cfg(all(test, target_os = "linux", not(any(miri, shotclock_loom))))]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::slot::Disturbed;
 
-    /// Excuses a disturbance that began so many turns ago, and says how much was excused.
-    fn excused(margin: &mut Margin, turns: u64) -> u64 {
+    /// Of a thread that was asked so many turns ago in one call, and now waits in another or the same.
+    fn excused(margin: &mut Margin, turns: u64, call: i64) -> u64 {
+        let poll = InFlight::of_opening(0x101);
         loop {
             let (now, before) = (margin.turns().unwrap(), margin.disturbed());
-            margin.excuse_disturbance(Turns {
+            let since = Turns {
                 wait: 0,
                 count: now.count - turns,
+            };
+            margin.note(&poll).disturbed = Some(Disturbed {
+                call: 7,
+                turns: since,
             });
+            margin.excuse_disturbance(&poll, call);
             // Unless this thread was given one more turn just then.
             if margin.turns() == Some(now) {
-                return margin.disturbed() - before;
+                let excused = margin.disturbed() - before;
+                margin.excuse_disturbance(&poll, call);
+                assert_eq!(margin.disturbed(), before + excused, "and once only");
+                return excused;
             }
         }
     }
@@ -321,8 +140,10 @@ mod tests {
             std::thread::yield_now();
         }
         let wait = margin.account(0).unwrap().1.wait;
-        assert_eq!((excused(&mut margin, 0), excused(&mut margin, 2)), (0, 0));
-        assert!(excused(&mut margin, 1) >= wait.unwrap());
+        assert_eq!(excused(&mut margin, 0, 7), 0);
+        assert_eq!(excused(&mut margin, 2, 7), 0);
+        assert_eq!(excused(&mut margin, 1, 8), 0);
+        assert!(excused(&mut margin, 1, 7) >= wait.unwrap());
         // What was excused is in no account.
         let (turns, account) = loop {
             let (before, account) = (margin.turns(), margin.account(0).unwrap().1);

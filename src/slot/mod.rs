@@ -33,6 +33,8 @@ mod kind;
 mod lease;
 mod margin;
 mod nest;
+mod note;
+mod owner;
 
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -45,9 +47,12 @@ pub(crate) use doze::DOZE;
 pub use exceptions::Allowance;
 pub use kind::Kind;
 pub(crate) use lease::{all, current, is_current};
-pub(crate) use margin::{Finding, Margin, Note, Owner, Told};
-pub use margin::{OtherThread, ThreadInfo};
+pub(crate) use margin::Margin;
 pub(crate) use nest::{InFlight, Nest, Standing};
+pub use note::OtherThread;
+pub(crate) use note::{Disturbed, Finding, Note, Told};
+pub(crate) use owner::Owner;
+pub use owner::ThreadInfo;
 
 /// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
 /// this depth: it has its place in its own histogram, but its time and its blame are the outer's.

@@ -26,6 +26,20 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    #[cfg(test)]
+    pub(super) fn of_opening(opening: u64) -> Self {
+        Self {
+            watch: 0,
+            kind: Kind::Poll,
+            start: 0,
+            budget: 0,
+            blamed: 0,
+            location: None,
+            stack: 0,
+            opening,
+        }
+    }
+
     pub(super) fn depth(&self) -> usize {
         depth_of(self.opening)
     }
@@ -121,7 +135,6 @@ mod tests {
         let mut nest = Nest::default();
         for (depth, (age, budget, blamed)) in polls.iter().enumerate() {
             nest.push(InFlight {
-                watch: 0,
                 kind: match audited {
                     Some(at) if at == depth => Kind::Audited,
                     _ => Kind::Poll,
@@ -129,9 +142,7 @@ mod tests {
                 start: 100 - age,
                 budget: *budget,
                 blamed: *blamed,
-                location: None,
-                stack: 0,
-                opening: depth as u64 + 1,
+                ..InFlight::of_opening(depth as u64 + 1)
             });
         }
         let standings = nest.standings(|poll| 100 - poll.start);

@@ -61,6 +61,15 @@ impl Frame {
             || crate_name.is_some_and(|name| FOREIGN_CRATES.contains(&name))
     }
 
+    /// File and line, as far as they are known.
+    pub(crate) fn place(&self) -> Option<String> {
+        let file = short(self.file.as_deref()?);
+        Some(match self.line {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_owned(),
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn named(function: &str, address: usize) -> Self {
         Self {
@@ -98,12 +107,8 @@ impl fmt::Display for Frame {
             (None, Some(module)) => write!(f, "{:#x} in {module}", self.address)?,
             (None, None) => write!(f, "{:#x}", self.address)?,
         }
-        if let Some(file) = &self.file {
-            write!(f, " ({}", short(file))?;
-            if let Some(line) = self.line {
-                write!(f, ":{line}")?;
-            }
-            f.write_str(")")?;
+        if let Some(place) = self.place() {
+            write!(f, " ({place})")?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::auditor::Auditor;
 use super::book::{AuditedPoll, Book};
 use super::origin::Origin;
 use super::table;
-use crate::SlowPoll;
+use crate::report::SlowPoll;
 
 /// Times every poll of a future, and gives an [`Audit`] when it is done.
 ///

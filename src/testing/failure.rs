@@ -5,7 +5,7 @@ use std::fmt;
 use super::book::Book;
 use super::lookout::PLACE;
 use super::table;
-use crate::SlowPoll;
+use crate::report::SlowPoll;
 
 /// Polls over their budget.
 pub(super) struct Failure<'a> {

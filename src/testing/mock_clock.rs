@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::Builder;
 use crate::clock::Clock;
 use crate::sentinel::Scanner;
+use crate::watchdog::Builder;
 
 /// A clock for tests: it stands still until it is told to pass, so that every time in a report is exact.
 ///

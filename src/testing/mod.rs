@@ -2,7 +2,7 @@
 //!
 //! [`assert_poll_budget!`](crate::assert_poll_budget) fails a test in which a poll held its worker for
 //! too long; [`audit`] tells all that there is to know of the polls of a future;
-//! [`audit_service`] does so for every call of a service (with the feature `tower`). A
+//! `audit_service` does so for every call of a service (with the feature `tower`). A
 //! [`Recorder`] and a [`MockClock`] are for who tests a watchdog's set-up, or a reporter.
 //!
 //! ```toml

@@ -55,14 +55,9 @@ impl fmt::Display for Origin {
             Some((end, _)) => write!(f, "{} …", &self.name[..end])?,
             None => f.write_str(self.name)?,
         }
-        let Some(Frame {
-            file: Some(file),
-            line: Some(line),
-            ..
-        }) = self.function()
-        else {
-            return Ok(());
-        };
-        write!(f, " ({file}:{line})")
+        match self.function().and_then(|function| function.place()) {
+            Some(place) => write!(f, " ({place})"),
+            None => Ok(()),
+        }
     }
 }

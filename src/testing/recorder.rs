@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Phase, Reporter, SlowPoll, Watchdog};
+use crate::report::{Phase, Reporter, SlowPoll};
+use crate::watchdog::Watchdog;
 
 /// How long is waited for a report before a test fails: long enough for any machine.
 const PATIENCE: Duration = Duration::from_secs(60);

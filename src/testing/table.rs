@@ -94,9 +94,12 @@ fn write_bar(
     (bound, count): (Duration, usize),
     most: usize,
 ) -> fmt::Result {
-    let bar = "█".repeat((BAR * count).div_ceil(most.max(1)));
     let bound = format!("{bound:?}");
-    write!(f, "\n≤ {bound:<6}  {count:>9}  {bar}")
+    write!(f, "\n≤ {bound:<6}  {count:>9}")?;
+    match (BAR * count).div_ceil(most.max(1)) {
+        0 => Ok(()),
+        length => write!(f, "  {}", "█".repeat(length)),
+    }
 }
 
 /// From the first bound that there is a poll under to the last.

@@ -1,0 +1,142 @@
+//! What is noted of one poll that was looked at while it ran.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::owner::ThreadInfo;
+use crate::cause::{Cause, Split};
+use crate::proc::Turns;
+use crate::stack::Stack;
+use crate::verdict::{Account, Accounts};
+
+/// What has been told of one poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Told {
+    #[default]
+    Nothing,
+    /// It was reported while it ran, under this id.
+    Running { id: u64 },
+    /// It was to be reported while it ran, and the limit of the second was reached.
+    LeftOut,
+    /// It has ended, and whoever ended it says what there is to say.
+    Ended,
+}
+
+/// Another thread, at the moment when a poll was stuck. `Display` prints the thread, its polls and
+/// its stack.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OtherThread {
+    /// The thread.
+    pub thread: ThreadInfo,
+    /// The names of the watches of its polls in flight, outermost first.
+    pub watches: Vec<Arc<str>>,
+    /// What it was doing.
+    pub stack: Option<Stack>,
+}
+
+impl fmt::Display for OtherThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
+        match &self.stack {
+            Some(stack) => write!(f, "\n{stack}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(watches: &[Arc<str>]) -> String {
+    // A name may hold a line break; a line of a log may not.
+    let names: Vec<_> = watches
+        .iter()
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    names.join(" > ")
+}
+
+/// What was found of a poll while it was stuck.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Finding {
+    pub(crate) cause: Cause,
+    /// The path or socket behind a file descriptor, or a duration.
+    pub(crate) waits_for: Option<Arc<str>>,
+    pub(crate) split: Option<Split>,
+    pub(crate) stack: Option<Stack>,
+    /// The thread was asked for its stack, and did not answer in time: it may the next time.
+    pub(crate) is_stack_late: bool,
+    pub(crate) others: Arc<[OtherThread]>,
+}
+
+/// A thread that was asked for its stack while it waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disturbed {
+    /// The number of the system call.
+    pub(crate) call: i64,
+    /// Before it was asked.
+    pub(crate) turns: Turns,
+}
+
+/// What is noted of one poll, by its depth.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Note {
+    pub(super) opening: u64,
+    pub(crate) told: Told,
+    /// When it is to be looked at again, in nanoseconds of its own.
+    pub(crate) again_at: u64,
+    /// Nor is a step of its escalation to be taken before, in nanoseconds of its own.
+    pub(crate) again_for_step: u64,
+    /// How many steps of an escalation have been taken.
+    pub(crate) steps_taken: usize,
+    /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
+    pub(crate) condemned_at: Option<u64>,
+    /// How often its thread was asked for its stack and did not answer, and when to ask again.
+    pub(crate) late_stacks: u32,
+    pub(crate) again_for_stack: Option<u64>,
+    /// Its thread was asked for its stack while it waited in a call, and may wait for a processor only
+    /// because of that.
+    pub(crate) disturbed: Option<Disturbed>,
+    /// The latest that was found.
+    pub(crate) finding: Option<Finding>,
+    /// The accounts before it, if it was seen, and when it was seen first.
+    pub(super) seen: Option<(Account, Account)>,
+}
+
+impl Note {
+    pub(super) fn of(opening: u64) -> Self {
+        Self {
+            opening,
+            ..Self::default()
+        }
+    }
+
+    /// Of a poll that has ended: nothing can be added to it any more.
+    pub(super) fn ended(opening: u64) -> Self {
+        Self {
+            told: Told::Ended,
+            ..Self::of(opening)
+        }
+    }
+
+    /// Whether it was reported while it ran.
+    pub(crate) fn was_told(&self) -> bool {
+        matches!(self.told, Told::Running { .. })
+    }
+
+    /// The accounts around a poll that began at `start`, up to `now`.
+    pub(crate) fn accounts(&self, start: u64, now: Account) -> Option<Accounts> {
+        let (earlier, seen) = self.seen?;
+        let (before, within) = if seen.at <= start {
+            (seen, None)
+        } else if earlier.at <= start {
+            (earlier, Some(seen))
+        } else {
+            // Both are from within. What the thread has waited since it began is surely enough.
+            (Account::BIRTH, Some(earlier))
+        };
+        Some(Accounts {
+            before,
+            within,
+            now,
+        })
+    }
+}
