@@ -109,8 +109,10 @@ fn runs(count: u32) -> [Failed; 3] {
 #[test]
 fn beside_spinners_only_what_is_slow_fails() {
     const RUNS: u32 = 20;
-    let failed = runs(RUNS).map(|failed| failed.by_own_time);
-    assert_eq!(failed, [0, RUNS, RUNS]);
+    let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_own_time);
+    assert_eq!((in_time, computes), (0, RUNS));
+    // A virtual machine that was paused meanwhile excuses a sleeper, as it should; not two of them.
+    assert!(sleeps + 1 >= RUNS, "{sleeps} of {RUNS}");
 }
 
 #[test]
