@@ -6,8 +6,10 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -459,4 +461,37 @@ async fn an_audit_leaves_no_trace_in_what_a_watchdog_tells() {
     let (outer, inner) = (outer.stats(), inner.stats());
     assert_eq!((outer.polls, outer.slow_polls, inner.slow_polls), (1, 0, 1));
     assert!(inner.busy >= SLOW && outer.busy + inner.busy <= outer.longest);
+}
+
+#[tokio::test]
+#[ignore = "hangs for a minute: the test below runs it in a process of its own"]
+async fn hangs() {
+    assert_poll_budget!(BUDGET, async { thread::sleep(Duration::from_secs(60)) }).await;
+}
+
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn a_poll_that_does_not_end_is_told_while_it_hangs() {
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    let test = test.args(["--exact", "hangs", "--ignored"]);
+    let mut test = test
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(test.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let told =
+        lines.find(|line| line.starts_with("shotclock: a poll audited at tests/assertions.rs:"));
+    let told = told.expect("it is told before the minute is over");
+    assert!(
+        told.contains(" is stuck for ") && told.ends_with("blocked in clock_nanosleep"),
+        "{told}"
+    );
+    assert!(
+        lines.any(|line| line.contains("assertions::hangs::")),
+        "and its stack"
+    );
+    test.kill().unwrap();
+    test.wait().unwrap();
 }

@@ -88,7 +88,7 @@ use super::origin::Origin;
 ///
 /// What the future spawns has polls of its own: hold it to the budget where it is spawned. The
 /// destructor of the future is not judged. A poll that never ends cannot fail: it is told on the
-/// standard error, with its stack, when it has been stuck for 5 seconds, and then at doubling times.
+/// standard error, with its stack, within 5 seconds, and then at doubling times.
 #[macro_export]
 macro_rules! assert_poll_budget {
     ($budget:expr, $future:expr $(,)?) => {

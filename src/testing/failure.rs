@@ -1,6 +1,7 @@
 //! What a test says that fails because of a slow poll.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::book::Book;
 use super::lookout::PLACE;
@@ -28,6 +29,12 @@ impl<'a> Failure<'a> {
         })
     }
 
+    /// What of its own time is not held against the poll.
+    fn allowed(&self) -> Option<Duration> {
+        let poll = self.book.worst.as_ref()?.poll;
+        (poll.own > poll.held).then(|| poll.own - poll.held)
+    }
+
     fn write_judged(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SlowPoll {
             elapsed,
@@ -41,6 +48,9 @@ impl<'a> Failure<'a> {
                     f,
                     "\n  own time   {own:.1?}, which is held against the budget"
                 )?;
+                if let Some(allowed) = self.allowed() {
+                    write!(f, ", and {allowed:.1?} that was declared to be allowed")?;
+                }
                 write!(
                     f,
                     "\n  by wall    {elapsed:.1?} = {:.1?} on a processor + {:.1?} blocked + {:.1?} \
@@ -141,6 +151,21 @@ mod tests {
         assert!(lines[7].starts_with("  future     core::future::ready::Ready<()>"));
         assert!(lines[8].starts_with("  thread     testing::failure::tests::"));
         assert!(lines[9].starts_with("  stack      none: "));
+    }
+
+    #[test]
+    fn what_was_allowed_is_told_beside_what_was_not() {
+        let mut book = Book::fabricated(&[(20, 18)]);
+        let worst = book.worst.as_mut().unwrap();
+        worst.poll.held = Duration::from_millis(8);
+        book.polls[0] = worst.poll;
+        assert_eq!(
+            text(&book, None).lines().nth(1),
+            Some(
+                "  own time   8.0ms, which is held against the budget, and 10.0ms that was declared to \
+                 be allowed"
+            )
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! They have a watch that is in no books: it counts nothing, is published nowhere and belongs to no
 //! watchdog of the user's. What the sentinel finds stays in the slot's margin until the poll ends.
 
+use std::io::Write as _;
 use std::panic::Location;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
@@ -24,8 +25,9 @@ use crate::watch::{
 /// then, that it was over its budget, remains.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// What is stuck for longer is told at once, because the test may never end.
-const TOO_LONG: u64 = 5_000_000_000;
+/// What is stuck for longer is told while it is, because the test may never end. The sentinel looks at
+/// doubling times, so it is told before it is twice as old.
+const TOO_LONG: u64 = 2_500_000_000;
 
 pub(super) static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
 
@@ -97,7 +99,9 @@ fn tell(slow: &Slow, finding: &Finding) {
     let (cause, stack, thread) = (finding.cause, finding.stack.clone(), slow.thread.clone());
     let tell = move || {
         let stack = stack.map_or(String::new(), |stack| format!("\n{stack}"));
-        eprintln!(
+        // Not `eprintln!`: that would go into the captured output of a test that may never end.
+        let _ = writeln!(
+            std::io::stderr(),
             "shotclock: a poll audited at {location} is stuck for {elapsed:.1?} on {thread}: \
              {cause}{stack}"
         );
@@ -184,7 +188,7 @@ impl InSight {
         let allowed = mark.opening().map_or(0, excused);
         Seen {
             allowed,
-            disturbed: margin.disturbed() - self.disturbed,
+            disturbed: margin.disturbed().saturating_sub(self.disturbed),
             finding: margin.close(mark, None).0.finding,
         }
     }
