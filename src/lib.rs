@@ -67,7 +67,7 @@
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
 //! | `rayon` | no | lanes on a rayon thread pool |
 //! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a recorder, a mocked clock |
-//! | `tower` | no | with `testing`: audits of services |
+//! | `tower` | no | `WatchLayer` for services; with `testing`, audits of them |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
 //! # How a stuck poll is seen
@@ -145,6 +145,8 @@ mod sys;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod verdict;
 mod watch;
 mod watchdog;
@@ -164,6 +166,8 @@ pub use report::{Path, Phase, Reporter, SlowPoll};
 pub use sentinel::{Capabilities, Capability};
 pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
 pub use stack::{Frame, Stack};
+#[cfg(feature = "tower")]
+pub use tower::WatchLayer;
 pub use watch::{Health, Snapshot, Stacks, Status, Watch, WatchStats};
 pub use watchdog::{Builder, Escalation, Timing, Watchdog};
 pub use watched::{Entered, WatchExt, Watched};

@@ -55,13 +55,7 @@ pub trait WatchExt: Sized {
     /// poll is timed by the wall: a thread that the operating system does not run makes it longer.
     #[track_caller]
     fn watched(self, watch: &Watch) -> Watched<Self> {
-        let at = At {
-            watch: watch.clone(),
-            location: FlaggedRef::new(Location::caller()),
-        };
-        Watched {
-            inner: GuardedDrop::new(self, at),
-        }
+        Watched::new(self, watch.clone(), Location::caller())
     }
 }
 
@@ -128,6 +122,32 @@ impl At {
 }
 
 impl<T> Watched<T> {
+    pub(crate) fn new(inner: T, watch: Watch, location: &'static Location<'static>) -> Self {
+        let at = At {
+            watch,
+            location: FlaggedRef::new(location),
+        };
+        Self {
+            inner: GuardedDrop::new(inner, at),
+        }
+    }
+
+    /// Makes one poll. Inlined in every build, as everything between is: see [`Possession::begin`].
+    #[inline(always)]
+    pub(crate) fn poll_by<P>(
+        self: Pin<&mut Self>,
+        mut poll: impl FnMut(Pin<&mut T>) -> Poll<P>,
+    ) -> Poll<P> {
+        let (at, mut inner) = self.project().inner.split();
+        if handover::pays(&at.watch) {
+            return at.contain(|| poll(inner.as_mut()));
+        }
+        let possession = at.begin(Stretch::POLL);
+        let polled = poll(inner);
+        possession.end();
+        polled
+    }
+
     /// What was wrapped.
     pub fn inner(&self) -> &T {
         self.inner.get()
@@ -153,18 +173,10 @@ impl<F: Future> Future for Watched<F> {
     type Output = F::Output;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let (at, mut future) = self.project().inner.split();
-        let polled = if handover::pays(&at.watch) {
-            at.contain(|| future.as_mut().poll(cx))
-        } else {
-            let possession = at.begin(Stretch::POLL);
-            let polled = future.poll(cx);
-            possession.end();
-            polled
-        };
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let polled = self.as_mut().poll_by(|future| future.poll(cx));
         if polled.is_ready() {
-            at.location.flag();
+            self.project().inner.split().0.location.flag();
         }
         polled
     }
@@ -175,14 +187,7 @@ impl<S: Stream> Stream for Watched<S> {
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let (at, mut stream) = self.project().inner.split();
-        if handover::pays(&at.watch) {
-            return at.contain(|| stream.as_mut().poll_next(cx));
-        }
-        let possession = at.begin(Stretch::POLL);
-        let polled = stream.poll_next(cx);
-        possession.end();
-        polled
+        self.poll_by(|stream| stream.poll_next(cx))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
