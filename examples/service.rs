@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Open the page that it prints. A slow poll is logged to stderr inside the span of its request,
-//! the numbers are at `/stats` and, for Prometheus, at the metrics address. Ctrl-C ends it.
+//! the numbers are at `/stats` and, for Prometheus, at the metrics address; `/live` and `/ready` are for
+//! what restarts the service and for what sends it requests. Ctrl-C ends it.
 //!
 //! What to copy: [`Watches`] and [`watch_request`].
 
@@ -30,7 +31,7 @@ use axum::response::{Html, Response};
 use axum::routing::{MethodRouter, get};
 use clap::Parser;
 use sha2::{Digest as _, Sha256};
-use shotclock::{Watch, WatchExt as _, Watchdog};
+use shotclock::{Status, Watch, WatchExt as _, Watchdog};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -243,6 +244,8 @@ fn routes() -> Vec<Route> {
             get(hash_offloaded),
         ),
         route("/stats", "what the watchdog has counted", get(stats)),
+        route("/live", "is a poll stuck for good?", get(live)),
+        route("/ready", "is a poll stuck at this moment?", get(ready)),
     ]
 }
 
@@ -264,6 +267,33 @@ async fn hello() -> &'static str {
 
 async fn stats(State(app): State<Arc<App>>) -> String {
     format!("{}\n", app.watchdog.snapshot())
+}
+
+/// What is stuck for so long is stuck for good.
+const FOR_GOOD: Duration = Duration::from_secs(30);
+
+/// For who restarts the service: stuck polls come and go, and only one that stays is a reason. If all
+/// workers are stuck there is no answer, which says the same.
+async fn live(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let health = app.watchdog.health();
+    let is_live = health.oldest_stall.is_none_or(|stall| stall < FOR_GOOD);
+    (status(is_live), format!("{health}\n"))
+}
+
+/// For who sends requests: while anything is stuck, another instance answers sooner.
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let health = app.watchdog.health();
+    (
+        status(health.status == Status::Responsive),
+        format!("{health}\n"),
+    )
+}
+
+fn status(is_well: bool) -> StatusCode {
+    match is_well {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 const NAP: Duration = Duration::from_millis(50);

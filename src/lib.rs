@@ -68,6 +68,7 @@
 //! | `rayon` | no | lanes on a rayon thread pool |
 //! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a recorder, a mocked clock |
 //! | `tower` | no | `WatchLayer` for services; with `testing`, audits of them |
+//! | `systemd` | no | the module `systemd`: a heartbeat that stops while a poll is stuck (Linux) |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
 //! # How a stuck poll is seen
@@ -142,6 +143,8 @@ mod stack;
 mod suspension;
 mod sync;
 mod sys;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+pub mod systemd;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,132 @@
+//! Tells systemd that the service is alive, as long as it is (feature `systemd`, on Linux).
+//!
+//! With `WatchdogSec=` in its unit, systemd restarts a service that does not say `WATCHDOG=1` in time.
+//! A task or a thread that says so whatever happens proves nothing; [`start`] has a thread say it only
+//! while no watched poll is stuck. What it sees is shown by `systemctl status`.
+//!
+//! ```ini
+//! [Service]
+//! Type=notify
+//! WatchdogSec=30
+//! Restart=on-failure
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::contain::contain;
+use crate::error::Error;
+use crate::watch::Health;
+use crate::watchdog::Watchdog;
+
+const NAME: &str = "shotclock-sysd";
+
+/// How often it is said in the time that systemd allows; and for what part of it a poll must have been
+/// stuck before it is not. A short stall, which a service may well have at the moment of a look, is no
+/// reason to be restarted.
+const PARTS: u32 = 4;
+
+/// Starts to tell systemd that the service is alive, four times in the time that its unit allows
+/// (`WatchdogSec=`), unless a watched poll has been stuck for a quarter of that time.
+///
+/// So a service in which a poll is stuck is restarted between one and one and a quarter of
+/// `WatchdogSec=` after the poll began. Where systemd does not ask for it, nothing is started
+/// ([`Heartbeat::is_active`]): a program may call this wherever it runs.
+///
+/// That the service is ready (`READY=1`) it must say itself, when it is.
+///
+/// # Examples
+///
+/// ```
+/// use shotclock::Watchdog;
+///
+/// # fn main() -> Result<(), shotclock::Error> {
+/// let watchdog = Watchdog::builder().build()?;
+/// let heartbeat = shotclock::systemd::start(&watchdog)?;
+/// // … serve …
+/// # drop(heartbeat);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// If systemd asks for it, and the thread cannot be started.
+///
+/// # Non-guarantees
+///
+/// It knows of watched polls. A service that is stuck elsewhere, or does nothing at all, is alive to it.
+pub fn start(watchdog: &Watchdog) -> Result<Heartbeat, Error> {
+    let stop = Arc::<AtomicBool>::default();
+    let Some(allowed) = sd_notify::watchdog_enabled() else {
+        return Ok(Heartbeat { stop, thread: None });
+    };
+    let beat = {
+        let (stop, watchdog) = (Arc::clone(&stop), watchdog.clone());
+        move || beat(&watchdog, allowed / PARTS, &stop)
+    };
+    let thread = thread::Builder::new().name(NAME.into()).spawn(beat);
+    let thread = thread.map_err(|error| Error::thread(NAME, error))?;
+    Ok(Heartbeat {
+        stop,
+        thread: Some(thread.thread().clone()),
+    })
+}
+
+/// Tells systemd that the service is alive, until it is dropped. Made by [`start`].
+#[derive(Debug)]
+#[must_use = "when it is dropped, systemd hears nothing more and restarts the service"]
+pub struct Heartbeat {
+    stop: Arc<AtomicBool>,
+    thread: Option<Thread>,
+}
+
+impl Heartbeat {
+    /// Whether systemd asked for it.
+    pub fn is_active(&self) -> bool {
+        self.thread.is_some()
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
+    }
+}
+
+fn beat(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
+    let mut told = None;
+    while !stop.load(Ordering::Acquire) {
+        // Nothing in there panics. If something did, no beat would be the right answer to it.
+        contain(|| tell(&watchdog.health(), interval, &mut told));
+        thread::park_timeout(interval);
+    }
+}
+
+/// Says that the service is alive if it is, and how it is if that has changed.
+fn tell(health: &Health, interval: Duration, told: &mut Option<bool>) {
+    let is_stuck = health.oldest_stall.is_some_and(|stall| stall >= interval);
+    if is_stuck || *told != Some(is_stuck) {
+        let status = match is_stuck {
+            true => health.to_string(),
+            false => "responsive".to_owned(),
+        };
+        say(NotifyState::Status(&status));
+    }
+    *told = Some(is_stuck);
+    if !is_stuck {
+        say(NotifyState::Watchdog);
+    }
+}
+
+/// If it cannot be said, systemd will draw its own conclusions, which are the right ones.
+fn say(state: NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}
