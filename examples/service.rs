@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, Response};
@@ -226,6 +226,11 @@ fn routes() -> Vec<Route> {
             get(sleep_blocking),
         ),
         route("/sleep/async", "tokio::time::sleep", get(sleep_async)),
+        route(
+            "/stuck",
+            "mistake that lasts: 8 s, or ?seconds=n",
+            get(stuck),
+        ),
         route("/file/blocking", "mistake: std::fs", get(file_blocking)),
         route("/file/async", "tokio::fs, piece by piece", get(file_async)),
         route(
@@ -301,6 +306,12 @@ const NAP: Duration = Duration::from_millis(50);
 async fn sleep_blocking() -> &'static str {
     std::thread::sleep(NAP);
     "slept, and held up whoever shares the worker\n"
+}
+
+async fn stuck(Query(asked): Query<HashMap<String, u64>>) -> &'static str {
+    let seconds = asked.get("seconds").copied().unwrap_or(8).min(60);
+    std::thread::sleep(Duration::from_secs(seconds));
+    "slept for as long as to be noticed\n"
 }
 
 async fn sleep_async() -> &'static str {
