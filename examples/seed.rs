@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use shotclock::{WatchExt as _, Watchdog};
+use shotclock::{Pace, Rule, WatchExt as _, Watchdog};
 use tokio::time::sleep;
 use tracing::{Instrument as _, info_span};
 
@@ -108,22 +108,16 @@ async fn hogging() -> Outcome {
 
 /// The same loop, which passes the ball.
 async fn yielding() -> Outcome {
-    let mut sum = 0;
-    let mut pace = shotclock::yield_every(YIELD_EVERY);
-    for _ in 0..ROUNDS {
-        for i in 0..ITERATIONS {
-            sum = add_square(sum, i);
-            pace.tick().await;
-        }
-    }
-    black_box(sum);
-    Ok(())
+    sum_in_turns(shotclock::yield_every(YIELD_EVERY)).await
 }
 
 /// The same loop, which goes by time and knows nothing of what an iteration costs.
 async fn yielding_by_time() -> Outcome {
+    sum_in_turns(shotclock::yield_after(SLICE)).await
+}
+
+async fn sum_in_turns(mut pace: Pace<impl Rule>) -> Outcome {
     let mut sum = 0;
-    let mut pace = shotclock::yield_after(SLICE);
     for _ in 0..ROUNDS {
         for i in 0..ITERATIONS {
             sum = add_square(sum, i);

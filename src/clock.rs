@@ -1,10 +1,17 @@
 //! Floor 1: the one place that knows where time comes from.
 
+use std::time::Duration;
+
 /// Nanoseconds are `raw * scale >> SHIFT`.
 const SHIFT: u32 = 40;
 
 /// The time of every clock that is not mocked.
 const MACHINE: u64 = 0;
+
+/// A duration in nanoseconds. What is too long for them, 584 years, is as long as they tell.
+pub(crate) fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A clock that is cheap to read twice a poll.
 ///

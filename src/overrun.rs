@@ -3,6 +3,7 @@
 use std::panic::Location;
 
 use crate::cause::{Cause, Split, Syscall};
+use crate::clock::nanos_of;
 use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
 use crate::suspension::SUSPENSIONS;
 use crate::verdict::{self, Account, Case, Fault, judge};
@@ -138,7 +139,7 @@ impl Overrun<'_> {
         // Processor time and the wait for it are certain. The rest may be a suspension that nobody
         // has noticed so far.
         let (fault, _) = judge(case, accounts.as_ref());
-        let interval = u64::try_from(shortest_budget().as_nanos()).unwrap_or(u64::MAX);
+        let interval = nanos_of(shortest_budget());
         let is_doubtful = matches!(fault, Fault::Blocked | Fault::Unknown)
             && SUSPENSIONS.may_be_unnoticed(clock, now.at, interval);
         if is_doubtful {

@@ -95,7 +95,7 @@ pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<S
 }
 
 /// What the code did for most of the time that was its own.
-fn kind(split: Option<&Split>) -> Fault {
+pub(crate) fn kind(split: Option<&Split>) -> Fault {
     match split {
         None => Fault::Unknown,
         Some(split) if split.on_cpu >= split.blocked => Fault::Computing,

@@ -4,12 +4,15 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod common;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use common::Spinners;
 use prometheus_parse::{Scrape, Value};
 use shotclock::{SlowPoll, WatchExt as _, Watchdog};
 
@@ -162,27 +165,6 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Spinners(Vec<Child>);
-
-impl Spinners {
-    fn start(count: usize) -> Self {
-        let spin = |_| {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", "while :; do :; done"]).spawn().unwrap()
-        };
-        Self((0..count).map(spin).collect())
-    }
-}
-
-impl Drop for Spinners {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// Runs until something was starved, at least for `at_least` and at most for a minute.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::rule::sealed::Rule;
+use crate::clock::nanos_of;
 use crate::pulse;
 use crate::slot;
 use crate::watch::home_of;
@@ -65,7 +66,7 @@ impl Slice {
         // Another number for each, so that siblings which began together do not lose their patience
         // together.
         static PATIENCE: AtomicU32 = AtomicU32::new(0);
-        let slice = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+        let slice = nanos_of(slice);
         Self {
             limit: slice - slice / EARLY,
             since: None,
@@ -155,7 +156,7 @@ impl Rule for Slice {
 }
 
 fn nanos_since(moment: Instant) -> u64 {
-    u64::try_from(moment.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    nanos_of(moment.elapsed())
 }
 
 /// The outermost watched poll in flight on this thread, and its age.

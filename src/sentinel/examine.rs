@@ -68,14 +68,11 @@ pub(super) fn examine(
         is_on_cpu: stance == Stance::OnCpu,
         patience: PATIENCE,
     };
-    let before = slot.margin().turns();
+    let asleep = asleep(slot, standpoint.as_ref());
     let taken = taker.take(&subject, stacks);
-    if let (Some(Standpoint::Waits(waits)), Some(turns), true) =
-        (&standpoint, before, taken.was_asked)
-    {
-        let call = waits.number;
+    if asleep.is_some() && taken.was_asked {
         with_note(slot, stall, |margin, poll| {
-            margin.note(poll).disturbed = Some(Disturbed { call, turns });
+            margin.note(poll).disturbed = asleep;
         });
         excuse_disturbance(slot, stall, proc::standpoint(&thread).ok().as_ref());
     }
@@ -86,6 +83,17 @@ pub(super) fn examine(
         stack: taken.stack,
         is_stack_late: taken.is_late,
         ..Finding::default()
+    })
+}
+
+/// What is to be known of a thread that waits, before it is woken for its stack.
+fn asleep(slot: &Slot, standpoint: Option<&Standpoint>) -> Option<Disturbed> {
+    let Some(Standpoint::Waits(waits)) = standpoint else {
+        return None;
+    };
+    Some(Disturbed {
+        call: waits.number,
+        turns: slot.margin().turns()?,
     })
 }
 

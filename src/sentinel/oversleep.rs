@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::proc::Schedstat;
 use crate::suspension::{LEAST, SUSPENSIONS};
 use crate::sys::Thread;
@@ -51,7 +51,7 @@ impl Oversleep {
         }
         std::thread::park_timeout(nap);
         let now = self.clock.raw();
-        let asked = u64::try_from(nap.as_nanos()).unwrap_or(u64::MAX);
+        let asked = nanos_of(nap);
         self.was_late = self.clock.nanos_between(before, now) > asked.saturating_add(LATE);
         self.note_if_late(before, now, asked, LEAST);
         self.woke = Some(now);

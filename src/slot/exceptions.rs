@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{FRAMES, depth_of};
+use crate::clock::nanos_of;
 
 /// What was declared to be allowed: for how long, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Allowance {
     }
 
     fn nanos(&self) -> u64 {
-        u64::try_from(self.max.as_nanos()).unwrap_or(u64::MAX)
+        nanos_of(self.max)
     }
 }
 

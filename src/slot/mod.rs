@@ -232,14 +232,10 @@ impl Slot {
     /// been directly inside the one around it. Owner only.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn withdraw(&self, mark: Mark) {
-        let state = self.state.load(Relaxed);
-        let frame = self.frame(mark.opening);
-        if mark.depth() > depth_of(state) || frame.opening.load(Relaxed) != mark.opening {
+        let Some(below) = self.below(mark) else {
             return;
-        }
-        let serial = (state & !DEPTH_MASK) + SERIAL;
-        let below = self.skip_vacated(serial | (mark.depth() as u64 - 1));
-        let outer = self.frame(below);
+        };
+        let (frame, outer) = (self.frame(mark.opening), self.frame(below));
         add_single_writer(&outer.nested, frame.nested.load(Relaxed));
         add_single_writer(&outer.blamed, frame.blamed.load(Relaxed));
         self.state.store(below, Release);
@@ -379,27 +375,35 @@ impl Slot {
         state
     }
 
+    /// The state below the frame that `mark` opened, wherever in the nest it is. `None` if it has none
+    /// any more: it is too deep to have one, or was cut off by an outer poll.
+    fn below(&self, mark: Mark) -> Option<u64> {
+        let state = self.state.load(Relaxed);
+        let opening = self.frame(mark.opening).opening.load(Relaxed);
+        if mark.depth() > depth_of(state) || opening != mark.opening {
+            return None;
+        }
+        let serial = (state & !DEPTH_MASK) + SERIAL;
+        Some(self.skip_vacated(serial | (mark.depth() as u64 - 1)))
+    }
+
     #[cold]
     fn end_out_of_order(&self, mark: Mark, elapsed: u64, budget: u64, scoped: bool) -> Share {
-        let state = self.state.load(Relaxed);
-        let top = (state & DEPTH_MASK) as usize;
-        let frame = self.frame(mark.opening);
-        if mark.depth() > top || frame.opening.load(Relaxed) != mark.opening {
-            // Too deep to have a frame, or cut off by an outer poll: the time is the outer's.
+        let Some(below) = self.below(mark) else {
+            // The time is the outer poll's.
             return Share {
                 self_time: 0,
                 own: 0,
                 slow: false,
                 blamed: false,
             };
-        }
-        let serial = (state & !DEPTH_MASK) + SERIAL;
-        let below = self.skip_vacated(serial | (mark.depth() as u64 - 1));
+        };
         let share = self.settle(mark, below, elapsed, budget);
         if scoped {
             self.state.store(below, Release);
         } else {
             // What was begun later is still open: leave its frames where they are.
+            let frame = self.frame(mark.opening);
             frame.watch.store(NO_WATCH, Relaxed);
             frame.opening.store(VACATED, Relaxed);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::auditor::Auditor;
+use super::auditor::{Auditor, DEFAULT_BUDGET};
 use super::book::{AuditedPoll, Book};
 use super::origin::Origin;
 use super::table;
@@ -63,7 +63,7 @@ pub fn audit<F: Future>(future: F) -> Auditing<F> {
     let origin = Origin::of_future::<F>();
     Auditing {
         future,
-        auditor: Some(Auditor::new(origin, Location::caller())),
+        auditor: Some(Auditor::new(origin, Location::caller(), DEFAULT_BUDGET)),
     }
 }
 
@@ -168,7 +168,7 @@ impl<T> Audit<T> {
     /// percentile. Exact: it is the time of a poll. `None` if `q` is not a number; a `q` outside of 0
     /// to 1 is taken as the nearer of the two.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        table::quantile(self.each().map(|poll| poll.own).collect(), q)
+        table::quantile(&table::sorted(self.each().map(|poll| poll.own)), q)
     }
 
     /// How many polls were over a budget by their own time, less what

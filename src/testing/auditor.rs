@@ -11,7 +11,7 @@ use super::relay::Relay;
 use super::times::Stopwatch;
 
 /// Unless a budget is named: the default of a watchdog.
-const DEFAULT_BUDGET: Duration = Duration::from_millis(10);
+pub(super) const DEFAULT_BUDGET: Duration = Duration::from_millis(10);
 
 /// An audit under way.
 pub(super) struct Auditor {
@@ -21,15 +21,20 @@ pub(super) struct Auditor {
 }
 
 impl Auditor {
-    pub(super) fn new(origin: Origin, location: &'static Location<'static>) -> Self {
+    /// The sentinel is to look at polls that are over the budget.
+    pub(super) fn new(
+        origin: Origin,
+        location: &'static Location<'static>,
+        budget: Duration,
+    ) -> Self {
         Self {
-            book: Book::new(origin, location, DEFAULT_BUDGET),
-            lookout: Lookout::new(DEFAULT_BUDGET),
+            book: Book::new(origin, location, budget),
+            lookout: Lookout::new(budget),
             relay: Relay::default(),
         }
     }
 
-    /// Has the sentinel look at polls that may go past this budget.
+    /// Names another budget.
     pub(super) fn aim(&mut self, budget: Duration) {
         self.book.budget = budget;
         self.lookout = Lookout::new(budget);

@@ -7,11 +7,12 @@ use super::lookout::{PLACE, Seen};
 use super::origin::Origin;
 use super::times::{Own, Times};
 use crate::cause::Split;
+use crate::clock::nanos_of;
 use crate::overrun;
 use crate::report::{self, SlowPoll};
 use crate::slot::{Finding, Kind, ThreadInfo};
 use crate::suspension::{self, SUSPENSIONS};
-use crate::verdict::Fault;
+use crate::verdict;
 use crate::watch::{Slow, shortest_budget};
 
 /// One poll of an audited future.
@@ -145,7 +146,7 @@ fn suspended(ended: &Ended, own: Own) -> u64 {
         return 0;
     }
     // The sentinel notices it when it wakes up, which may be a little later than this.
-    let interval = u64::try_from(shortest_budget().as_nanos()).unwrap_or(u64::MAX);
+    let interval = nanos_of(shortest_budget());
     for _ in 0..LOOKS {
         if !SUSPENSIONS.may_be_unnoticed(&PLACE.clock, ended.end, interval) {
             break;
@@ -167,11 +168,10 @@ impl Book {
     /// The poll that most is held against, as a watchdog would have reported it.
     pub(super) fn worst(&self) -> Option<SlowPoll> {
         let worst = self.worst.as_ref()?;
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let slow = Slow {
             kind: Kind::Audited,
-            elapsed: nanos(worst.poll.wall),
-            own: nanos(worst.poll.held),
+            elapsed: nanos_of(worst.poll.wall),
+            own: nanos_of(worst.poll.held),
             budget: self.budget,
             location: self.location,
             outer: Vec::new(),
@@ -180,11 +180,7 @@ impl Book {
             allowed: false,
             broken: None,
         };
-        let fault = match worst.split {
-            None => Fault::Unknown,
-            Some(split) if split.on_cpu >= split.blocked => Fault::Computing,
-            Some(_) => Fault::Blocked,
-        };
+        let fault = verdict::kind(worst.split.as_ref());
         let finding = overrun::finding(fault, worst.split, worst.finding.clone());
         let mut report = report::finished(PLACE.watch.core(), slow, finding);
         report.watch = self.origin.name.into();

@@ -11,7 +11,9 @@ use futures_core::stream::Stream;
 use pin_project_lite::pin_project;
 
 use super::auditor::Auditor;
+use super::book::Book;
 use super::failure::Failure;
+use super::held::{Ending, Held};
 use super::origin::Origin;
 
 /// Holds every poll of a future or stream to a budget: the test fails if one takes longer.
@@ -157,15 +159,10 @@ pub fn __poll_budget<T: Pollable<By>, By>(
     message: Option<String>,
     fail: fn(&str),
 ) -> PollBudget<T> {
-    let mut auditor = Auditor::new(T::__origin(), Location::caller());
-    auditor.aim(budget);
+    let auditor = Auditor::new(T::__origin(), Location::caller(), budget);
     PollBudget {
         inner,
-        held: Held {
-            auditor: Some(auditor),
-            message,
-            fail,
-        },
+        held: Held::new(auditor, Judge { message, fail }),
     }
 }
 
@@ -178,49 +175,21 @@ pin_project! {
     pub struct PollBudget<T> {
         #[pin]
         inner: T,
-        held: Held,
+        held: Held<Judge>,
     }
 }
 
-/// The polls so far, judged when it is dropped at the latest.
-struct Held {
-    /// `None` when they were judged.
-    auditor: Option<Auditor>,
+/// Fails where the macro was called, if a poll was over the budget.
+struct Judge {
     message: Option<String>,
     fail: fn(&str),
 }
 
-impl Held {
-    fn judge(&mut self) {
-        let Some(auditor) = self.auditor.take() else {
-            return;
-        };
-        let book = auditor.close();
-        if let Some(failure) = Failure::of(&book, self.message.as_deref()) {
+impl Ending for Judge {
+    fn end(&mut self, book: Book, may_panic: bool) {
+        let failure = || Failure::of(&book, self.message.as_deref());
+        if let Some(failure) = may_panic.then(failure).flatten() {
             (self.fail)(&failure.to_string());
-        }
-    }
-
-    /// Inlined, so that the stack of the poll begins in the function that calls this.
-    #[inline(always)]
-    fn poll<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        match &mut self.auditor {
-            Some(auditor) => auditor.poll(cx, poll),
-            // It was judged; what happens after the end is between it and who polls it.
-            None => poll(cx),
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // A panic that is under way has more to say.
-        if !std::thread::panicking() {
-            self.judge();
         }
     }
 }
@@ -232,7 +201,7 @@ impl<F: Future> Future for PollBudget<F> {
         let this = self.project();
         let polled = this.held.poll(cx, |cx| this.inner.poll(cx));
         if polled.is_ready() {
-            this.held.judge();
+            this.held.end();
         }
         polled
     }
@@ -245,7 +214,7 @@ impl<S: Stream> Stream for PollBudget<S> {
         let this = self.project();
         let polled = this.held.poll(cx, |cx| this.inner.poll_next(cx));
         if let Poll::Ready(None) = polled {
-            this.held.judge();
+            this.held.end();
         }
         polled
     }

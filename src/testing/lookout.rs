@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::sentinel;
 use crate::slot::{self, DOZE, Finding, Kind, Mark, Opened, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
@@ -121,7 +121,7 @@ pub(super) struct Lookout {
 impl Lookout {
     pub(super) fn new(budget: Duration) -> Self {
         LazyLock::force(&PLACE);
-        let look_at = u64::try_from(budget.max(LEAST).as_nanos()).unwrap_or(u64::MAX);
+        let look_at = nanos_of(budget.max(LEAST));
         Self {
             look_at,
             in_use: InUse::new(look_at),

@@ -50,6 +50,7 @@ mod auditor;
 mod book;
 mod budget;
 mod failure;
+mod held;
 mod lookout;
 mod mock_clock;
 mod origin;

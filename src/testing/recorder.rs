@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::table::counted;
 use crate::report::{Phase, Reporter, SlowPoll};
 use crate::watchdog::Watchdog;
 
@@ -163,8 +164,7 @@ impl fmt::Display for List<'_> {
         match self.0 {
             [] => f.write_str("nothing was reported"),
             reports => {
-                let plural = if reports.len() == 1 { "" } else { "s" };
-                write!(f, "{} report{plural}:", reports.len())?;
+                write!(f, "{}:", counted(reports.len() as u64, "report"))?;
                 reports.iter().try_for_each(|slow| write!(f, "\n- {slow}"))
             }
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,8 +12,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::Audit;
-use super::auditor::Auditor;
+use super::auditor::{Auditor, DEFAULT_BUDGET};
+use super::book::Book;
 use super::failure::Failure;
+use super::held::{Ending, Held};
 use super::origin::Origin;
 
 /// Audits every call of a [`tower::Service`](Service), an axum `Router` say, and holds it to a budget
@@ -88,12 +90,7 @@ impl<S> AuditedService<S> {
     /// The first stretch of each is the call itself, before there is a future; it counts as a poll. A
     /// call that was dropped before it was done has an audit as well.
     pub fn audits(&self) -> Vec<Audit<()>> {
-        let mut audits = self
-            .terms
-            .audits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut audits)
+        std::mem::take(&mut self.terms.audits())
     }
 }
 
@@ -111,17 +108,13 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let mut auditor = Auditor::new(Origin::of_future::<S::Future>(), self.terms.location);
-        if let Some(budget) = self.terms.budget {
-            auditor.aim(budget);
-        }
+        let (origin, terms) = (Origin::of_future::<S::Future>(), self.terms.clone());
+        let budget = terms.budget.unwrap_or(DEFAULT_BUDGET);
+        let mut auditor = Auditor::new(origin, terms.location, budget);
         let future = auditor.run(|| self.service.call(request));
         AuditedCall {
             future,
-            call: Call {
-                auditor: Some(auditor),
-                terms: self.terms.clone(),
-            },
+            held: Held::new(auditor, terms),
         }
     }
 }
@@ -132,43 +125,26 @@ pin_project! {
     pub struct AuditedCall<F> {
         #[pin]
         future: F,
-        call: Call,
+        held: Held<Terms>,
     }
 }
 
-/// The polls of a call, written down when it is dropped at the latest.
-struct Call {
-    auditor: Option<Auditor>,
-    terms: Terms,
+impl Terms {
+    fn audits(&self) -> MutexGuard<'_, Vec<Audit<()>>> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Call {
-    /// Keeps the audit; then panics, if a poll was over the budget.
-    fn end(&mut self, may_panic: bool) {
-        let Some(auditor) = self.auditor.take() else {
-            return;
-        };
-        let book = auditor.close();
-        let is_held = may_panic && self.terms.budget.is_some();
-        let failure = Failure::of(&book, None).filter(|_| is_held);
-        let failure = failure.map(|failure| failure.to_string());
-        let mut audits = self
-            .terms
-            .audits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        audits.push(Audit { output: (), book });
-        drop(audits);
+/// Keeps the audit; then panics, if a poll was over the budget.
+impl Ending for Terms {
+    fn end(&mut self, book: Book, may_panic: bool) {
+        let is_held = may_panic && self.budget.is_some();
+        let failure = || Some(Failure::of(&book, None)?.to_string());
+        let failure = is_held.then(failure).flatten();
+        self.audits().push(Audit { output: (), book });
         if let Some(failure) = failure {
             panic!("{failure}");
         }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        // A panic that is under way has more to say.
-        self.end(!std::thread::panicking());
     }
 }
 
@@ -177,12 +153,9 @@ impl<F: Future> Future for AuditedCall<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let polled = match &mut this.call.auditor {
-            Some(auditor) => auditor.poll(cx, |cx| this.future.poll(cx)),
-            None => this.future.poll(cx),
-        };
+        let polled = this.held.poll(cx, |cx| this.future.poll(cx));
         if polled.is_ready() {
-            this.call.end(true);
+            this.held.end();
         }
         polled
     }

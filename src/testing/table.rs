@@ -35,7 +35,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, book: &Book) -> fmt::Result {
     write_histogram(f, book)
 }
 
-fn counted(count: u64, noun: &str) -> String {
+pub(super) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
@@ -46,10 +46,10 @@ fn write_row(
     book: &Book,
     time: impl Fn(&AuditedPoll) -> Duration,
 ) -> fmt::Result {
-    let times: Vec<_> = book.polls.iter().map(time).collect();
-    let longest = times.iter().max().copied();
+    let times = sorted(book.polls.iter().map(time));
+    let longest = times.last().copied();
     let sum = times.iter().sum();
-    let quantiles = QUANTILES.map(|(_, q)| quantile(times.clone(), q));
+    let quantiles = QUANTILES.map(|(_, q)| quantile(&times, q));
     write!(f, "\n{name:<8}")?;
     for time in quantiles.into_iter().chain([longest, Some(sum)]) {
         let time = format!("{:.1?}", time.unwrap_or_default());
@@ -58,21 +58,24 @@ fn write_row(
     Ok(())
 }
 
+pub(super) fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times
+}
+
 /// The time of a poll within which a share `q` of all stayed.
-pub(super) fn quantile(mut times: Vec<Duration>, q: f64) -> Option<Duration> {
+pub(super) fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
     if q.is_nan() {
         return None;
     }
-    times.sort_unstable();
-    let rank = (q.clamp(0.0, 1.0) * times.len() as f64).ceil() as usize;
-    times.get(rank.saturating_sub(1)).copied()
+    let rank = (q.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// How many polls there were up to each bound, in steps of 1, 2 and 5.
 fn write_histogram(f: &mut fmt::Formatter<'_>, book: &Book) -> fmt::Result {
-    let mut times: Vec<_> = book.polls.iter().map(|poll| poll.own).collect();
-    times.sort_unstable();
-    let rows = rows(&times);
+    let rows = rows(&sorted(book.polls.iter().map(|poll| poll.own)));
     let most = rows.iter().map(|row| row.1).max().unwrap_or_default();
     let heading = match book.is_by_the_wall {
         false => "own time",
@@ -178,14 +181,14 @@ by wall       polls
 
     #[test]
     fn a_quantile_is_the_time_of_a_poll() {
-        let times: Vec<_> = (1..=100).rev().map(|n| n * MS).collect();
-        let of = |q| quantile(times.clone(), q);
+        let times = sorted((1..=100).rev().map(|n| n * MS));
+        let of = |q| quantile(&times, q);
         assert_eq!(of(0.99), Some(99 * MS));
         assert_eq!(of(0.5), Some(50 * MS));
         assert_eq!((of(-1.0), of(0.0)), (Some(MS), Some(MS)));
         assert_eq!((of(1.0), of(7.0)), (Some(100 * MS), Some(100 * MS)));
         assert_eq!(of(f64::NAN), None);
-        assert_eq!(quantile(Vec::new(), 0.5), None);
+        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
 pub(crate) use budgets::InUse;
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration, contained: bool) -> Self {
-        let budget_nanos = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
+        let budget_nanos = nanos_of(budget);
         let bound = Bound {
             clock: home.clock.clone(),
             budget,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Core, Flight, Totals, flights};
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::histogram::Distribution;
 
 /// What one watch has counted since it was made.
@@ -89,7 +89,7 @@ impl WatchStats {
     /// It is interpolated between the edges of a cell, which are a factor of at most 1.28 apart
     /// (from 100 ns to 100 s), so the answer is off by less than that.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let longest = u64::try_from(self.longest.as_nanos()).unwrap_or(u64::MAX);
+        let longest = nanos_of(self.longest);
         self.distribution.quantile(q, longest)
     }
 }

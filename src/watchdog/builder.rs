@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::error::Error;
 use crate::offload;
 use crate::publish;
@@ -338,7 +338,7 @@ impl Builder {
                     Measure::Call(calls.len() - 1)
                 }
             };
-            let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+            let after = nanos_of(after);
             steps.push(Step { after, measure });
         }
         steps.sort_by_key(|step| step.after);
