@@ -85,6 +85,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let watchdog = builder.build()?;
     // By hand and not by `#[tokio::main]`, whose end waits for the blocking pool without a limit.
     let runtime = Runtime::new()?;
+    let _guard = watchdog.guard("main", runtime.handle());
     let listener = runtime
         .block_on(TcpListener::bind(args.addr))
         .map_err(|error| format!("--addr: no listener on {}: {error}", args.addr))?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use tokio::runtime::TryCurrentError;
+
 /// What can go wrong while something is being set up. Nothing in this crate fails later than that.
 ///
 /// # Design
@@ -31,6 +33,9 @@ enum Kind {
         name: &'static str,
         why: &'static str,
     },
+    NoRuntime {
+        source: TryCurrentError,
+    },
     Thread {
         name: String,
         source: io::Error,
@@ -45,6 +50,12 @@ enum Kind {
 }
 
 impl Error {
+    pub(crate) fn no_runtime(source: TryCurrentError) -> Self {
+        Self {
+            kind: Kind::NoRuntime { source },
+        }
+    }
+
     pub(crate) fn setting(name: &'static str, why: &'static str) -> Self {
         Self {
             kind: Kind::Setting { name, why },
@@ -99,6 +110,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Setting { name, why } => write!(f, "the setting `{name}` {why}"),
+            Kind::NoRuntime { source } => write!(f, "not called inside a runtime: {source}"),
             Kind::Thread { name, source } => {
                 write!(f, "the thread {name} could not be started: {source}")
             }
@@ -124,6 +136,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
             Kind::Thread { source, .. } | Kind::Listen { source, .. } => Some(source),
+            Kind::NoRuntime { source } => Some(source),
             Kind::Setting { .. } | Kind::RecorderTaken => None,
         }
     }

@@ -122,6 +122,7 @@ mod cause;
 mod cgroup;
 mod clock;
 mod contain;
+mod counts;
 mod error;
 mod handover;
 mod histogram;
@@ -130,12 +131,14 @@ mod offload;
 mod overrun;
 mod pace;
 mod poll;
+mod prober;
 mod proc;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 mod publish;
 mod pulse;
 mod report;
+mod runtime;
 mod samples;
 mod sentinel;
 mod slot;
@@ -165,14 +168,17 @@ pub use offload::{
 pub use pace::{
     Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
 };
-pub use report::{Path, Phase, Reporter, SlowPoll};
+pub use report::{Path, Phase, Reporter, SlowPoll, StuckWorker};
+pub use runtime::Impact;
 pub use sentinel::{Capabilities, Capability};
 pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
 pub use stack::{Frame, Stack};
 #[cfg(feature = "tower")]
 pub use tower::WatchLayer;
 pub use watch::{Health, Snapshot, Stacks, Status, Watch, WatchStats};
-pub use watchdog::{Builder, Escalation, Timing, Watchdog};
+pub use watchdog::{
+    Builder, Escalation, Guard, GuardHooks, Timing, Watchdog, default_watchdog, guard,
+};
 pub use watched::{Entered, WatchExt, Watched};
 
 /// The examples of the README run as well.

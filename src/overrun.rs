@@ -60,6 +60,7 @@ impl Overrun<'_> {
             location: self.location,
             outer: outer.unwrap_or_default(),
             thread: thread.unwrap_or_else(ThreadInfo::current),
+            slot: self.slot.map(|(slot, _)| slot.index()),
             counts: self.slow,
             allowed: self.own.saturating_sub(excused) <= self.budget,
             broken,

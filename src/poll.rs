@@ -67,7 +67,17 @@ impl<'w> Possession<'w> {
         location: &'static Location<'static>,
         stretch: Stretch,
     ) -> Self {
-        let stack = sys::stack_pointer();
+        Self::begin_at(watch, location, stretch, sys::stack_pointer())
+    }
+
+    /// Where the stack is that of another function than the caller's; 0 if it is not known.
+    #[inline(always)]
+    pub(crate) fn begin_at(
+        watch: &'w Watch,
+        location: &'static Location<'static>,
+        stretch: Stretch,
+        stack: usize,
+    ) -> Self {
         let start = watch.clock().raw();
         let slot = slot::current().map(|slot| {
             let mark = slot.begin(Opened {
@@ -91,10 +101,59 @@ impl<'w> Possession<'w> {
         Self { open }
     }
 
+    /// Lets go of the watch, which is kept by whoever ends it.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn loose(self) -> Loose {
+        let Open {
+            location,
+            stretch,
+            slot,
+            start,
+            ..
+        } = self.open;
+        std::mem::forget(self);
+        Loose {
+            location,
+            stretch,
+            slot,
+            start,
+        }
+    }
+
     #[inline]
     pub(crate) fn end(self) {
         let open = self.open;
         std::mem::forget(self);
+        open.close(false);
+    }
+}
+
+/// A stretch in flight that does not know its watch.
+#[cfg(tokio_unstable)]
+pub(crate) struct Loose {
+    location: &'static Location<'static>,
+    stretch: Stretch,
+    slot: Option<(&'static Slot, Mark)>,
+    start: u64,
+}
+
+#[cfg(tokio_unstable)]
+impl Loose {
+    /// With the watch that it was begun with.
+    pub(crate) fn end(self, watch: &Watch) {
+        let Self {
+            location,
+            stretch,
+            slot,
+            start,
+        } = self;
+        let open = Open {
+            watch,
+            location,
+            stretch,
+            slot,
+            start,
+        };
         open.close(false);
     }
 }

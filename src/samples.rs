@@ -59,13 +59,22 @@ impl Series {
         Arc::new(Self::owned(name, key, value))
     }
 
-    pub(crate) fn owned(name: &'static str, key: &'static str, value: Arc<str>) -> Self {
+    fn owned(name: &'static str, key: &'static str, value: Arc<str>) -> Self {
         Self {
             name,
             label: (key, value),
             left_over: AtomicU64::new(0),
             left_over_nanos: AtomicU64::new(0),
         }
+    }
+
+    /// One that lives as long as the process.
+    pub(crate) fn forever(
+        name: &'static str,
+        key: &'static str,
+        value: &Arc<str>,
+    ) -> &'static Self {
+        Box::leak(Box::new(Self::owned(name, key, Arc::clone(value))))
     }
 
     /// Another series of the same metric.

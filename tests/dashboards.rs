@@ -30,6 +30,7 @@ fn published() -> BTreeSet<String> {
     thread::sleep(Duration::from_millis(1));
     drop(entered);
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _guard = watchdog.guard("main", runtime.handle());
     runtime.block_on(offload(|| ())).unwrap();
     let is_there = |text: &str, name: &str| text.contains(&format!("{name}_count"));
     // A minute, for any machine.
@@ -39,6 +40,7 @@ fn published() -> BTreeSet<String> {
         let singles = [
             "shotclock_slow_poll_duration_seconds",
             "shotclock_offload_run_seconds",
+            "shotclock_runtime_lag_seconds",
         ];
         if singles.iter().all(|name| is_there(&text, name)) {
             let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

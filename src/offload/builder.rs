@@ -11,9 +11,9 @@ use super::backend::Backend;
 use super::carried::{Around, Hook};
 use super::lane::Lane;
 use super::queue::Queue;
+use crate::counts::enroll_lane;
 use crate::error::Error;
 use crate::publish;
-use crate::watch::enroll_lane;
 
 /// The set-up of a [`Lane`]. Made by [`Lane::builder`].
 #[must_use = "a builder does nothing before `build`"]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::watch::LaneCounts;
+use crate::counts::LaneCounts;
 
 /// Why an offloaded closure has no result.
 ///

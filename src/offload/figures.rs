@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::error::OffloadError;
 use super::queue::Ran;
+use crate::counts::LaneCounts;
 use crate::publish;
 use crate::samples::{Series, SeriesRef};
-use crate::watch::LaneCounts;
 
 /// Something that waits.
 pub(super) struct Asked {

@@ -13,8 +13,8 @@ mod queue;
 
 use std::sync::{Arc, LazyLock};
 
+use crate::counts::enroll_lane;
 use crate::publish;
-use crate::watch::enroll_lane;
 use backend::Backend;
 pub use builder::LaneBuilder;
 pub use cancel::Cancel;

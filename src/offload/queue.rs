@@ -27,7 +27,7 @@ use super::backend::Backend;
 use super::cancel::Cancel;
 use super::error::OffloadError;
 use crate::contain::contain;
-use crate::watch::LaneCounts;
+use crate::counts::LaneCounts;
 
 /// How long a thread works jobs off one after the other.
 const TURN: Duration = Duration::from_millis(5);

@@ -14,10 +14,11 @@ use metrics::Recorder;
 
 use super::series::{self, METADATA, key};
 use crate::contain::contain;
+use crate::counts::{LaneCounts, RuntimeCounts, lanes, runtimes};
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::samples::{Samples, Series, SeriesRef};
-use crate::watch::{Core, LaneCounts, Ledger, Sums, Totals, WatchSums, collect, lanes};
+use crate::watch::{Core, Ledger, Sums, Totals, WatchSums, collect};
 
 const NAME: &str = "shotclock-metrics";
 /// A tenth of the usual scrape interval or less: what is scraped is at most this old.
@@ -111,12 +112,13 @@ impl Batch<'_> {
                 self.buckets(name, &watch.totals);
             }
         }
-        let lanes = lanes();
-        for lane in &lanes {
-            self.lane(lane);
-        }
+        let (lanes, runtimes) = (lanes(), runtimes());
+        lanes.iter().for_each(|lane| self.lane(lane));
+        runtimes.iter().for_each(|runtime| self.runtime(runtime));
         if is_installed(self.recorder) {
-            self.samples(sums, &lanes);
+            let of_lanes = lanes.iter().flat_map(|lane| [lane.wait, lane.run]);
+            let of_runtimes = runtimes.iter().map(|runtime| runtime.lag);
+            self.samples(sums, of_lanes.chain(of_runtimes));
         }
     }
 
@@ -181,8 +183,16 @@ impl Batch<'_> {
         self.present(lane.run.name, label);
     }
 
+    fn runtime(&self, runtime: &RuntimeCounts) {
+        let label = [("runtime", &*runtime.name)];
+        let stuck = runtime.stuck.load(Relaxed);
+        self.gauge(series::STUCK_WORKERS, label, stuck as f64);
+        self.counter(series::WORKER_STALLS, label, runtime.stalls.load(Relaxed));
+        self.present(runtime.lag.name, label);
+    }
+
     /// Records the single durations that were handed over, and what did not fit.
-    fn samples(&self, sums: &Sums, lanes: &[&'static LaneCounts]) {
+    fn samples<'s>(&self, sums: &'s Sums, others: impl Iterator<Item = &'s Series>) {
         while let Some((series, nanos)) = SAMPLES.pop() {
             self.record(&series, nanos as f64 / 1e9, 1);
         }
@@ -190,8 +200,7 @@ impl Batch<'_> {
             .watches
             .values()
             .flat_map(|watch| watch.slow_durations.iter().map(|series| &**series));
-        let of_lanes = lanes.iter().flat_map(|lane| [lane.wait, lane.run]);
-        for series in of_watches.chain(of_lanes) {
+        for series in of_watches.chain(others) {
             let mut left_over = series.take_left_over();
             let now = left_over.split_off(AT_ONCE);
             if now.count > 0 {

@@ -4,8 +4,9 @@ use metrics::{Key, Label, Metadata, Recorder, Unit};
 
 /// Which histograms of the facade are ours: an exporter must be told their buckets.
 #[cfg(feature = "prometheus")]
-pub(crate) const HISTOGRAMS: [&str; 3] = [
+pub(crate) const HISTOGRAMS: [&str; 4] = [
     "shotclock_slow_poll_duration_seconds",
+    "shotclock_runtime_lag_seconds",
     "shotclock_offload_wait_seconds",
     "shotclock_offload_run_seconds",
 ];
@@ -31,6 +32,8 @@ pub(super) const STALLS_IN_FLIGHT: &str = "shotclock_stalls_in_flight";
 pub(super) const OLDEST_STALL: &str = "shotclock_oldest_stall_seconds";
 pub(super) const DROPPED: &str = "shotclock_reports_dropped_total";
 pub(super) const SUPPRESSED: &str = "shotclock_reports_suppressed_total";
+pub(super) const STUCK_WORKERS: &str = "shotclock_stuck_workers";
+pub(super) const WORKER_STALLS: &str = "shotclock_worker_stalls_total";
 pub(super) const OFFLOAD_IN_FLIGHT: &str = "shotclock_offload_in_flight";
 pub(super) const OFFLOAD_QUEUED: &str = "shotclock_offload_queued";
 pub(super) const OFFLOAD_REJECTED: &str = "shotclock_offload_rejected_total";
@@ -58,6 +61,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         ),
         (DROPPED, "Reports that a reporter could not keep up with."),
         (SUPPRESSED, "Slow polls that were counted and not reported."),
+        (
+            WORKER_STALLS,
+            "How often a worker of a guarded runtime was found to be stuck.",
+        ),
         (OFFLOAD_REJECTED, "Closures that a lane did not take."),
         (OFFLOAD_PANICS, "Offloaded closures that panicked."),
         (
@@ -73,6 +80,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         (
             STALLS_IN_FLIGHT,
             "Polls that run at this moment and are over their budget.",
+        ),
+        (
+            STUCK_WORKERS,
+            "Workers of a guarded runtime that are stuck at this moment.",
         ),
         (
             OFFLOAD_IN_FLIGHT,
@@ -96,6 +107,10 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         (
             "shotclock_slow_poll_duration_seconds",
             "How long slow polls ran, one by one.",
+        ),
+        (
+            "shotclock_runtime_lag_seconds",
+            "How long a task of a guarded runtime waited that was woken from outside.",
         ),
         (
             "shotclock_offload_wait_seconds",

@@ -6,13 +6,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::later;
-use super::outlet::{Outlet, reporting};
+use super::outlet::{Outlet, Report, reporting};
 use super::slow_poll::{Context, Path, Phase, SlowPoll};
 use crate::cause::Cause;
 use crate::cgroup;
 use crate::clock::Clock;
 use crate::contain::contain;
+use crate::limit::Limiter;
 use crate::publish;
+use crate::runtime;
 use crate::slot::{Finding, Told};
 use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, name_of};
 
@@ -26,12 +28,12 @@ pub(crate) struct Limits {
 
 /// The reporters of one watchdog, and what stands between them and a slow poll.
 pub(crate) struct Desk {
-    outlets: Vec<Outlet>,
+    pub(super) outlets: Vec<Outlet>,
     /// For the steps of an escalation that call somebody.
     calls: Vec<Outlet>,
     limits: Limits,
     orders: Orders,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     clock: Clock,
     me: Weak<Self>,
 }
@@ -64,25 +66,31 @@ impl Desk {
     }
 
     /// Lets a poll be told of, or counts that it was left out: so many polls a second, each with all
-    /// of its reports. Says how many of its watch were left out before.
-    fn admit(&self, core: &Core) -> Option<u64> {
-        let admitted = core
-            .reports
-            .admit(self.clock.nanos(), self.limits.per_second);
+    /// of its reports. Says how many were left out before.
+    pub(super) fn admits(&self, reports: &Limiter) -> Option<u64> {
+        let admitted = reports.admit(self.clock.nanos(), self.limits.per_second);
         if admitted.is_none() {
             self.ledger.tally.rate_limited.fetch_add(1, Relaxed);
         }
         admitted
     }
 
+    /// Offers a report to every reporter, and says how many had no place for it.
+    pub(super) fn offer(&self, report: &Report) -> usize {
+        let offers = self
+            .outlets
+            .iter()
+            .map(|outlet| outlet.offer(report.clone()));
+        offers.filter(|taken| !taken).count()
+    }
+
     fn hand_over(&self, core: &Core, slow: SlowPoll) {
-        let slow = Arc::new(slow);
-        let offers = self.outlets.iter().map(|outlet| outlet.offer(&slow));
-        let refused = offers.filter(|taken| !taken).count();
+        let suppressed = slow.suppressed;
+        let refused = self.offer(&Report::Slow(Arc::new(slow)));
         self.ledger.tally.dropped.fetch_add(refused as u64, Relaxed);
         if refused == self.outlets.len() {
             // Nobody got to know what this one would have said of those before it.
-            core.reports.leave_out(slow.suppressed);
+            core.reports.leave_out(suppressed);
         }
     }
 
@@ -121,7 +129,7 @@ impl Desk {
             Told::Running { id } => (id, 0),
             Told::LeftOut => return,
             Told::Nothing | Told::Ended if !is_to_be_told => return,
-            Told::Nothing | Told::Ended => match self.admit(core) {
+            Told::Nothing | Told::Ended => match self.admits(&core.reports) {
                 Some(suppressed) => (next_id(), suppressed),
                 None => return,
             },
@@ -160,7 +168,7 @@ impl Desk {
         let (id, suppressed) = match *told {
             Told::Running { id } => (id, 0),
             Told::LeftOut | Told::Ended => return,
-            Told::Nothing => match self.admit(core) {
+            Told::Nothing => match self.admits(&core.reports) {
                 Some(suppressed) => (next_id(), suppressed),
                 None => {
                     *told = Told::LeftOut;
@@ -215,7 +223,8 @@ impl OnSlow for Desk {
         match call {
             Some(number) => {
                 let outlet = self.calls.get(number);
-                let taken = outlet.is_some_and(|outlet| outlet.offer(&Arc::new(report)));
+                let taken =
+                    outlet.is_some_and(|outlet| outlet.offer(Report::Slow(Arc::new(report))));
                 self.ledger
                     .tally
                     .dropped
@@ -239,7 +248,7 @@ pub(crate) fn finished(core: &Core, slow: Slow, found: Finding) -> SlowPoll {
     }
 }
 
-fn next_id() -> u64 {
+pub(super) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Relaxed)
 }
 
@@ -263,6 +272,7 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         location: slow.location,
         thread: slow.thread,
         task: None,
+        impact: runtime::impact_of(slow.slot),
         suppressed: 0,
         context: Context::none(),
     }

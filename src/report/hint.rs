@@ -3,13 +3,12 @@
 //! It is told from what the poll waited for (the kind of the system call, what its file descriptor
 //! refers to, which function of the standard library waits), so that it holds for any way to block.
 
-use super::SlowPoll;
 use crate::cause::{Cause, Syscall, Target};
 use crate::slot::Kind;
 use crate::stack::Stack;
 
-pub(super) fn hint(slow: &SlowPoll) -> String {
-    match (&slow.cause, slow.kind) {
+pub(super) fn hint(cause: &Cause, kind: Kind, stack: Option<&Stack>) -> String {
+    match (cause, kind) {
         (Cause::Starved, _) => {
             "the operating system did not run the thread: the code is not to blame; see whether the \
              host is too busy or the container's CPU limit too low"
@@ -18,7 +17,7 @@ pub(super) fn hint(slow: &SlowPoll) -> String {
         (Cause::Suspended, _) => {
             "the whole process was stopped or its machine paused: the code is not to blame".into()
         }
-        (Cause::Blocked(call), _) => blocked(call, slow.stack.as_ref()),
+        (Cause::Blocked(call), _) => blocked(call, stack),
         (Cause::Computing, Kind::Drop) => {
             "computing in the destructor of the future: drop what is large on other threads \
              (shotclock::offload)"

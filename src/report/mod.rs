@@ -1,10 +1,12 @@
-//! Floor 4: what is said of a slow poll, to whom, and on which thread.
+//! Floor 4: what is said of a slow poll and of a stuck worker, to whom, and on which thread.
 
 mod desk;
 mod hint;
 mod later;
 mod outlet;
 mod slow_poll;
+mod stuck;
+mod stuck_worker;
 mod tracing;
 
 pub(crate) use self::tracing::TracingReporter;
@@ -14,8 +16,9 @@ pub(crate) use desk::{Desk, Limits};
 pub(crate) use later::run_all as run_what_was_left_for_later;
 pub(crate) use outlet::Outlet;
 pub use slow_poll::{Path, Phase, SlowPoll};
+pub use stuck_worker::StuckWorker;
 
-/// Something that is told of slow polls.
+/// Something that is told of slow polls, and of stuck workers.
 ///
 /// Each reporter has a thread and a bounded queue of its own, and is never called on a runtime
 /// worker. So it may block, log or panic: it delays no poll and no other reporter. What it cannot
@@ -46,8 +49,25 @@ pub use slow_poll::{Path, Phase, SlowPoll};
 /// # Ok::<(), shotclock::Error>(())
 /// ```
 pub trait Reporter: Send + 'static {
-    /// Called once for each report.
+    /// Called once for each report of a poll.
     fn on_slow_poll(&self, slow: &SlowPoll);
+
+    /// Called once for each report of a worker of a guarded runtime
+    /// ([`Watchdog::guard`](crate::Watchdog::guard)). Does nothing unless it is implemented.
+    fn on_stuck_worker(&self, stuck: &StuckWorker) {
+        let _ = stuck;
+    }
+}
+
+/// A closure that is told of stuck workers alone.
+pub(crate) struct OfWorkers<F>(pub(crate) F);
+
+impl<F: Fn(&StuckWorker) + Send + 'static> Reporter for OfWorkers<F> {
+    fn on_slow_poll(&self, _: &SlowPoll) {}
+
+    fn on_stuck_worker(&self, stuck: &StuckWorker) {
+        (self.0)(stuck);
+    }
 }
 
 impl<F: Fn(&SlowPoll) + Send + 'static> Reporter for F {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::{Reporter, SlowPoll};
+use super::{Reporter, SlowPoll, StuckWorker};
 use crate::contain::contain;
 use crate::error::Error;
 use crate::slot;
@@ -46,8 +46,24 @@ pub(crate) struct Outlet {
     thread: Thread,
 }
 
+/// What a reporter is told.
+#[derive(Clone)]
+pub(super) enum Report {
+    Slow(Arc<SlowPoll>),
+    Stuck(Arc<StuckWorker>),
+}
+
+impl Report {
+    fn tell(&self, reporter: &dyn Reporter) {
+        match self {
+            Report::Slow(slow) => reporter.on_slow_poll(slow),
+            Report::Stuck(stuck) => reporter.on_stuck_worker(stuck),
+        }
+    }
+}
+
 struct Shared {
-    queue: ArrayQueue<Arc<SlowPoll>>,
+    queue: ArrayQueue<Report>,
     closed: AtomicBool,
     progress: Mutex<Progress>,
     advanced: Condvar,
@@ -85,8 +101,8 @@ impl Outlet {
     }
 
     /// Queues a report; false if there is no place for it. Never waits.
-    pub(super) fn offer(&self, slow: &Arc<SlowPoll>) -> bool {
-        let taken = self.shared.queue.push(Arc::clone(slow)).is_ok();
+    pub(super) fn offer(&self, report: Report) -> bool {
+        let taken = self.shared.queue.push(report).is_ok();
         // A system call only if the thread sleeps.
         self.thread.unpark();
         taken
@@ -142,9 +158,11 @@ impl Shared {
     fn drain(&self, reporter: &dyn Reporter, asked: u64) {
         // A bound, so that a flush is answered even while more keeps coming.
         for _ in 0..self.queue.capacity() {
-            let Some(slow) = self.queue.pop() else { break };
+            let Some(report) = self.queue.pop() else {
+                break;
+            };
             // The report is dropped in there as well: it may close a span of the subscriber's.
-            contain(move || reporter.on_slow_poll(&slow));
+            contain(move || report.tell(reporter));
         }
         self.lock().met = asked;
         self.advanced.notify_all();

@@ -10,6 +10,7 @@ use tracing::{Dispatch, Span, dispatcher};
 use super::hint::hint;
 use crate::cause::{Cause, Split};
 use crate::contain::contain;
+use crate::runtime::Impact;
 use crate::slot::{Allowance, Kind, OtherThread, ThreadInfo};
 use crate::stack::Stack;
 
@@ -63,6 +64,9 @@ pub struct SlowPoll {
     pub thread: ThreadInfo,
     /// The tokio task that it belongs to, if any. It is known when the poll has ended.
     pub task: Option<tokio::task::Id>,
+    /// How the runtime stood in which it was slow, if that is guarded
+    /// ([`Watchdog::guard`](crate::Watchdog::guard)).
+    pub impact: Option<Impact>,
     /// How many slow polls of the same watch were not reported since the last one that was, because
     /// there were too many in that second.
     pub suppressed: u64,
@@ -184,7 +188,7 @@ impl SlowPoll {
     ///
     /// It may look up what the frames of the stack are called, which takes long the first time.
     pub fn hint(&self) -> String {
-        hint(self)
+        hint(&self.cause, self.kind, self.stack.as_ref())
     }
 }
 
@@ -231,6 +235,9 @@ impl fmt::Display for SlowPoll {
         if self.suppressed > 0 {
             write!(f, ", {} more not reported", self.suppressed)?;
         }
+        if let Some(impact) = &self.impact {
+            write!(f, "; {impact}")?;
+        }
         write!(f, "; {}", self.hint())?;
         if let Some(stack) = &self.stack {
             write!(f, "\n{stack}")?;
@@ -260,6 +267,7 @@ impl fmt::Debug for SlowPoll {
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)
+            .field("impact", &self.impact)
             .field("suppressed", &self.suppressed)
             .finish_non_exhaustive()
     }

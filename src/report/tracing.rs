@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
-use super::{Phase, Reporter, SlowPoll};
+use super::{Phase, Reporter, SlowPoll, StuckWorker};
 use crate::cause::Cause;
 
 /// Logs to the subscriber of the span around the poll; without a span, to the one that was current
@@ -14,13 +14,20 @@ use crate::cause::Cause;
 /// last to whatever the process has by then, which may have been installed after everything else.
 pub(crate) struct TracingReporter {
     at_build: Option<Dispatch>,
+    /// To stderr while the process has no subscriber at all.
+    or_stderr: bool,
 }
 
 impl TracingReporter {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(or_stderr: bool) -> Self {
         Self {
+            or_stderr,
             at_build: real(&dispatcher::get_default(Dispatch::clone)),
         }
+    }
+
+    fn writes_itself(&self) -> bool {
+        self.or_stderr && !dispatcher::has_been_set()
     }
 
     fn subscriber(&self, slow: &SlowPoll) -> Option<Dispatch> {
@@ -41,7 +48,16 @@ impl Reporter for TracingReporter {
     fn on_slow_poll(&self, slow: &SlowPoll) {
         match self.subscriber(slow) {
             Some(dispatch) => dispatcher::with_default(&dispatch, || log(slow)),
+            None if self.writes_itself() => eprintln!("shotclock: {slow}"),
             None => log(slow),
+        }
+    }
+
+    fn on_stuck_worker(&self, stuck: &StuckWorker) {
+        match &self.at_build {
+            Some(dispatch) => dispatcher::with_default(dispatch, || log_worker(stuck)),
+            None if self.writes_itself() => eprintln!("shotclock: {stuck}"),
+            None => log_worker(stuck),
         }
     }
 }
@@ -68,12 +84,37 @@ fn log(slow: &SlowPoll) {
             task = slow.task.map(tracing::field::display),
             thread = %slow.thread,
             allowance = slow.allowance.as_ref().map(|allowance| &*allowance.reason),
+            impact = slow.impact.as_ref().map(tracing::field::display),
             hint = slow.hint(),
             suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
             poll_id = slow.id,
             "{}", Headline(slow)
         );
     });
+}
+
+fn log_worker(stuck: &StuckWorker) {
+    let stack = stuck.stack.as_ref();
+    tracing::warn!(
+        target: "shotclock",
+        worker = stuck.worker,
+        path = (!stuck.path.is_empty()).then(|| tracing::field::display(&stuck.path)),
+        elapsed_ms = milliseconds(stuck.elapsed),
+        budget_ms = milliseconds(stuck.budget),
+        cause = (stuck.cause != Cause::Unknown).then(|| tracing::field::display(&stuck.cause)),
+        waits_for = stuck.waits_for.as_deref(),
+        stack = stack.map(|stack| tracing::field::display(stack.one_line())),
+        thread = stuck.thread.as_ref().map(tracing::field::display),
+        runtime = &*stuck.runtime,
+        impact = stuck.impact.as_ref().map(tracing::field::display),
+        hint = stuck.hint(),
+        suppressed = (stuck.suppressed > 0).then_some(stuck.suppressed),
+        poll_id = stuck.id,
+        "{}", match stuck.phase {
+            Phase::Running => "worker is stuck",
+            Phase::Finished => "worker was stuck",
+        }
+    );
 }
 
 struct Headline<'s>(&'s SlowPoll);

@@ -10,10 +10,12 @@ mod capabilities;
 mod escalate;
 mod examine;
 mod oversleep;
+mod part;
 mod scan;
 mod stacks;
 mod stalled;
 mod trial;
+mod workers;
 
 #[cfg(all(
     target_os = "linux",
@@ -47,11 +49,13 @@ use crate::clock::Clock;
 use crate::contain::contain;
 use crate::error::Error;
 use crate::report;
+use crate::runtime;
 use crate::slot::DOZE;
 use crate::watch::{Stacks, shortest_budget};
 pub use capabilities::{Capabilities, Capability};
 use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
+use workers::{Means, Rounds};
 
 const NAME: &str = "shotclock-watch";
 
@@ -88,6 +92,8 @@ pub(crate) fn can_take_stacks() -> Result<(), String> {
 /// The thread's own state.
 struct Sentinel {
     scanner: Scanner,
+    /// Of the workers of guarded runtimes.
+    rounds: Rounds,
     oversleep: Oversleep,
     /// For how long nothing has happened.
     quiet: Duration,
@@ -97,6 +103,7 @@ impl Sentinel {
     fn new(clock: &Clock) -> Self {
         Self {
             scanner: Scanner::new(clock.clone()),
+            rounds: Rounds::default(),
             oversleep: Oversleep::new(clock.clone()),
             quiet: Duration::ZERO,
         }
@@ -115,18 +122,28 @@ impl Sentinel {
         let interval = shortest_budget();
         let sight = self.scanner.look();
         self.oversleep.has_looked();
+        let at_workers = self.look_at_workers();
         if report::run_what_was_left_for_later() || !sight.is_still {
             cgroup::look();
             self.quiet = Duration::ZERO;
         } else {
             self.quiet += interval;
         }
-        if self.quiet >= QUIET && self.sleep() {
+        if self.quiet >= QUIET && !runtime::is_any() && self.sleep() {
             self.quiet = Duration::ZERO;
             return;
         }
-        let nap = sight.due.map_or(interval, |due| due.min(interval));
-        self.oversleep.nap(nap);
+        let dues = [sight.due, at_workers].into_iter().flatten();
+        self.oversleep.nap(dues.fold(interval, Duration::min));
+    }
+
+    /// When to look at them again, at the latest.
+    fn look_at_workers(&mut self) -> Option<Duration> {
+        let mut means = Means {
+            clock: &self.scanner.clock,
+            taker: self.scanner.taker.as_mut(),
+        };
+        self.rounds.look(&mut means).map(Duration::from_nanos)
     }
 
     /// Sleeps until a poll begins. False if it may not.
@@ -135,7 +152,7 @@ impl Sentinel {
             return false;
         }
         // A poll that began before it lay down did not rouse it, and is seen here.
-        if !self.scanner.look().is_still {
+        if !self.scanner.look().is_still || runtime::is_any() {
             DOZE.get_up();
             return true;
         }

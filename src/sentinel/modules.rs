@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 
+use super::part::Part;
 use crate::proc::{Mapping, executable_mappings};
 use crate::sys::read_memory;
 
@@ -25,8 +26,8 @@ pub(super) struct Module {
     pub(super) addresses: Range<u64>,
     /// What is added to an address of the file to get one of the process.
     pub(super) bias: u64,
-    /// Where functions of std and of `parking_lot` are, as addresses of the file, in order.
-    std: Vec<Range<u64>>,
+    /// Where such functions are, as addresses of the file, in order.
+    parts: Vec<(Range<u64>, Part)>,
 }
 
 impl Module {
@@ -36,12 +37,14 @@ impl Module {
         name.starts_with("libc.") || name.starts_with("libc-") || name.starts_with("libpthread")
     }
 
-    /// Whether the function at an address is one of std or of `parking_lot`.
-    pub(super) fn is_std_at(&self, address: u64) -> bool {
+    /// What the function at an address belongs to.
+    pub(super) fn part_at(&self, address: u64) -> Option<Part> {
         let address = address.wrapping_sub(self.bias);
-        let after = self.std.partition_point(|range| range.start <= address);
-        let range = after.checked_sub(1).and_then(|place| self.std.get(place));
-        range.is_some_and(|range| range.contains(&address))
+        let after = self
+            .parts
+            .partition_point(|(range, _)| range.start <= address);
+        let (range, part) = self.parts.get(after.checked_sub(1)?)?;
+        range.contains(&address).then_some(*part)
     }
 }
 
@@ -108,20 +111,20 @@ fn with_file<T>(
 }
 
 fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
-    let (bias, unwinding, std) = if mapping.path == "[vdso]" {
+    let (bias, unwinding, parts) = if mapping.path == "[vdso]" {
         let (bias, unwinding) = read_from_memory(mapping)?;
         (bias, unwinding, Vec::new())
     } else {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
-            Some((bias, unwinding, std_functions(&file)))
+            Some((bias, unwinding, parts(&file)))
         })??
     };
     let module = Module {
         path: mapping.path.as_str().into(),
         addresses: mapping.addresses.clone(),
         bias,
-        std,
+        parts,
     };
     Some((module, unwinding))
 }
@@ -169,29 +172,18 @@ fn parse<'d, R: object::ReadRef<'d>>(
     Some((bias, unwinding))
 }
 
-/// The functions of Rust's standard library, and of `parking_lot`: when a signal interrupts their
-/// sleeping or waiting, they go on with it. A program that is stripped has no symbols, and so none of
-/// them.
-fn std_functions<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>) -> Vec<Range<u64>> {
-    let range = |symbol: object::Symbol<'d, '_, R>| {
-        let name = symbol.name().ok().filter(|name| may_be_std(name))?;
-        let name = format!("{:#}", rustc_demangle::demangle(name));
+/// The functions that are parts of something, in order. A program that is stripped has no symbols, and
+/// so none of them.
+fn parts<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>) -> Vec<(Range<u64>, Part)> {
+    let part = |symbol: object::Symbol<'d, '_, R>| {
+        let name = symbol.name().ok().filter(|name| Part::may_be_in(name))?;
+        let part = Part::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
         let address = symbol.address();
-        is_std(&name).then(|| address..address + symbol.size())
+        Some((address..address + symbol.size(), part))
     };
-    let mut functions: Vec<_> = file.symbols().filter_map(range).collect();
-    functions.sort_by_key(|range| range.start);
-    functions
-}
-
-/// A cheap look at the mangled name, because there are many.
-fn may_be_std(mangled: &str) -> bool {
-    mangled.contains("3std") || mangled.contains("parking_lot")
-}
-
-fn is_std(name: &str) -> bool {
-    let path = name.trim_start_matches('<');
-    path.starts_with("std::") || path.starts_with("parking_lot")
+    let mut parts: Vec<_> = file.symbols().filter_map(part).collect();
+    parts.sort_by_key(|(range, _)| range.start);
+    parts
 }
 
 #[cfg(all(test, target_os = "linux", not(miri)))]
@@ -217,24 +209,9 @@ mod tests {
             "the program and the C library at least: {added}"
         );
         let module = modules.at(address).unwrap();
-        assert!(!module.is_std_at(address) && !module.is_c_library());
-        assert!(module.is_std_at(std::thread::yield_now as *const () as u64));
+        assert!(module.part_at(address).is_none() && !module.is_c_library());
+        let yields = std::thread::yield_now as *const () as u64;
+        assert_eq!(module.part_at(yields), Some(Part::Std));
         assert!(modules.at(8).is_none());
-    }
-
-    #[test]
-    fn std_is_known_by_name() {
-        for (name, expected) in [
-            ("std::thread::sleep", true),
-            (
-                "<std::sys::sync::mutex::futex::Mutex>::lock_contended",
-                true,
-            ),
-            ("parking_lot_core::parking_lot::park", true),
-            ("app::sleep", false),
-            ("<app::Sleep as std::future::Future>::poll", false),
-        ] {
-            assert_eq!(is_std(name), expected, "{name}");
-        }
     }
 }

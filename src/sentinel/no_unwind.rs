@@ -1,5 +1,6 @@
 //! Where no stack can be captured, none is unwound either.
 
+use super::part::Part;
 use crate::stack::Step;
 use crate::sys::Copied;
 
@@ -23,6 +24,10 @@ impl Unwinder {
     pub(super) fn load(&mut self) {}
 
     pub(super) fn caller_is_std(&self, _: &Unwound) -> bool {
+        false
+    }
+
+    pub(super) fn is_part(&self, _: &Step, _: Part) -> bool {
         false
     }
 

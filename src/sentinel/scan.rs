@@ -16,7 +16,7 @@ pub(crate) struct Scanner {
     /// The state of each slot when it was last seen.
     states: Vec<u64>,
     /// `None` under a mocked clock: then nothing is asked of the operating system.
-    taker: Option<Taker>,
+    pub(super) taker: Option<Taker>,
 }
 
 /// What was seen.
@@ -93,27 +93,31 @@ impl Scanner {
         };
         let nest = slot.read().only(is_mine);
         if self.clock.is_real() && !nest.is_empty() {
-            self.note(slot, &nest);
+            note(&self.clock, slot, nest.iter());
         }
         nest
     }
+}
 
-    /// Takes the thread's account, which costs more than all the rest of a look: when a poll is past
-    /// half of its budget and was not noted before, and else only so often that there is always one
-    /// that is hardly older than the poll.
-    fn note(&self, slot: &Slot, nest: &Nest) {
-        let now = self.clock.raw();
-        let elapsed = |since| self.clock.nanos_between(since, now);
-        let mut margin = slot.margin();
-        let is_old = margin
-            .accounted_at()
-            .is_none_or(|at| elapsed(at) > OLD_ACCOUNT);
-        let mut is_half_over =
-            |poll: &InFlight| elapsed(poll.start) >= poll.budget / 2 && !margin.has_seen(poll);
-        if nest.iter().any(&mut is_half_over) || is_old {
-            if let Some((before, now)) = margin.account(now) {
-                nest.iter().for_each(|poll| margin.see(poll, before, now));
-            }
+/// Takes the thread's account, which costs more than all the rest of a look: when a poll is past
+/// half of its budget and was not noted before, and else only so often that there is always one
+/// that is hardly older than the poll.
+pub(super) fn note<'p>(
+    clock: &Clock,
+    slot: &Slot,
+    polls: impl Iterator<Item = &'p InFlight> + Clone,
+) {
+    let now = clock.raw();
+    let elapsed = |since| clock.nanos_between(since, now);
+    let mut margin = slot.margin();
+    let is_old = margin
+        .accounted_at()
+        .is_none_or(|at| elapsed(at) > OLD_ACCOUNT);
+    let mut is_half_over =
+        |poll: &InFlight| elapsed(poll.start) >= poll.budget / 2 && !margin.has_seen(poll);
+    if polls.clone().any(&mut is_half_over) || is_old {
+        if let Some((before, now)) = margin.account(now) {
+            polls.for_each(|poll| margin.see(poll, before, now));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Taking the stack of a stuck thread: whether it may be signalled, and what can be had if not.
 
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::part::Part;
 use super::syscalls::{Interrupted, interrupted};
 use super::trial;
 use super::unwind::Unwinder;
@@ -91,11 +92,38 @@ impl Taker {
         }
     }
 
-    fn unwinder(&mut self) -> Option<&mut Unwinder> {
-        if self.unwinder.is_none() {
-            self.unwinder = self.loading.try_recv().ok();
+    /// Whether it is not known yet how to take stacks, and will be.
+    pub(super) fn is_loading(&mut self) -> bool {
+        if self.unwinder.is_some() {
+            return false;
         }
+        match self.loading.try_recv() {
+            Ok(unwinder) => self.unwinder = Some(unwinder),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => {}
+        }
+        false
+    }
+
+    fn unwinder(&mut self) -> Option<&mut Unwinder> {
+        self.is_loading();
         self.unwinder.as_mut()
+    }
+
+    /// Whether a stack is that of a thread that runs a runtime of the current thread, as far as the
+    /// program has symbols.
+    pub(super) fn is_in_block_on(&self, stack: &Stack) -> bool {
+        self.has(stack, Part::Scheduler)
+    }
+
+    /// Whether a stack is that of a thread that has handed its worker to another one.
+    pub(super) fn is_in_block_in_place(&self, stack: &Stack) -> bool {
+        self.has(stack, Part::BlockInPlace)
+    }
+
+    fn has(&self, stack: &Stack, part: Part) -> bool {
+        let unwinder = self.unwinder.as_ref();
+        unwinder.is_some_and(|unwinder| stack.steps().any(|step| unwinder.is_part(step, part)))
     }
 
     /// The stack of a thread, if the poll has not ended meanwhile.

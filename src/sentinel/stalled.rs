@@ -111,6 +111,7 @@ impl Stalled<'_> {
             location,
             outer: self.outer(),
             thread,
+            slot: Some(self.slot.index()),
             counts: true,
             allowed: false,
             broken: margin.exceptions.broken(poll.opening, |since| {

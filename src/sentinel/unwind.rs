@@ -9,6 +9,7 @@ use framehop::{
 };
 
 use super::modules::{Module, Modules, Unwinding};
+use super::part::Part;
 use crate::stack::Step;
 use crate::sys::{Copied, Registers};
 
@@ -66,10 +67,13 @@ impl Unwinder {
             module.is_some_and(|module| !module.is_c_library())
         };
         let caller = unwound.steps.iter().find(outside);
-        caller.is_some_and(|step| {
-            let module = self.modules.at(lookup(step));
-            module.is_some_and(|module| module.is_std_at(lookup(step)))
-        })
+        caller.is_some_and(|step| self.is_part(step, Part::Std))
+    }
+
+    /// Whether a function is of that part.
+    pub(super) fn is_part(&self, step: &Step, part: Part) -> bool {
+        let module = self.modules.at(lookup(step));
+        module.and_then(|module| module.part_at(lookup(step))) == Some(part)
     }
 
     pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {

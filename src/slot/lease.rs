@@ -34,6 +34,7 @@ impl Drop for Lease {
             let serial = slot.state.load(Relaxed) & !DEPTH_MASK;
             slot.state.store(serial + SERIAL, Relaxed);
             slot.set_mute(false);
+            slot.tenancy.fetch_add(1, Relaxed);
             // Waits for whoever holds on to this thread: it must not end under their hands.
             *slot.margin() = Margin::default();
             // The lock orders this thread's last writes before the next owner's first.
@@ -81,6 +82,42 @@ pub(crate) fn is_current(slot: &Slot) -> bool {
         .get()
         .is_some_and(|current| std::ptr::eq(current, slot))
 }
+
+/// A slot while one thread has it, in a number that is never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat(u64);
+
+impl Seat {
+    /// That of the calling thread.
+    pub(crate) fn here() -> Option<Self> {
+        let slot = current()?;
+        let tenancy = slot.tenancy.load(Relaxed) & TENANCY_MASK;
+        Some(Self((slot.index as u64 + 1) << TENANCY_BITS | tenancy))
+    }
+
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The number of the slot.
+    pub(crate) fn index(self) -> usize {
+        ((self.0 >> TENANCY_BITS) - 1) as usize
+    }
+
+    /// The slot, unless the thread has ended.
+    pub(crate) fn slot(self) -> Option<&'static Slot> {
+        let slot = lock().all.get(self.index()).copied()?;
+        (slot.tenancy.load(Relaxed) & TENANCY_MASK == self.0 & TENANCY_MASK).then_some(slot)
+    }
+}
+
+/// A slot has another tenant 4 thousand million times before a stale seat is taken for a good one.
+const TENANCY_BITS: u32 = 32;
+const TENANCY_MASK: u64 = (1 << TENANCY_BITS) - 1;
 
 /// Every slot there is, in use or not.
 pub(crate) fn all() -> Vec<&'static Slot> {

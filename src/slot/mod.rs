@@ -46,7 +46,7 @@ use crate::sys::StaticRef;
 pub(crate) use doze::DOZE;
 pub use exceptions::Allowance;
 pub use kind::Kind;
-pub(crate) use lease::{all, current, is_current};
+pub(crate) use lease::{Seat, all, current, is_current};
 pub(crate) use margin::Margin;
 pub(crate) use nest::{InFlight, Nest, Standing};
 pub use note::OtherThread;
@@ -124,6 +124,8 @@ fn add_single_writer(cell: &AtomicU64, value: u64) {
 pub(crate) struct Slot {
     state: AtomicU64,
     index: usize,
+    /// How many threads have had it and ended.
+    tenancy: AtomicU64,
     /// What is slow on this thread is not to be reported: it is itself reporting.
     mute: AtomicBool,
     frames: [Frame; FRAMES],
@@ -173,6 +175,7 @@ impl Slot {
         Self {
             state: AtomicU64::new(0),
             index,
+            tenancy: AtomicU64::new(0),
             mute: AtomicBool::new(false),
             frames: std::array::from_fn(|depth| Frame::new(opening(depth))),
             margin: Mutex::new(Margin::default()),
@@ -294,8 +297,13 @@ impl Slot {
     ///
     /// `state` first: if it is that of a later poll at this depth, its release makes the later
     /// opening visible; and an opening never comes back.
+    ///
+    /// Of the stretch of a worker nothing is known here: who looks at it asks its runtime.
     pub(crate) fn is_in_flight(&self, poll: &InFlight) -> bool {
         let depth = poll.depth();
+        if depth == 0 {
+            return true;
+        }
         (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
             && self.frames[depth].opening.load(Relaxed) == poll.opening
     }

@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use arrayvec::ArrayVec;
 
-use super::{Kind, MAX_DEPTH, depth_of};
+use super::{DEPTH_BITS, Kind, MAX_DEPTH, depth_of};
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +26,21 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    /// The stretch of a worker's that is looked at as if it were a poll around all others: at the depth
+    /// of the ground, where no poll is. No two that follow each other on a thread have one number.
+    pub(crate) fn of_worker(number: u64, start: u64, budget: u64) -> Self {
+        Self {
+            watch: u64::MAX,
+            kind: Kind::Poll,
+            start,
+            budget,
+            blamed: 0,
+            location: None,
+            stack: 0,
+            opening: number << DEPTH_BITS,
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn of_opening(opening: u64) -> Self {
         Self {
@@ -83,7 +98,7 @@ impl Nest {
     }
 
     /// Outermost first.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlight> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlight> + Clone {
         self.polls.iter()
     }
 

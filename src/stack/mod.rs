@@ -63,6 +63,10 @@ impl Stack {
         }
     }
 
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.taken.steps.iter()
+    }
+
     /// All frames, from the innermost. One address has several where functions were inlined.
     pub fn frames(&self) -> &[Frame] {
         &self.named().frames

@@ -176,6 +176,7 @@ impl Book {
             location: self.location,
             outer: Vec::new(),
             thread: worst.thread.clone(),
+            slot: None,
             counts: true,
             allowed: false,
             broken: None,

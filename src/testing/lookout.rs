@@ -14,7 +14,8 @@ use crate::sentinel;
 use crate::slot::{self, DOZE, Finding, Kind, Mark, Opened, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, Watch,
+    Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, StuckWorkers,
+    Watch,
 };
 
 /// The sentinel looks at polls that are over their budget, and at none that is shorter than this: then
@@ -60,6 +61,7 @@ impl Place {
                 limit: 0,
                 now: AtomicUsize::new(0),
             },
+            stuck_workers: StuckWorkers::default(),
         });
         // Without it polls are timed and judged all the same, and have no stack.
         let started = sentinel::start(&clock, Stacks::Auto, CAPTURE_SIGNAL);

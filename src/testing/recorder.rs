@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::table::counted;
-use crate::report::{Phase, Reporter, SlowPoll};
+use crate::report::{Phase, Reporter, SlowPoll, StuckWorker};
 use crate::watchdog::Watchdog;
 
 /// How long is waited for a report before a test fails: long enough for any machine.
@@ -50,6 +50,7 @@ pub struct Recorder {
 #[derive(Default)]
 struct Kept {
     reports: Mutex<Vec<SlowPoll>>,
+    stuck_workers: Mutex<Vec<StuckWorker>>,
     arrived: Condvar,
 }
 
@@ -57,6 +58,10 @@ impl Reporter for Recorder {
     fn on_slow_poll(&self, slow: &SlowPoll) {
         self.lock().push(slow.clone());
         self.kept.arrived.notify_all();
+    }
+
+    fn on_stuck_worker(&self, stuck: &StuckWorker) {
+        self.lock_workers().push(stuck.clone());
     }
 }
 
@@ -66,13 +71,18 @@ impl Recorder {
         Self::default()
     }
 
-    /// What was reported so far, in order. What is still on its way is not in it: see
+    /// What was reported of polls so far, in order. What is still on its way is not in it: see
     /// [`settled`](Self::settled).
     pub fn reports(&self) -> Vec<SlowPoll> {
         self.lock().clone()
     }
 
-    /// Takes what was reported so far, so that the list is empty again.
+    /// What was reported so far of workers of guarded runtimes, in order.
+    pub fn stuck_workers(&self) -> Vec<StuckWorker> {
+        self.lock_workers().clone()
+    }
+
+    /// Takes what was reported of polls so far, so that the list is empty again.
     pub fn take(&self) -> Vec<SlowPoll> {
         std::mem::take(&mut self.lock())
     }
@@ -114,7 +124,7 @@ impl Recorder {
         }
     }
 
-    /// Asserts that nothing was reported.
+    /// Asserts that nothing was reported, of a poll or of a worker.
     ///
     /// # Panics
     ///
@@ -124,6 +134,8 @@ impl Recorder {
     pub fn assert_silent(&self, watchdog: &Watchdog) {
         let reports = self.settled(watchdog);
         assert!(reports.is_empty(), "{}", List(&reports));
+        let workers = self.stuck_workers();
+        assert!(workers.is_empty(), "{}", List(&workers));
     }
 
     /// Asserts that a poll of a watch was reported to have ended, and gives the last such report.
@@ -142,6 +154,11 @@ impl Recorder {
         slow.clone()
     }
 
+    fn lock_workers(&self) -> MutexGuard<'_, Vec<StuckWorker>> {
+        let workers = self.kept.stuck_workers.lock();
+        workers.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<SlowPoll>> {
         let reports = self.kept.reports.lock();
         reports.unwrap_or_else(PoisonError::into_inner)
@@ -157,15 +174,17 @@ impl fmt::Debug for Recorder {
 }
 
 /// Reports in the message of an assertion.
-struct List<'r>(&'r [SlowPoll]);
+struct List<'r, R>(&'r [R]);
 
-impl fmt::Display for List<'_> {
+impl<R: fmt::Display> fmt::Display for List<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => f.write_str("nothing was reported"),
             reports => {
                 write!(f, "{}:", counted(reports.len() as u64, "report"))?;
-                reports.iter().try_for_each(|slow| write!(f, "\n- {slow}"))
+                reports
+                    .iter()
+                    .try_for_each(|report| write!(f, "\n- {report}"))
             }
         }
     }

@@ -17,7 +17,10 @@ pub struct Health {
     pub status: Status,
     /// How many polls are over their budget and still run.
     pub stalls: u64,
-    /// For how long the oldest of those has been running.
+    /// How many workers of runtimes that this watchdog guards make no progress. Where a watched poll
+    /// is what holds one, it is among the [`stalls`](Self::stalls) as well.
+    pub stuck_workers: u64,
+    /// For how long the oldest of all those has been stuck.
     pub oldest_stall: Option<Duration>,
 }
 
@@ -25,7 +28,7 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {
-    /// No poll in flight is over its budget.
+    /// No poll in flight is over its budget, and no worker is stuck.
     Responsive,
     /// At least one is.
     Stalled,
@@ -38,13 +41,16 @@ impl Health {
         let is_stall = |flight: &super::Flight| flight.stalled && own.contains(&flight.watch);
         let in_flight = flights(&home.clock);
         let stalls = in_flight.iter().filter(|flight| is_stall(flight));
-        let oldest = stalls.clone().map(|flight| flight.elapsed).max();
+        let (stuck_workers, longest_stuck) = home.stuck_workers.now(&home.clock);
+        let ages = stalls.clone().map(|flight| flight.elapsed);
+        let oldest = ages.chain(longest_stuck).max();
         Self {
             status: match oldest {
                 None => Status::Responsive,
                 Some(_) => Status::Stalled,
             },
             stalls: stalls.count() as u64,
+            stuck_workers,
             oldest_stall: oldest.map(Duration::from_nanos),
         }
     }
@@ -54,7 +60,13 @@ impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.oldest_stall {
             None => f.write_str("responsive"),
-            Some(oldest) => write!(f, "{} stalled, the oldest for {oldest:.1?}", self.stalls),
+            Some(oldest) => {
+                write!(f, "{} stalled", self.stalls)?;
+                if self.stuck_workers > 0 {
+                    write!(f, ", {} workers stuck", self.stuck_workers)?;
+                }
+                write!(f, ", the oldest for {oldest:.1?}")
+            }
         }
     }
 }

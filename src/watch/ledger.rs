@@ -12,7 +12,7 @@ use super::Core;
 /// The watch that names past the limit share.
 pub(crate) const OTHER: &str = "other";
 /// The watch of those that were given an empty name: a Prometheus label that is empty is no label.
-pub(super) const UNNAMED: &str = "unnamed";
+pub(crate) const UNNAMED: &str = "unnamed";
 
 /// Names, statistics and the counts that belong to no single watch.
 pub(crate) struct Ledger {

@@ -8,9 +8,12 @@ mod known;
 mod ledger;
 mod orders;
 mod overruns;
+#[cfg(feature = "metrics")]
 mod roster;
 mod stats;
+mod stuck;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
@@ -28,13 +31,13 @@ pub use health::{Health, Status};
 pub(crate) use known::{home_of, name_of};
 #[cfg(feature = "metrics")]
 pub(crate) use ledger::Tally;
-pub(crate) use ledger::{Ledger, OTHER, Registered};
+pub(crate) use ledger::{Ledger, OTHER, Registered, UNNAMED};
 pub use orders::Stacks;
 pub(crate) use orders::{Measure, Orders, Step};
-pub(crate) use roster::{LaneCounts, enroll_lane};
 #[cfg(feature = "metrics")]
-pub(crate) use roster::{Sums, WatchSums, collect, enroll, lanes};
+pub(crate) use roster::{Sums, WatchSums, collect, enroll};
 pub use stats::{Snapshot, WatchStats};
+pub(crate) use stuck::StuckWorkers;
 
 /// A named point of the program whose polls are timed.
 ///
@@ -84,6 +87,7 @@ pub(crate) struct Home {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slow: Arc<dyn OnSlow>,
     pub(crate) containment: Containment,
+    pub(crate) stuck_workers: StuckWorkers,
 }
 
 /// Which polls of a watchdog are contained.
@@ -144,6 +148,8 @@ pub(crate) struct Slow {
     pub(crate) location: &'static Location<'static>,
     pub(crate) outer: Vec<u64>,
     pub(crate) thread: ThreadInfo,
+    /// The number of that thread's slot.
+    pub(crate) slot: Option<usize>,
     /// If not, it turned out to be the fault of a poll inside it, and is here only because it was told
     /// of before.
     pub(crate) counts: bool,
@@ -154,6 +160,23 @@ pub(crate) struct Slow {
 }
 
 impl Watch {
+    /// The one of that name, made if there is none yet.
+    pub(crate) fn named(home: &Arc<Home>, name: impl Into<Cow<'static, str>>) -> Self {
+        let name = name.into();
+        let Registered {
+            core,
+            first_past_limit,
+        } = home.ledger.get_or_register(name.clone());
+        if first_past_limit {
+            tracing::warn!(
+                target: "shotclock",
+                name = &*name,
+                "the limit of watches is reached: this name and all further ones share the watch {OTHER:?}"
+            );
+        }
+        Self::new(core, home)
+    }
+
     pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
         known::settle(core.id, home);
         let contained = home.containment.everywhere;

@@ -1,71 +1,40 @@
-//! Every ledger and every lane of the process, added up by name.
+//! Every ledger of the process, added up by name.
 //!
 //! Two watchdogs of one process may have watches of one name, and a text for Prometheus must hold
 //! no series twice; so what is published is the sum. And a watchdog may end while its counters
 //! must not go back: what it counted is kept here.
 
-#[cfg(feature = "metrics")]
-use std::sync::LazyLock;
-use std::sync::atomic::AtomicU64;
-#[cfg(feature = "metrics")]
+use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering::Acquire, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use super::ledger::{OTHER, UNNAMED};
-#[cfg(feature = "metrics")]
+use super::ledger::OTHER;
 use super::{Flight, Ledger, Tally, Totals, flights};
-#[cfg(feature = "metrics")]
 use crate::clock::Clock;
 use crate::samples::Series;
-#[cfg(feature = "metrics")]
-use std::collections::BTreeMap;
 
 /// How many names are remembered of watchdogs that ended; beyond it they are added to [`OTHER`].
-#[cfg(feature = "metrics")]
 const REMEMBERED: usize = 1_000;
-
-/// How many names of lanes have counts of their own.
-const MAX_LANES: usize = 1_000;
 
 #[derive(Default)]
 struct Roster {
-    #[cfg(feature = "metrics")]
     ledgers: Vec<Arc<Ledger>>,
-    #[cfg(feature = "metrics")]
     ended: Ended,
-    /// For ever: their number is bounded.
-    lanes: Vec<&'static LaneCounts>,
 }
 
 /// What watchdogs counted that are no more.
-#[cfg(feature = "metrics")]
 #[derive(Default)]
 struct Ended {
     watches: BTreeMap<Arc<str>, EndedWatch>,
     tally: Tally,
 }
 
-#[cfg(feature = "metrics")]
 struct EndedWatch {
     totals: Totals,
     slow_durations: Arc<Series>,
 }
 
-/// What one lane counts.
-#[derive(Debug)]
-pub(crate) struct LaneCounts {
-    pub(crate) name: Arc<str>,
-    pub(crate) wait: &'static Series,
-    pub(crate) run: &'static Series,
-    pub(crate) queued: AtomicU64,
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) rejected: AtomicU64,
-    pub(crate) panics: AtomicU64,
-    pub(crate) inline: AtomicU64,
-}
-
 /// The sums of one watch name.
-#[cfg(feature = "metrics")]
 #[derive(Default)]
 pub(crate) struct WatchSums {
     pub(crate) totals: Totals,
@@ -76,7 +45,6 @@ pub(crate) struct WatchSums {
 }
 
 /// Everything that is published, read at one moment.
-#[cfg(feature = "metrics")]
 #[derive(Default)]
 pub(crate) struct Sums {
     pub(crate) watches: BTreeMap<Arc<str>, WatchSums>,
@@ -93,55 +61,11 @@ fn with_roster<T>(f: impl FnOnce(&mut Roster) -> T) -> T {
     f(roster.get_or_insert_default())
 }
 
-#[cfg(feature = "metrics")]
 pub(crate) fn enroll(ledger: &Arc<Ledger>) {
     with_roster(|roster| roster.ledgers.push(Arc::clone(ledger)));
 }
 
-/// The counts of the lanes of that name. A name past the limit shares those of [`OTHER`].
-pub(crate) fn enroll_lane(name: &str) -> &'static LaneCounts {
-    let name = if name.is_empty() { UNNAMED } else { name };
-    with_roster(|roster| {
-        let lanes = &mut roster.lanes;
-        let is_known = |name: &str| lanes.iter().any(|lane| &*lane.name == name);
-        let name = match is_known(name) || lanes.len() < MAX_LANES {
-            true => name,
-            false => OTHER,
-        };
-        let known = lanes.iter().find(|lane| &*lane.name == name).copied();
-        known.unwrap_or_else(|| {
-            let lane: &'static LaneCounts = Box::leak(Box::new(LaneCounts::new(name.into())));
-            lanes.push(lane);
-            lane
-        })
-    })
-}
-
-impl LaneCounts {
-    fn new(name: Arc<str>) -> Self {
-        let series = |metric| -> &'static Series {
-            Box::leak(Box::new(Series::owned(metric, "lane", Arc::clone(&name))))
-        };
-        Self {
-            wait: series("shotclock_offload_wait_seconds"),
-            run: series("shotclock_offload_run_seconds"),
-            name,
-            queued: AtomicU64::new(0),
-            in_flight: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-            inline: AtomicU64::new(0),
-        }
-    }
-}
-
-#[cfg(feature = "metrics")]
-pub(crate) fn lanes() -> Vec<&'static LaneCounts> {
-    with_roster(|roster| roster.lanes.clone())
-}
-
 /// Adds everything up.
-#[cfg(feature = "metrics")]
 pub(crate) fn collect() -> Sums {
     static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
     let in_flight = flights(&CLOCK);
@@ -167,7 +91,6 @@ pub(crate) fn collect() -> Sums {
     })
 }
 
-#[cfg(feature = "metrics")]
 impl Sums {
     fn add(&mut self, ledger: &Ledger, in_flight: &[Flight]) {
         self.tally.add(&ledger.tally);
@@ -182,7 +105,6 @@ impl Sums {
     }
 }
 
-#[cfg(feature = "metrics")]
 impl Ended {
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
@@ -220,7 +142,7 @@ impl Ended {
     }
 }
 
-#[cfg(all(test, feature = "metrics"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::watch::Counted;

@@ -9,10 +9,14 @@ use crate::clock::{Clock, nanos_of};
 use crate::error::Error;
 use crate::offload;
 use crate::publish;
-use crate::report::{Desk, Limits, Outlet, Reporter, SlowPoll, TracingReporter};
+use crate::report::{
+    Desk, Limits, OfWorkers, Outlet, Reporter, SlowPoll, StuckWorker, TracingReporter,
+};
 use crate::sentinel;
 use crate::sys::CAPTURE_SIGNAL;
-use crate::watch::{Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step};
+use crate::watch::{
+    Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step, StuckWorkers,
+};
 
 use super::Watchdog;
 use super::escalation::Escalation;
@@ -40,10 +44,12 @@ pub enum Timing {
 #[must_use = "a builder does nothing before `build`"]
 pub struct Builder {
     budget: Duration,
+    guard_budget: Duration,
     max_watches: usize,
     reports_per_second: u32,
     report_queue: usize,
     tracing: bool,
+    or_stderr: bool,
     reporters: Vec<Box<dyn Reporter>>,
     stacks: Stacks,
     stack_signal: i32,
@@ -59,10 +65,12 @@ impl Builder {
     fn new() -> Self {
         Self {
             budget: Duration::from_millis(10),
+            guard_budget: Duration::from_millis(100),
             max_watches: 1_000,
             reports_per_second: 5,
             report_queue: 256,
             tracing: true,
+            or_stderr: false,
             reporters: Vec::new(),
             stacks: Stacks::Auto,
             stack_signal: CAPTURE_SIGNAL,
@@ -82,6 +90,14 @@ impl Builder {
     /// program. Beyond `u64::MAX` nanoseconds no poll is ever slow.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
+        self
+    }
+
+    /// For how long a worker of a guarded runtime may make no progress before it is stuck
+    /// ([`Watchdog::guard`]). 100 ms unless it is set; at least 10 ms, because it is known only of up to
+    /// 61 polls together whether a worker is at work on them.
+    pub fn guard_budget(mut self, budget: Duration) -> Self {
+        self.guard_budget = budget;
         self
     }
 
@@ -148,6 +164,27 @@ impl Builder {
         self.reporter(reporter)
     }
 
+    /// Calls a closure for every report of a worker of a guarded runtime
+    /// ([`Watchdog::guard`]), on a thread of its own. Any number of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{StuckWorker, Watchdog};
+    ///
+    /// let watchdog = Watchdog::builder()
+    ///     .on_stuck_worker(|stuck: &StuckWorker| eprintln!("{stuck}"))
+    ///     .build()?;
+    /// # drop(watchdog);
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn on_stuck_worker<F>(self, reporter: F) -> Self
+    where
+        F: Fn(&StuckWorker) + Send + 'static,
+    {
+        self.reporter(OfWorkers(reporter))
+    }
+
     /// Adds a reporter. Any number of them.
     pub fn reporter(mut self, reporter: impl Reporter) -> Self {
         self.reporters.push(Box::new(reporter));
@@ -157,6 +194,12 @@ impl Builder {
     /// Takes the default reporter away, which logs each slow poll as a `tracing` event at WARN.
     pub fn without_tracing(mut self) -> Self {
         self.tracing = false;
+        self
+    }
+
+    /// Has the default reporter write to stderr where the process has no subscriber.
+    pub(super) fn or_stderr(mut self) -> Self {
+        self.or_stderr = true;
         self
     }
 
@@ -258,6 +301,7 @@ impl Builder {
         let limits = Limits {
             per_second: self.reports_per_second,
         };
+        let guard_budget = nanos_of(self.guard_budget);
         let (contain, max_contained) = (self.contain, self.max_contained);
         let budget = self.budget;
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
@@ -292,8 +336,13 @@ impl Builder {
                 limit: max_contained,
                 now: AtomicUsize::new(0),
             },
+            stuck_workers: StuckWorkers::default(),
         });
-        Ok(Watchdog { home, desk })
+        Ok(Watchdog {
+            home,
+            desk,
+            guard_budget,
+        })
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -303,6 +352,9 @@ impl Builder {
                 "budget",
                 "is zero, so that every poll would be slow; Watch::with_budget allows that for one watch",
             ));
+        }
+        if self.guard_budget < Duration::from_millis(10) {
+            return Err(Error::setting("guard_budget", "must be at least 10 ms"));
         }
         if self.max_watches == 0 {
             return Err(Error::setting("max_watches", at_least_one));
@@ -318,8 +370,8 @@ impl Builder {
 
     /// Starts the threads of the reporters, and of what an escalation calls.
     fn start_threads(self) -> Result<Threads, Error> {
-        let tracing: Option<Box<dyn Reporter>> =
-            self.tracing.then(|| Box::new(TracingReporter::new()) as _);
+        let tracing = || Box::new(TracingReporter::new(self.or_stderr)) as Box<dyn Reporter>;
+        let tracing = self.tracing.then(tracing);
         let reporters = tracing.into_iter().chain(self.reporters);
         let open = |(number, reporter)| {
             // Linux shows 15 bytes of a thread's name.

@@ -2,6 +2,9 @@
 
 mod builder;
 mod escalation;
+mod guard;
+#[cfg(tokio_unstable)]
+mod tasks;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,10 +14,11 @@ use std::time::Duration;
 use crate::handover;
 use crate::report::Desk;
 use crate::sentinel::Capabilities;
-use crate::watch::{Health, Home, OTHER, Registered, Snapshot, Watch};
+use crate::watch::{Health, Home, Snapshot, Watch};
 
 pub use builder::{Builder, Timing};
 pub use escalation::Escalation;
+pub use guard::{Guard, GuardHooks, default_watchdog, guard};
 
 /// Times the polls of a program, and tells of the slow ones.
 ///
@@ -43,6 +47,8 @@ pub use escalation::Escalation;
 pub struct Watchdog {
     home: Arc<Home>,
     desk: Arc<Desk>,
+    /// Nanoseconds.
+    guard_budget: u64,
 }
 
 impl Watchdog {
@@ -64,19 +70,7 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn watch(&self, name: impl Into<Cow<'static, str>>) -> Watch {
-        let name = name.into();
-        let Registered {
-            core,
-            first_past_limit,
-        } = self.home.ledger.get_or_register(name.clone());
-        if first_past_limit {
-            tracing::warn!(
-                target: "shotclock",
-                name = &*name,
-                "the limit of watches is reached: this name and all further ones share the watch {OTHER:?}"
-            );
-        }
-        Watch::new(core, &self.home)
+        Watch::named(&self.home, name.into())
     }
 
     /// The budget of the watches that were given none of their own.

@@ -1,0 +1,39 @@
+//! What one lane counts.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::by_name::Named;
+use crate::samples::Series;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LaneCounts {
+    pub(crate) name: Arc<str>,
+    pub(crate) wait: &'static Series,
+    pub(crate) run: &'static Series,
+    pub(crate) queued: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) panics: AtomicU64,
+    pub(crate) inline: AtomicU64,
+}
+
+impl Named for LaneCounts {
+    fn new(name: Arc<str>) -> Self {
+        Self {
+            wait: Series::forever("shotclock_offload_wait_seconds", "lane", &name),
+            run: Series::forever("shotclock_offload_run_seconds", "lane", &name),
+            name,
+            queued: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            inline: AtomicU64::new(0),
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}

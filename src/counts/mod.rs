@@ -1,0 +1,33 @@
+//! Floor 2: what lanes and guarded runtimes count, each under its name.
+
+mod by_name;
+mod lanes;
+mod runtimes;
+
+pub(crate) use lanes::LaneCounts;
+pub(crate) use runtimes::RuntimeCounts;
+
+use by_name::ByName;
+
+static LANES: ByName<LaneCounts> = ByName::new();
+static RUNTIMES: ByName<RuntimeCounts> = ByName::new();
+
+/// The counts of the lanes of that name.
+pub(crate) fn enroll_lane(name: &str) -> &'static LaneCounts {
+    LANES.enroll(name)
+}
+
+/// The counts of the runtimes of that name.
+pub(crate) fn enroll_runtime(name: &str) -> &'static RuntimeCounts {
+    RUNTIMES.enroll(name)
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn lanes() -> Vec<&'static LaneCounts> {
+    LANES.all()
+}
+
+#[cfg(feature = "metrics")]
+pub(crate) fn runtimes() -> Vec<&'static RuntimeCounts> {
+    RUNTIMES.all()
+}

@@ -1,0 +1,110 @@
+//! Floor 5: tasks that are sent into guarded runtimes, to learn how late they are and which threads
+//! their workers are.
+//!
+//! One thread for the process sends them, and not the sentinel: to spawn a task takes locks of the
+//! runtime's and may run hooks of the user's, and the sentinel must wait for nobody.
+
+mod probe;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crate::contain::contain;
+use crate::error::Error;
+use crate::runtime::{self, Guarded, Workers};
+use probe::{PERIOD, Probe, Rendezvous};
+
+const NAME: &str = "shotclock-probe";
+
+/// Between two times that all workers are called together.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(60);
+
+static THREAD: OnceLock<Thread> = OnceLock::new();
+
+/// Starts the thread if it does not run yet, and has it look at once. It runs as long as the process,
+/// and sleeps while nothing is guarded.
+pub(crate) fn start() -> Result<(), Error> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if THREAD.get().is_none() {
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
+        THREAD.get_or_init(|| thread.thread().clone());
+    }
+    wake();
+    Ok(())
+}
+
+/// Has it look now, because a runtime became known.
+pub(crate) fn wake() {
+    if let Some(thread) = THREAD.get() {
+        thread.unpark();
+    }
+}
+
+fn run() {
+    let mut plans: HashMap<u64, Plan> = HashMap::new();
+    loop {
+        let all = runtime::all();
+        plans.retain(|id, _| all.iter().any(|guarded| guarded.id == *id));
+        for guarded in &all {
+            let plan = plans.entry(guarded.id).or_insert_with(Plan::new);
+            // What panics in there is a hook of the user's; the next probe is as good.
+            contain(|| plan.follow(guarded));
+        }
+        if all.is_empty() {
+            std::thread::park();
+        } else {
+            drop(all);
+            std::thread::park_timeout(PERIOD);
+        }
+    }
+}
+
+/// When the workers of a runtime are called together next, if one of them is not known: the longer it
+/// remains unknown, the more seldom, because they wait for one another.
+struct Plan {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Plan {
+    fn new() -> Self {
+        Self {
+            at: Instant::now(),
+            wait: SHORTEST,
+        }
+    }
+
+    fn follow(&mut self, guarded: &Arc<Guarded>) {
+        let Some(workers) = guarded.workers() else {
+            return;
+        };
+        if guarded.lag.send(guarded.clock().raw()) {
+            send(&workers, Probe::of_lag(guarded));
+        }
+        if !workers.is_any_unknown() {
+            self.wait = SHORTEST;
+        } else if Instant::now() >= self.at {
+            call_together(guarded, &workers);
+            self.at = Instant::now() + self.wait;
+            self.wait = (self.wait * 2).min(LONGEST);
+        }
+    }
+}
+
+/// As many probes as there are workers, each of which keeps its worker until all have met: so no
+/// worker can take two. A single probe is nearly always taken by the worker that parked last.
+fn call_together(guarded: &Arc<Guarded>, workers: &Workers) {
+    let rendezvous = Rendezvous::of(workers.count());
+    for _ in 0..workers.count() {
+        send(workers, Probe::of_census(guarded, &rendezvous));
+    }
+}
+
+fn send(workers: &Workers, probe: Probe) {
+    drop(workers.handle().spawn(probe));
+}

@@ -1,0 +1,85 @@
+//! Where stuck workers come in, from the sentinel.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::desk::{Desk, next_id};
+use super::outlet::Report;
+use super::stuck_worker::StuckWorker;
+use super::{Path, Phase};
+use crate::runtime::{Guarded, Impact, OnStuck, Stuck};
+use crate::slot::{Finding, Told};
+use crate::watch::name_of;
+
+impl OnStuck for Desk {
+    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: &mut Told) {
+        let Some((id, suppressed)) = self.number(guarded, told) else {
+            return;
+        };
+        *told = Told::Running { id };
+        let report = describe(guarded, stuck, found, Phase::Running, id);
+        self.send(
+            guarded,
+            StuckWorker {
+                suppressed,
+                ..report
+            },
+        );
+    }
+
+    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told) {
+        if let Told::Running { id } = told {
+            let report = describe(guarded, stuck, found, Phase::Finished, id);
+            self.send(guarded, report);
+        }
+    }
+}
+
+impl Desk {
+    /// The number of what is to be told, and how many were left out before it. `None` if it is to be
+    /// left out as well.
+    fn number(&self, guarded: &Guarded, told: &mut Told) -> Option<(u64, u64)> {
+        match *told {
+            Told::Running { id } => return Some((id, 0)),
+            Told::LeftOut | Told::Ended => return None,
+            Told::Nothing => {}
+        }
+        match self.admits(&guarded.reports) {
+            Some(suppressed) => Some((next_id(), suppressed)),
+            None => {
+                *told = Told::LeftOut;
+                None
+            }
+        }
+    }
+
+    fn send(&self, guarded: &Guarded, stuck: StuckWorker) {
+        let suppressed = stuck.suppressed;
+        let refused = self.offer(&Report::Stuck(Arc::new(stuck)));
+        self.ledger.tally.dropped.fetch_add(refused as u64, Relaxed);
+        if refused == self.outlets.len() {
+            // Nobody got to know what this one would have said of those before it.
+            guarded.reports.leave_out(suppressed);
+        }
+    }
+}
+
+fn describe(guarded: &Guarded, stuck: Stuck, found: Finding, phase: Phase, id: u64) -> StuckWorker {
+    StuckWorker {
+        id,
+        phase,
+        runtime: Arc::clone(&guarded.name),
+        worker: stuck.worker,
+        thread: stuck.thread,
+        path: Path::new(stuck.watches.into_iter().filter_map(name_of).collect()),
+        elapsed: Duration::from_nanos(stuck.elapsed),
+        budget: Duration::from_nanos(guarded.budget),
+        cause: found.cause,
+        waits_for: found.waits_for,
+        split: found.split,
+        stack: found.stack,
+        impact: Impact::on(guarded),
+        suppressed: 0,
+    }
+}

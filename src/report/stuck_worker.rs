@@ -1,0 +1,110 @@
+//! The report of a worker of a guarded runtime.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::hint::hint;
+use super::{Path, Phase};
+use crate::cause::{Cause, Split};
+use crate::runtime::Impact;
+use crate::slot::{Kind, ThreadInfo};
+use crate::stack::Stack;
+
+/// A worker of a guarded runtime that makes no progress, whatever it polls.
+///
+/// It has neither parked nor, as far as the runtime tells, polled more than 61 tasks in all of that
+/// time: nearly always, one task holds it. What it holds it with is in [`stack`](Self::stack).
+///
+/// It is told when it has made no progress for the budget of the guard
+/// ([`Builder::guard_budget`](crate::Builder::guard_budget)), again each time that this has lasted
+/// twice as long, and once more when it went on, under the same [`id`](Self::id). If a *watched* poll on
+/// it is over its own budget, that poll is told ([`SlowPoll`](crate::SlowPoll)) and the worker is not,
+/// only counted.
+///
+/// `Display` prints it in one line, and below it the stack, if there is one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StuckWorker {
+    /// Tells this stretch from every other one, and from every slow poll, of the process.
+    pub id: u64,
+    /// Whether it is still stuck, or went on.
+    pub phase: Phase,
+    /// The name under which its runtime is guarded.
+    pub runtime: Arc<str>,
+    /// Its number in the runtime, as in `tokio::runtime::RuntimeMetrics`.
+    pub worker: usize,
+    /// Its thread, if that is known.
+    pub thread: Option<ThreadInfo>,
+    /// The watches of its polls in flight, outermost first. None of those was over its own budget.
+    pub path: Path,
+    /// For how long it has made no progress, at least: it is looked at four times within the budget.
+    pub elapsed: Duration,
+    /// For how long it was allowed to.
+    pub budget: Duration,
+    /// Why.
+    pub cause: Cause,
+    /// What it waited for when it was looked at last, if it was blocked: the path or socket behind a
+    /// file descriptor, or a duration.
+    pub waits_for: Option<Arc<str>>,
+    /// How its time divides, as far as it was observed.
+    pub split: Option<Split>,
+    /// What the thread was doing when it was looked at last.
+    pub stack: Option<Stack>,
+    /// How the rest of the runtime stood. `None` if it has ended.
+    pub impact: Option<Impact>,
+    /// How many workers of the same runtime were not reported since the last one that was, because
+    /// there were too many in that second.
+    pub suppressed: u64,
+}
+
+impl StuckWorker {
+    /// A sentence that says what to do, for this cause in this ecosystem.
+    ///
+    /// It may look up what the frames of the stack are called, which takes long the first time.
+    pub fn hint(&self) -> String {
+        hint(&self.cause, Kind::Poll, self.stack.as_ref())
+    }
+}
+
+impl fmt::Display for StuckWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            runtime,
+            worker,
+            elapsed,
+            budget,
+            ..
+        } = self;
+        let what = match self.phase {
+            Phase::Running => "is stuck",
+            Phase::Finished => "was stuck",
+        };
+        write!(f, "worker {worker} of runtime {runtime:?} {what}: ")?;
+        write!(f, "no progress for at least {elapsed:.1?}")?;
+        if let Some(thread) = &self.thread {
+            write!(f, " on {thread}")?;
+        }
+        write!(f, ", budget {budget:?}")?;
+        if !self.path.is_empty() {
+            write!(f, ", inside {}", self.path)?;
+        }
+        if let Some(split) = &self.split {
+            write!(f, ", {split}")?;
+        }
+        if let Some(waits_for) = &self.waits_for {
+            write!(f, ", waits for {}", waits_for.escape_debug())?;
+        }
+        if self.suppressed > 0 {
+            write!(f, ", {} more not reported", self.suppressed)?;
+        }
+        if let Some(impact) = &self.impact {
+            write!(f, "; {impact}")?;
+        }
+        write!(f, "; {}", self.hint())?;
+        match &self.stack {
+            Some(stack) => write!(f, "\n{stack}"),
+            None => Ok(()),
+        }
+    }
+}

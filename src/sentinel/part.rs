@@ -1,0 +1,73 @@
+//! Functions of others that mean something where they are found in a stack, known by name.
+
+/// What a function belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Rust's standard library, or `parking_lot`: when a signal interrupts their sleeping or waiting,
+    /// they go on with it.
+    Std,
+    /// The scheduler of a tokio runtime of the current thread: whose stack it is in is in `block_on`.
+    Scheduler,
+    /// Tokio's `block_in_place`: whose stack it is in has handed its worker to another thread.
+    BlockInPlace,
+}
+
+impl Part {
+    /// A cheap look at a mangled name, because there are many.
+    pub(super) fn may_be_in(mangled: &str) -> bool {
+        ["3std", "parking_lot", "current_thread", "block_in_place"]
+            .iter()
+            .any(|word| mangled.contains(word))
+    }
+
+    /// By the name without its mangling.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let path = name.trim_start_matches('<');
+        if path.starts_with("std::") || path.starts_with("parking_lot") {
+            Some(Part::Std)
+        } else if !path.starts_with("tokio::") {
+            None
+        } else if path.contains("block_in_place") {
+            Some(Part::BlockInPlace)
+        } else if path.starts_with("tokio::runtime::scheduler::current_thread::") {
+            Some(Part::Scheduler)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_known_by_name() {
+        for (name, expected) in [
+            ("std::thread::sleep", Some(Part::Std)),
+            (
+                "<std::sys::sync::mutex::futex::Mutex>::lock_contended",
+                Some(Part::Std),
+            ),
+            ("parking_lot_core::parking_lot::park", Some(Part::Std)),
+            ("app::sleep", None),
+            ("<app::Sleep as std::future::Future>::poll", None),
+            (
+                "tokio::runtime::scheduler::current_thread::CoreGuard::block_on",
+                Some(Part::Scheduler),
+            ),
+            (
+                "<tokio::runtime::scheduler::current_thread::CurrentThread>::block_on::<app::F>",
+                Some(Part::Scheduler),
+            ),
+            (
+                "tokio::runtime::scheduler::multi_thread::worker::block_in_place",
+                Some(Part::BlockInPlace),
+            ),
+            ("app::current_thread::run", None),
+            ("tokio::runtime::scheduler::multi_thread::worker::run", None),
+        ] {
+            assert_eq!(Part::of(name), expected, "{name}");
+        }
+    }
+}

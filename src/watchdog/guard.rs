@@ -1,0 +1,262 @@
+//! Guarding a whole runtime: nothing in it needs to be wrapped.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::{self, Handle};
+
+use super::Watchdog;
+use crate::error::Error;
+use crate::prober;
+use crate::runtime::{Guarded, OnStuck};
+
+impl Watchdog {
+    /// Guards a runtime: each of its workers is looked at, whatever it polls, and how late the runtime
+    /// is for its tasks is measured. It ends when the guard is dropped, or the runtime.
+    ///
+    /// A worker that makes no progress for the budget of the guard
+    /// ([`Builder::guard_budget`](super::Builder::guard_budget)) is reported while it is stuck
+    /// ([`StuckWorker`](crate::StuckWorker)), with the stack of its thread. While a runtime is guarded,
+    /// every report of a slow poll in it says what that did to the rest ([`Impact`](crate::Impact)).
+    /// The metrics are `shotclock_stuck_workers{runtime}`, `shotclock_worker_stalls_total{runtime}` and
+    /// the histogram `shotclock_runtime_lag_seconds{runtime}`; guards of one name share them, and past
+    /// 1,000 names further ones are called `other`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::Watchdog;
+    /// use tokio::runtime::Handle;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<(), shotclock::Error> {
+    ///     let watchdog = Watchdog::builder().build()?;
+    ///     let _guard = watchdog.guard("main", &Handle::current());
+    ///     // … serve …
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # How it is seen
+    ///
+    /// Tokio counts how often each worker parks and wakes, and for how long it was busy, which it brings
+    /// up to date at every 61st poll at the latest. A worker that is awake and whose counters stand
+    /// still has been in at most 61 polls all the while: nearly always in one. The counters are read by
+    /// a thread of the crate's own, so that it is seen even if every worker is stuck.
+    ///
+    /// Ten times a second a task is sent into the runtime, which measures the lag. Which thread a worker
+    /// is, tasks say as well; once at the beginning, and later only while a thread is not known, as
+    /// many are sent as there are workers, and each keeps its worker until all have met, for 5 ms at
+    /// most.
+    ///
+    /// # Non-guarantees
+    ///
+    /// - Of a worker whose thread is not known yet, it is reported that it is stuck after ten times the
+    ///   budget, without cause or stack. After `block_in_place` a worker has another thread, which is
+    ///   known again when a task of ours is polled there.
+    /// - A runtime of the current thread runs only while somebody is in `block_on`. That is told from
+    ///   the stack: without stacks ([`Stacks::Never`](crate::Stacks::Never)) or without symbols it is
+    ///   not reported to be stuck. Its lag is measured while nobody is in `block_on` as well.
+    /// - A worker that is busy with polls of some milliseconds each, 61 of which take longer than the
+    ///   budget, is reported as stuck too.
+    /// - Where the operating system does not tell for how long a thread waited for a processor, a
+    ///   worker on a busy host may be reported that is merely not run.
+    ///
+    /// If the thread that sends those tasks cannot be started, no lag is measured, and workers have no
+    /// threads; an event at ERROR says so. Under a mocked clock (`Builder::mock_clock`) nothing is guarded.
+    #[must_use = "a runtime is guarded as long as the guard lives"]
+    pub fn guard(&self, name: &str, handle: &Handle) -> Guard {
+        let guarded = self.guarded(name);
+        guarded.arm(handle);
+        Guard::begin(guarded)
+    }
+
+    /// Guards the runtime that will be built of `builder`, from its first thread on.
+    ///
+    /// It sets the builder's `on_thread_park`, by which the threads of the workers are known at once and
+    /// for good. The builder keeps one closure of each kind: who has one of their own calls
+    /// [`GuardHooks::on_thread_park`] from it, and sets it afterwards.
+    ///
+    /// With `--cfg tokio_unstable` it also sets `on_before_task_poll` and `on_after_task_poll`: every
+    /// task is watched then, without being wrapped, under the place where it was spawned (`src/main.rs:7`)
+    /// and with the watchdog's own budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::Watchdog;
+    ///
+    /// let watchdog = Watchdog::builder().build()?;
+    /// let mut builder = tokio::runtime::Builder::new_multi_thread();
+    /// let guard = watchdog.guard_builder("main", &mut builder);
+    ///
+    /// // A hook of one's own: it calls the guard's.
+    /// let hooks = guard.hooks();
+    /// builder.on_thread_park(move || {
+    ///     hooks.on_thread_park();
+    ///     // …
+    /// });
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    #[must_use = "a runtime is guarded as long as the guard lives"]
+    pub fn guard_builder(&self, name: &str, builder: &mut runtime::Builder) -> Guard {
+        let guard = Guard::begin(self.guarded(name));
+        let hooks = guard.hooks();
+        builder.on_thread_park(move || hooks.on_thread_park());
+        #[cfg(tokio_unstable)]
+        {
+            let (before, after) = (guard.hooks(), guard.hooks());
+            builder.on_before_task_poll(move |task| before.on_before_task_poll(task));
+            builder.on_after_task_poll(move |task| after.on_after_task_poll(task));
+        }
+        guard
+    }
+
+    fn guarded(&self, name: &str) -> Arc<Guarded> {
+        let listener = Arc::clone(&self.desk) as Arc<dyn OnStuck>;
+        let home = Arc::clone(&self.home);
+        Guarded::new(name, home, listener, self.guard_budget)
+    }
+}
+
+/// Guards the runtime of the calling task, under the name `main`, with a watchdog of its own: the one
+/// line that a program needs.
+///
+/// The watchdog has the budget and the reporters that it has if nothing is set; [`default_watchdog`]
+/// gives it, to watch single futures as well. Where the program has no `tracing` subscriber, it writes
+/// to stderr, so that nobody needs to set up anything to see something.
+///
+/// # Examples
+///
+/// ```
+/// #[tokio::main]
+/// async fn main() {
+///     let _guard = shotclock::guard();
+///     // … serve …
+/// }
+/// ```
+///
+/// # Errors
+///
+/// It returns a guard in any case, so that one line is enough. Outside of a runtime, and where the
+/// watchdog's threads cannot be started, that one guards nothing ([`Guard::is_active`]), and why is said
+/// by an event at ERROR, or on stderr.
+#[must_use = "the runtime is guarded as long as the guard lives"]
+pub fn guard() -> Guard {
+    let guarded = default_watchdog().and_then(|watchdog| {
+        let handle = Handle::try_current().map_err(Error::no_runtime)?;
+        Ok(watchdog.guard("main", &handle))
+    });
+    guarded.unwrap_or_else(|error| {
+        say_what_is_wrong(&error);
+        Guard { guarded: None }
+    })
+}
+
+/// The watchdog of [`guard`]: it has the settings of [`Watchdog::builder`], and is built by the first
+/// call.
+///
+/// # Errors
+///
+/// If one of its threads cannot be started. The next call tries again.
+pub fn default_watchdog() -> Result<Watchdog, Error> {
+    static DEFAULT: Mutex<Option<Watchdog>> = Mutex::new(None);
+    let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(watchdog) = &*default {
+        return Ok(watchdog.clone());
+    }
+    let watchdog = Watchdog::builder().or_stderr().build()?;
+    Ok(default.insert(watchdog).clone())
+}
+
+fn say_what_is_wrong(error: &Error) {
+    match tracing::dispatcher::has_been_set() {
+        true => tracing::error!(target: "shotclock", %error, "nothing is guarded"),
+        false => eprintln!("shotclock: nothing is guarded: {error}"),
+    }
+}
+
+/// Ends the guarding of a runtime when it is dropped. Made by [`Watchdog::guard`],
+/// [`Watchdog::guard_builder`] and [`guard`].
+pub struct Guard {
+    guarded: Option<Arc<Guarded>>,
+}
+
+impl Guard {
+    /// Begins to look, unless time is mocked: then nothing is known of the machine's threads.
+    fn begin(guarded: Arc<Guarded>) -> Self {
+        if !guarded.clock().is_real() {
+            return Self { guarded: None };
+        }
+        guarded.enlist();
+        if let Err(error) = prober::start() {
+            tracing::error!(target: "shotclock", %error, "the lag of a runtime is not measured");
+        }
+        Self {
+            guarded: Some(guarded),
+        }
+    }
+
+    /// Whether a runtime is guarded: one that exists already, and has not ended.
+    pub fn is_active(&self) -> bool {
+        let guarded = self.guarded.as_ref();
+        guarded.is_some_and(|guarded| guarded.is_armed())
+    }
+
+    /// What the hooks of the runtime are to call, for who sets hooks of their own.
+    pub fn hooks(&self) -> GuardHooks {
+        GuardHooks {
+            guarded: self.guarded.clone(),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(guarded) = &self.guarded {
+            guarded.strike_off();
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.guarded.as_ref().map(|guarded| &guarded.name);
+        f.debug_struct("Guard")
+            .field("runtime", &name)
+            .field("is_active", &self.is_active())
+            .finish()
+    }
+}
+
+/// What the hooks of a guarded runtime call. Made by [`Guard::hooks`]; without effect once the guard is
+/// dropped.
+#[derive(Clone, Default)]
+pub struct GuardHooks {
+    /// It holds the runtime's handle, and the runtime these hooks: until the guard is over.
+    pub(super) guarded: Option<Arc<Guarded>>,
+}
+
+impl GuardHooks {
+    /// To be called from `on_thread_park` of the runtime's builder. It takes some tens of nanoseconds.
+    pub fn on_thread_park(&self) {
+        let Some(guarded) = self.guarded.as_ref().filter(|guarded| !guarded.is_over()) else {
+            return;
+        };
+        if !guarded.is_armed() {
+            if let Ok(handle) = Handle::try_current() {
+                guarded.arm(&handle);
+                prober::wake();
+            }
+        }
+        if let Some(workers) = guarded.workers() {
+            workers.sit_down();
+        }
+    }
+}
+
+impl fmt::Debug for GuardHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardHooks").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! Every task of a guarded runtime, watched by the hooks that tokio has under `--cfg tokio_unstable`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::Location;
+use std::rc::Rc;
+
+use tokio::runtime::TaskMeta;
+
+use super::guard::GuardHooks;
+use crate::contain::contain;
+use crate::poll::{Loose, Possession, Stretch};
+use crate::runtime::Guarded;
+use crate::watch::Watch;
+
+/// One place where tasks of a guarded runtime are spawned: its address tells it.
+type Place = (u64, *const Location<'static>);
+
+/// What one thread knows of the tasks that it polls.
+#[derive(Default)]
+struct Tasks {
+    /// One for each place: there are as many as the program has lines that spawn. It keeps the
+    /// watchdog, as any watch does, until the thread ends.
+    watches: HashMap<Place, Rc<Watch>>,
+    /// Those in flight, outermost first: a task may run a runtime itself. `None` for one that began
+    /// when the guard was gone already.
+    in_flight: Vec<Option<InFlight>>,
+}
+
+type InFlight = (Rc<Watch>, Loose);
+
+thread_local! {
+    static TASKS: RefCell<Tasks> = RefCell::default();
+    /// The guard of which this thread is known to be a worker: a thread that never parks says so here.
+    static KNOWN_TO: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+impl GuardHooks {
+    /// To be called from `on_before_task_poll` of the runtime's builder, if that is set, and
+    /// [`on_after_task_poll`](Self::on_after_task_poll) as well (`--cfg tokio_unstable`).
+    pub fn on_before_task_poll(&self, task: &TaskMeta<'_>) {
+        let guarded = self.guarded.as_deref().filter(|guarded| !guarded.is_over());
+        if let Some(guarded) = guarded {
+            if KNOWN_TO.replace(Some(guarded.id)) != Some(guarded.id) {
+                self.on_thread_park();
+            }
+        }
+        let begin = |guarded| contain(|| begin(guarded, task.spawned_at()));
+        let begun = guarded.and_then(begin).flatten();
+        with_tasks(|tasks| tasks.in_flight.push(begun));
+    }
+
+    /// To be called from `on_after_task_poll` of the runtime's builder.
+    pub fn on_after_task_poll(&self, _: &TaskMeta<'_>) {
+        let ended = with_tasks(|tasks| tasks.in_flight.pop());
+        if let Some(Some(Some((watch, possession)))) = ended {
+            contain(|| possession.end(&watch));
+        }
+    }
+}
+
+/// Nothing of somebody else's runs in there. `None` when the thread's locals are gone already: then
+/// nothing is polled on it any more.
+fn with_tasks<T>(use_them: impl FnOnce(&mut Tasks) -> T) -> Option<T> {
+    TASKS
+        .try_with(|tasks| use_them(&mut tasks.borrow_mut()))
+        .ok()
+}
+
+fn begin(guarded: &Guarded, place: &'static Location<'static>) -> Option<InFlight> {
+    let key = (guarded.id, std::ptr::from_ref(place));
+    let known = with_tasks(|tasks| tasks.watches.get(&key).cloned())?;
+    let watch = known.unwrap_or_else(|| {
+        let name = format!("{}:{}", place.file(), place.line());
+        let watch = Rc::new(Watch::named(&guarded.home, name));
+        with_tasks(|tasks| tasks.watches.insert(key, Rc::clone(&watch)));
+        watch
+    });
+    // The stack of the hook is not that of the poll.
+    let possession = Possession::begin_at(&watch, place, Stretch::POLL, 0).loose();
+    Some((watch, possession))
+}

@@ -1,0 +1,341 @@
+//! Whole runtimes, in which nothing is wrapped.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use shotclock::{
+    Builder, Cause, Guard, Phase, SlowPoll, Status, StuckWorker, WatchExt as _, Watchdog,
+};
+use tokio::runtime::{Builder as RuntimeBuilder, Handle, Runtime};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a worker that makes no progress to be told several times.
+const LONG: Duration = Duration::from_millis(600);
+
+/// What is reported, of either kind.
+struct Told {
+    workers: Receiver<StuckWorker>,
+    polls: Receiver<SlowPoll>,
+}
+
+impl Told {
+    fn worker(&self) -> StuckWorker {
+        self.workers.recv_timeout(PATIENCE).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_no_worker(&self) {
+        if let Ok(stuck) = self.workers.try_recv() {
+            panic!("{stuck}");
+        }
+    }
+
+    /// The end of the stretch of that number.
+    fn end_of(&self, id: u64) -> StuckWorker {
+        let mut rest = std::iter::from_fn(|| self.workers.recv_timeout(PATIENCE).ok());
+        rest.find(|stuck| (stuck.id, stuck.phase) == (id, Phase::Finished))
+            .unwrap()
+    }
+}
+
+fn watchdog_of(builder: Builder) -> (Watchdog, Told) {
+    let (workers, told_workers) = mpsc::channel();
+    let (polls, told_polls) = mpsc::channel();
+    let watchdog = builder
+        .without_tracing()
+        .on_stuck_worker(move |stuck: &StuckWorker| drop(workers.send(stuck.clone())))
+        .on_slow_poll(move |slow: &SlowPoll| drop(polls.send(slow.clone())))
+        .build()
+        .unwrap();
+    let told = Told {
+        workers: told_workers,
+        polls: told_polls,
+    };
+    (watchdog, told)
+}
+
+fn watchdog() -> (Watchdog, Told) {
+    watchdog_of(Watchdog::builder())
+}
+
+fn runtime(workers: usize) -> Runtime {
+    RuntimeBuilder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Guards a runtime, and returns when its lag was measured: then its workers were called together.
+fn guard(watchdog: &Watchdog, name: &str, runtime: &Runtime) -> Guard {
+    let guard = watchdog.guard(name, runtime.handle());
+    assert!(guard.is_active());
+    thread::sleep(Duration::from_millis(150));
+    guard
+}
+
+/// Blocks a worker until it is told to go on.
+fn block(runtime: &Handle) -> Sender<()> {
+    let (release, held) = mpsc::channel();
+    runtime.spawn(async move { wait_for_the_release(&held) });
+    release
+}
+
+#[inline(never)]
+fn wait_for_the_release(held: &Receiver<()>) {
+    let _ = held.recv_timeout(PATIENCE);
+}
+
+#[test]
+fn a_blocked_worker_is_named_while_it_is_stuck_with_the_line() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(4);
+    let _guard = guard(&watchdog, "main", &runtime);
+    assert_eq!(watchdog.health().status, Status::Responsive);
+
+    let release = block(runtime.handle());
+    let first = told.worker();
+    assert_eq!((first.phase, &*first.runtime), (Phase::Running, "main"));
+    assert!(first.worker < 4 && first.elapsed > first.budget, "{first}");
+    assert_eq!(first.budget, Duration::from_millis(100));
+    assert_eq!(
+        first.thread.as_ref().unwrap().to_string(),
+        "tokio-rt-worker"
+    );
+    assert!(matches!(first.cause, Cause::Blocked(_)), "{first}");
+    let stack = first.stack.as_ref().unwrap().to_string();
+    assert!(stack.contains("wait_for_the_release"), "{first}");
+    assert!(stack.contains("tests/guard.rs"), "{first}");
+    assert!(first.hint().contains("tokio::sync::mpsc"), "{first}");
+    let impact = first.impact.as_ref().unwrap();
+    assert_eq!((&*impact.runtime, impact.workers), ("main", 4));
+
+    let health = watchdog.health();
+    assert_eq!((health.status, health.stuck_workers), (Status::Stalled, 1));
+    assert!(health.oldest_stall >= Some(first.elapsed));
+
+    let again = told.worker();
+    assert_eq!((again.id, again.phase), (first.id, Phase::Running));
+    assert!(again.elapsed >= 2 * first.elapsed, "{again}");
+
+    release.send(()).unwrap();
+    let end = told.end_of(first.id);
+    assert!(end.elapsed >= again.elapsed, "{end}");
+    assert_eq!(watchdog.health().stuck_workers, 0);
+}
+
+#[test]
+fn every_worker_may_be_stuck_at_once() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "all", &runtime);
+    let releases = [block(runtime.handle()), block(runtime.handle())];
+    let mut workers: Vec<_> = [told.worker(), told.worker()]
+        .iter()
+        .map(|stuck| stuck.worker)
+        .collect();
+    workers.sort_unstable();
+    assert_eq!(workers, [0, 1]);
+    drop(releases);
+}
+
+#[test]
+fn what_a_watched_poll_does_is_told_of_the_poll_with_the_impact() {
+    let (watchdog, told) = watchdog_of(Watchdog::builder().budget(Duration::from_millis(20)));
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "impact", &runtime);
+    let (release, held) = mpsc::channel();
+    let watch = watchdog.watch("culprit");
+    let stuck = async move { wait_for_the_release(&held) }.watched(&watch);
+    runtime.spawn(stuck);
+    while watchdog.health().stuck_workers == 0 {
+        thread::yield_now();
+    }
+    let impact = told.polls.recv_timeout(PATIENCE).unwrap().impact.unwrap();
+    assert_eq!((&*impact.runtime, impact.workers), ("impact", 2));
+    assert!(
+        impact.to_string().contains("of 2 workers parked"),
+        "{impact}"
+    );
+    release.send(()).unwrap();
+    while watchdog.health().stuck_workers > 0 {
+        thread::yield_now();
+    }
+    assert!(watchdog.flush(PATIENCE));
+    told.assert_no_worker();
+}
+
+#[test]
+fn a_watched_poll_within_a_budget_of_its_own_is_named_with_the_worker() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "path", &runtime);
+    let (release, held) = mpsc::channel();
+    let watch = watchdog.watch("patient").with_budget(Duration::MAX);
+    runtime.spawn(async move { wait_for_the_release(&held) }.watched(&watch));
+    let stuck = told.worker();
+    assert_eq!(stuck.path.to_string(), "patient");
+    release.send(()).unwrap();
+}
+
+#[test]
+fn a_runtime_of_the_current_thread_is_guarded_while_somebody_runs_it() {
+    let (watchdog, told) = watchdog();
+    let runtime = RuntimeBuilder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _guard = watchdog.guard("current", runtime.handle());
+    let first = runtime.block_on(async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        told.worker()
+    });
+    assert_eq!((first.worker, &*first.runtime), (0, "current"));
+    let stack = first.stack.as_ref().unwrap().to_string();
+    assert!(stack.contains("guard::"), "{first}");
+    // Nobody is in `block_on` any more, and its counters stand still.
+    told.end_of(first.id);
+    thread::sleep(LONG);
+    assert!(watchdog.flush(PATIENCE));
+    told.assert_no_worker();
+    assert_eq!(watchdog.health().stuck_workers, 0);
+}
+
+#[test]
+fn a_thread_that_has_handed_its_worker_over_is_not_blamed() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "handed over", &runtime);
+    let task = runtime.spawn(async { tokio::task::block_in_place(|| thread::sleep(LONG)) });
+    runtime.block_on(task).unwrap();
+    assert!(watchdog.flush(PATIENCE));
+    told.assert_no_worker();
+}
+
+#[test]
+fn a_guard_is_over_when_its_runtime_ends() {
+    let (watchdog, told) = watchdog();
+    let ending = runtime(2);
+    let guard_of_ending = guard(&watchdog, "ending", &ending);
+    let release = block(ending.handle());
+    let first = told.worker();
+    // It does not wait for the worker that is stuck.
+    ending.shutdown_background();
+    while guard_of_ending.is_active() {
+        thread::yield_now();
+    }
+    told.end_of(first.id);
+    assert_eq!(watchdog.health().stuck_workers, 0);
+    release.send(()).unwrap();
+
+    // Another one may have its name, and the counters go on.
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "ending", &runtime);
+    let release = block(runtime.handle());
+    assert_ne!(told.worker().id, first.id);
+    release.send(()).unwrap();
+}
+
+#[test]
+fn several_runtimes_are_guarded_under_their_names() {
+    let (watchdog, told) = watchdog();
+    let runtimes = [("a", runtime(2)), ("b", runtime(1))];
+    let _guards: Vec<_> = runtimes
+        .iter()
+        .map(|(name, runtime)| guard(&watchdog, name, runtime))
+        .collect();
+    for (name, runtime) in &runtimes {
+        let release = block(runtime.handle());
+        let stuck = told.worker();
+        assert_eq!((&*stuck.runtime, stuck.phase), (*name, Phase::Running));
+        release.send(()).unwrap();
+        told.end_of(stuck.id);
+    }
+}
+
+#[test]
+fn by_the_builders_hooks_threads_are_known_from_the_first_on_and_hooks_of_ones_own_go_on() {
+    let (watchdog, told) = watchdog();
+    let mut builder = RuntimeBuilder::new_multi_thread();
+    let guard = watchdog.guard_builder("built", builder.worker_threads(2));
+    assert!(!guard.is_active(), "there is no runtime yet");
+    let (hooks, parked) = (guard.hooks(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&parked);
+    builder.on_thread_park(move || {
+        hooks.on_thread_park();
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let runtime = builder.build().unwrap();
+    while !guard.is_active() {
+        thread::yield_now();
+    }
+    let release = block(runtime.handle());
+    let stuck = told.worker();
+    assert!(stuck.thread.is_some() && stuck.stack.is_some(), "{stuck}");
+    assert!(parked.load(Ordering::Relaxed) > 0);
+    release.send(()).unwrap();
+}
+
+#[test]
+fn a_builder_of_the_current_thread_is_guarded_too() {
+    let (watchdog, told) = watchdog();
+    let mut builder = RuntimeBuilder::new_current_thread();
+    let _guard = watchdog.guard_builder("built current", builder.enable_all());
+    let runtime = builder.build().unwrap();
+    let stuck = runtime.block_on(async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        told.worker()
+    });
+    assert_eq!((&*stuck.runtime, stuck.worker), ("built current", 0));
+}
+
+#[test]
+fn outside_of_a_runtime_nothing_is_guarded() {
+    let guard = shotclock::guard();
+    assert!(!guard.is_active());
+    assert!(format!("{guard:?}").contains("None"));
+    guard.hooks().on_thread_park();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_line_guards_the_runtime_that_it_is_called_in() {
+    let guard = shotclock::guard();
+    assert!(guard.is_active());
+    let watchdog = shotclock::default_watchdog().unwrap();
+    assert_eq!(watchdog.budget(), Duration::from_millis(10));
+}
+
+#[test]
+fn a_budget_too_short_to_be_kept_is_refused() {
+    let builder = Watchdog::builder().guard_budget(Duration::from_millis(9));
+    let error = builder.build().unwrap_err();
+    assert!(error.is_invalid_setting());
+    assert!(error.to_string().contains("guard_budget"), "{error}");
+}
+
+#[test]
+fn a_worker_that_is_merely_not_run_is_not_stuck() {
+    let (watchdog, told) = watchdog_of(Watchdog::builder().guard_budget(Duration::from_millis(10)));
+    let runtime = runtime(2);
+    let _guard = guard(&watchdog, "starved", &runtime);
+    // Its own time is short polls, and the rest is waiting for a processor.
+    let _spinners = common::Spinners::start(8);
+    let busy = || async {
+        for _ in 0..20_000 {
+            common::compute(Duration::from_micros(10));
+            tokio::task::yield_now().await;
+        }
+    };
+    let tasks = [runtime.spawn(busy()), runtime.spawn(busy())];
+    runtime.block_on(futures::future::join_all(tasks));
+    assert!(watchdog.flush(PATIENCE));
+    told.assert_no_worker();
+}

@@ -1,0 +1,124 @@
+//! Every task of a guarded runtime, watched by the hooks that tokio has with `--cfg tokio_unstable`:
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg tokio_unstable" cargo test --test tasks
+//! ```
+
+#![cfg(tokio_unstable)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use shotclock::testing::Recorder;
+use shotclock::{Guard, Phase, WatchExt as _, Watchdog};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn guarded(watchdog: &Watchdog, workers: usize) -> (Guard, Runtime) {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers).enable_all();
+    let guard = watchdog.guard_builder("tasks", &mut builder);
+    (guard, builder.build().unwrap())
+}
+
+fn watchdog() -> (Watchdog, Recorder) {
+    let recorder = Recorder::new();
+    let watchdog = Watchdog::builder().budget(20 * MS).without_tracing();
+    let watchdog = watchdog.reporter(recorder.clone()).build().unwrap();
+    (watchdog, recorder)
+}
+
+#[test]
+fn a_task_is_watched_under_the_place_where_it_was_spawned() {
+    let (watchdog, recorder) = watchdog();
+    let (_guard, runtime) = guarded(&watchdog, 2);
+    let line = line!() + 1;
+    let task = runtime.spawn(async {
+        for _ in 0..9 {
+            yield_now().await;
+        }
+    });
+    runtime.block_on(task).unwrap();
+    let name = format!("{}:{line}", file!());
+    // The hook after the last poll runs when the task is done already.
+    while watchdog.watch(name.clone()).stats().polls < 10 {
+        thread::yield_now();
+    }
+    assert_eq!(watchdog.watch(name).stats().polls, 10);
+    recorder.assert_silent(&watchdog);
+}
+
+#[test]
+fn a_task_that_is_stuck_is_told_while_it_is_and_once() {
+    let (watchdog, recorder) = watchdog();
+    let (_guard, runtime) = guarded(&watchdog, 2);
+    let (release, held) = mpsc::channel::<()>();
+    let line = line!() + 1;
+    let task = runtime.spawn(async move {
+        let _ = held.recv();
+    });
+    let stuck = recorder.wait_for(|slow| slow.phase == Phase::Running);
+    assert_eq!(*stuck.watch, format!("{}:{line}", file!()));
+    assert_eq!(
+        (stuck.location.file(), stuck.location.line()),
+        (file!(), line)
+    );
+    assert_eq!(&*stuck.impact.unwrap().runtime, "tasks");
+    // Past the budget of the guard as well.
+    while watchdog.health().stuck_workers == 0 {
+        thread::yield_now();
+    }
+    release.send(()).unwrap();
+    runtime.block_on(task).unwrap();
+    recorder.wait_for(|slow| slow.phase == Phase::Finished && slow.id == stuck.id);
+    // The poll is told, and not the worker.
+    recorder.settled(&watchdog);
+    let workers = recorder.stuck_workers();
+    assert!(workers.is_empty(), "{}", workers[0]);
+}
+
+#[test]
+fn what_is_wrapped_inside_a_task_is_blamed_and_the_task_is_not() {
+    let (watchdog, recorder) = watchdog();
+    let (_guard, runtime) = guarded(&watchdog, 2);
+    let inner = watchdog.watch("inner");
+    let task = runtime.spawn(async { thread::sleep(50 * MS) }.watched(&inner));
+    runtime.block_on(task).unwrap();
+    recorder.wait_for(|slow| slow.phase == Phase::Finished);
+    // The next task's hooks come after those of the one before on the same worker, or on another.
+    let reports = recorder.settled(&watchdog);
+    assert!(reports.iter().all(|slow| &*slow.watch == "inner"));
+    assert!(reports.iter().all(|slow| slow.path.iter().count() == 1));
+}
+
+#[test]
+fn a_task_that_panics_or_runs_a_runtime_of_its_own_leaves_nothing_behind() {
+    let (watchdog, recorder) = watchdog();
+    let (guard, runtime) = guarded(&watchdog, 1);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let panics = runtime.spawn(async { panic!("on purpose") });
+    assert!(runtime.block_on(panics).is_err());
+    std::panic::set_hook(hook);
+    let nested = runtime.spawn(async {
+        tokio::task::block_in_place(|| {
+            let inner = Builder::new_current_thread().build().unwrap();
+            inner.block_on(async { tokio::spawn(yield_now()).await.unwrap() });
+        });
+    });
+    runtime.block_on(nested).unwrap();
+    drop(guard);
+    // Its hooks go on to be called, and do nothing.
+    let after = runtime.spawn(async {});
+    runtime.block_on(after).unwrap();
+    let names = watchdog.snapshot().to_string();
+    assert!(names.contains("tests/tasks.rs"), "{names}");
+    while watchdog.snapshot().iter().any(|watch| watch.in_flight > 0) {
+        thread::yield_now();
+    }
+    recorder.assert_silent(&watchdog);
+}
