@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Open the page that it prints. A slow poll is logged to stderr inside the span of its request,
-//! the numbers are at `/stats` and, for Prometheus, at the metrics address; `/live` and `/ready` are for
+//! the numbers are at `/stats`, on the page `/debug/shotclock` and, for Prometheus, at the metrics address; `/live` and `/ready` are for
 //! what restarts the service and for what sends it requests. Ctrl-C ends it.
 //!
 //! What to copy: [`Watches`] and [`watch_request`].
@@ -91,11 +91,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("--addr: no listener on {}: {error}", args.addr))?;
     let exporter = shotclock::prometheus::install(args.metrics_addr)
         .map_err(|error| format!("--metrics-addr: {error}"))?;
+    // The same page as at /debug/shotclock, from a thread that answers while the runtime is stuck.
+    exporter.show_page(&watchdog);
     let metrics_addr = exporter.local_addr().unwrap_or(args.metrics_addr);
 
     let file = TempFile::new()?;
     println!("service: http://{}/", listener.local_addr()?);
     println!("metrics: http://{metrics_addr}/metrics");
+    println!("watchdog: http://{metrics_addr}/debug/shotclock");
     let app = router(&watchdog, metrics_addr, file.path.clone());
     let served = runtime.block_on(serve(listener, app));
 
@@ -210,6 +213,8 @@ fn router(watchdog: &Watchdog, metrics_addr: SocketAddr, file: PathBuf) -> Route
         // which would leave out what matches none of them.
         .layer(from_fn_with_state(watches, watch_request))
         .with_state(app)
+        // For whoever comes by, because this is an example: see `shotclock::page`.
+        .nest("/debug/shotclock", shotclock::page::router(watchdog))
 }
 
 fn routes() -> Vec<Route> {

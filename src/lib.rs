@@ -121,15 +121,19 @@ mod allow;
 mod cause;
 mod cgroup;
 mod clock;
+mod columns;
 mod contain;
 mod counts;
 mod error;
+mod flight_record;
 mod handover;
 mod histogram;
 mod limit;
 mod offload;
 mod overrun;
 mod pace;
+#[cfg(feature = "page")]
+pub mod page;
 mod poll;
 mod prober;
 mod proc;
@@ -141,6 +145,8 @@ mod report;
 mod runtime;
 mod samples;
 mod sentinel;
+#[cfg(feature = "serde")]
+mod serialize;
 mod slot;
 mod stack;
 mod suspension;
@@ -168,7 +174,7 @@ pub use offload::{
 pub use pace::{
     Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
 };
-pub use report::{Path, Phase, Reporter, SlowPoll, StuckWorker};
+pub use report::{Culprit, Culprits, Path, Phase, Reporter, SlowPoll, StuckWorker};
 pub use runtime::Impact;
 pub use sentinel::{Capabilities, Capability};
 pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};

@@ -2,10 +2,11 @@
 //!
 //! Two readings of the clock, plain stores into the thread's own slot and cells, one comparison. No
 //! allocation, no lock, no read-modify-write that is shared with another thread; whatever else there
-//! is to do about a poll is done in [`report`], which a fast poll never enters.
+//! is to do about a poll is done in [`conclude`], which a fast poll never enters.
 
 use std::panic::Location;
 
+use crate::flight_record::{self, Passage};
 use crate::overrun::Overrun;
 use crate::slot::{self, DOZE, Kind, Mark, Opened, Share, Slot};
 use crate::sys;
@@ -197,11 +198,21 @@ impl Open<'_> {
             Some(cells) => cells.count(counted()),
             None => core.count_rarely(slot, counted()),
         }
-        // A poll that was told of while it ran may turn out to be the fault of one inside it.
-        if slow | blamed {
+        // A poll that was told of while it ran may turn out to be the fault of one inside it; and one
+        // past half of its budget is remembered, which is the case for every slow one.
+        let budget = self.stretch.budget(self.watch);
+        if (elapsed > budget / 2) | blamed {
             let (location, kind) = (self.location, self.stretch.kind);
-            let times = [self.start, elapsed, own, self.stretch.budget(self.watch)];
-            report(self.watch, location, kind, self.slot, times, slow);
+            let times = [self.start, elapsed, own, budget];
+            conclude(
+                self.watch,
+                location,
+                kind,
+                self.slot,
+                times,
+                slow | blamed,
+                slow,
+            );
         }
     }
 
@@ -225,14 +236,28 @@ impl Open<'_> {
 /// Its arguments are taken apart, so that only this path has them in memory.
 #[cold]
 #[inline(never)]
-fn report(
+fn conclude(
     watch: &Watch,
     location: &'static Location<'static>,
     kind: Kind,
     slot: Option<(&'static Slot, Mark)>,
     [start, elapsed, own, budget]: [u64; 4],
+    is_to_be_told: bool,
     slow: bool,
 ) {
+    if let (true, Some((slot, _))) = (watch.clock().is_real(), slot) {
+        flight_record::note(Passage {
+            watch: watch.core().id,
+            kind,
+            slot: slot.index(),
+            start,
+            elapsed,
+            budget,
+        });
+    }
+    if !is_to_be_told {
+        return;
+    }
     let overrun = Overrun {
         watch,
         location,

@@ -44,7 +44,7 @@ impl<T: Named> ByName<T> {
         })
     }
 
-    #[cfg(feature = "metrics")]
+    #[cfg(any(feature = "metrics", feature = "page"))]
     pub(super) fn all(&self) -> Vec<&'static T> {
         self.lock().clone()
     }

@@ -1,9 +1,13 @@
-//! Floor 2: what lanes and guarded runtimes count, each under its name.
+//! Floor 2: what lanes, guarded runtimes and culprits count, each under its name.
 
 mod by_name;
+mod culprits;
 mod lanes;
 mod runtimes;
 
+pub(crate) use culprits::count_culprit;
+#[cfg(feature = "metrics")]
+pub(crate) use culprits::{CulpritCount, culprits};
 pub(crate) use lanes::LaneCounts;
 pub(crate) use runtimes::RuntimeCounts;
 
@@ -22,7 +26,7 @@ pub(crate) fn enroll_runtime(name: &str) -> &'static RuntimeCounts {
     RUNTIMES.enroll(name)
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "page"))]
 pub(crate) fn lanes() -> Vec<&'static LaneCounts> {
     LANES.all()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -107,21 +107,33 @@ async fn converse(stream: TcpStream, exporter: Exporter) {
 }
 
 fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, exporter.render()),
-        ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, "only GET here\n".to_owned()),
-        _ => (
-            StatusCode::NOT_FOUND,
-            "the metrics are at /metrics\n".to_owned(),
-        ),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let path = request.uri().path();
+    if !matches!(request.method(), &Method::GET | &Method::HEAD) {
+        let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n");
+        let headers = refused.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    if path == "/metrics" {
+        return respond(StatusCode::OK, TEXT, exporter.render());
+    }
+    #[cfg(feature = "page")]
+    if let Some(answer) = exporter.page_answer(path) {
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        return respond(status, answer.content_type, answer.body);
+    }
+    respond(StatusCode::NOT_FOUND, TEXT, "the metrics are at /metrics\n")
+}
+
+fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(TEXT));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 

@@ -30,20 +30,26 @@
 //!
 //! The distribution of all polls, `shotclock_poll_duration_seconds{watch}`, is a histogram with a
 //! bucket at 1, 2 and 5 of each decade from 1 µs to 10 s, rendered from the counters of the watches
-//! themselves and therefore exact. So is `shotclock_poll_busy_seconds_total{watch}`. Everything else
-//! goes through the `metrics` facade.
+//! themselves and therefore exact. So are `shotclock_poll_busy_seconds_total{watch}` and
+//! `shotclock_culprit_over_budget_seconds_total{watch,culprit}`. Everything else goes through the `metrics` facade.
 
 mod listener;
 mod text;
 
 use std::fmt;
 use std::net::SocketAddr;
+#[cfg(feature = "page")]
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
+#[cfg(feature = "page")]
+use crate::page::{Answer, Page};
 use crate::publish;
+#[cfg(feature = "page")]
+use crate::watchdog::Watchdog;
 use listener::Listener;
 
 /// Installs a recorder for the `metrics` facade, and serves `GET /metrics` on `address` from a
@@ -89,6 +95,9 @@ pub struct Exporter {
     handle: PrometheusHandle,
     labels: Vec<(String, String)>,
     local_addr: Option<SocketAddr>,
+    /// Shared with the listener.
+    #[cfg(feature = "page")]
+    page: Arc<OnceLock<Page>>,
 }
 
 impl Exporter {
@@ -99,16 +108,35 @@ impl Exporter {
             handle,
             labels: Vec::new(),
             local_addr: None,
+            #[cfg(feature = "page")]
+            page: Arc::default(),
         }
+    }
+
+    /// Has the listener answer with the page of a watchdog as well, at `/debug/shotclock`: from its own
+    /// thread, so while the runtime is stuck too (features `prometheus` and `page`). The first watchdog is
+    /// the one that is shown.
+    ///
+    /// Whoever may scrape sees it then: [`page`](crate::page) says what that is.
+    #[cfg(feature = "page")]
+    pub fn show_page(&self, watchdog: &Watchdog) {
+        self.page.get_or_init(|| Page::new(watchdog));
+    }
+
+    /// What the page answers, if it is shown and the path is one of its.
+    #[cfg(feature = "page")]
+    fn page_answer(&self, path: &str) -> Option<Answer> {
+        let path = path.strip_prefix("/debug/shotclock")?;
+        Some(self.page.get()?.answer(path))
     }
 
     /// Adds a label to everything that is rendered from the watches. The handle does not tell which
     /// global labels its builder was given, so they are given here once more. The same name again
-    /// replaces its value; `watch` and `le` are taken, and passed over.
+    /// replaces its value; `watch`, `le` and `culprit` are taken, and passed over.
     #[must_use]
     pub fn global_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
-        if name != "watch" && name != "le" {
+        if !["watch", "le", "culprit"].contains(&&*name) {
             self.labels.retain(|(known, _)| *known != name);
             self.labels.push((name, value.into()));
         }

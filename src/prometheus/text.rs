@@ -6,11 +6,12 @@ use metrics_exporter_prometheus::formatting::{
     sanitize_label_key, sanitize_label_value, write_help_line, write_type_line,
 };
 
+use crate::counts;
 use crate::histogram::PUBLISHED_BOUNDS;
-use crate::publish::{POLL_BUSY, POLL_DURATION, seconds};
+use crate::publish::{CULPRITS, POLL_BUSY, POLL_DURATION, seconds};
 use crate::watch::{Sums, Totals};
 
-/// Appends the distribution and the busy time of every watch.
+/// Appends the distribution and the busy time of every watch, and the culprits.
 pub(super) fn watches(text: &mut String, sums: &Sums, global: &[(String, String)]) {
     let global: String = (global.iter())
         .map(|(name, value)| {
@@ -34,6 +35,23 @@ pub(super) fn watches(text: &mut String, sums: &Sums, global: &[(String, String)
     head(text, POLL_BUSY, "counter");
     for (labels, totals) in &labelled {
         line(text, POLL_BUSY.0, labels, &seconds(totals.busy));
+    }
+    text.push('\n');
+    culprits(text, &global);
+}
+
+/// Appends for how long each function held workers past their budgets.
+fn culprits(text: &mut String, global: &str) {
+    let counts = counts::culprits();
+    if counts.is_empty() {
+        return;
+    }
+    head(text, CULPRITS, "counter");
+    for count in counts {
+        let (watch, culprit) = (&count.watch, &count.culprit);
+        let (watch, culprit) = (sanitize_label_value(watch), sanitize_label_value(culprit));
+        let labels = format!("{global}watch=\"{watch}\",culprit=\"{culprit}\"");
+        line(text, CULPRITS.0, &labels, &seconds(count.over_budget));
     }
     text.push('\n');
 }

@@ -14,7 +14,7 @@ use metrics::Recorder;
 
 use super::series::{self, METADATA, key};
 use crate::contain::contain;
-use crate::counts::{LaneCounts, RuntimeCounts, lanes, runtimes};
+use crate::counts::{CulpritCount, LaneCounts, RuntimeCounts, culprits, lanes, runtimes};
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::samples::{Samples, Series, SeriesRef};
@@ -111,6 +111,7 @@ impl Batch<'_> {
             for (name, watch) in &sums.watches {
                 self.buckets(name, &watch.totals);
             }
+            culprits().iter().for_each(|count| self.culprit(count));
         }
         let (lanes, runtimes) = (lanes(), runtimes());
         lanes.iter().for_each(|lane| self.lane(lane));
@@ -165,6 +166,12 @@ impl Batch<'_> {
         self.counter(series::COUNT, [("watch", name)], count);
         let busy = [("watch", name)];
         self.counter(series::BUSY_MICROSECONDS, busy, totals.busy / 1_000);
+    }
+
+    fn culprit(&self, count: &CulpritCount) {
+        let labels = [("watch", &*count.watch), ("culprit", &*count.culprit)];
+        let micros = count.over_budget / 1_000;
+        self.counter(series::CULPRIT_MICROSECONDS, labels, micros);
     }
 
     fn lane(&self, lane: &LaneCounts) {

@@ -12,7 +12,7 @@ pub(crate) use enabled::buckets_are_counters;
 #[cfg(feature = "metrics")]
 pub(crate) use enabled::{enroll, publish, publish_buckets_as_counters, sample, slow_poll, start};
 #[cfg(feature = "prometheus")]
-pub(crate) use series::{HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds};
+pub(crate) use series::{CULPRITS, HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds};
 
 #[cfg(not(feature = "metrics"))]
 mod disabled;

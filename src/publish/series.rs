@@ -23,6 +23,12 @@ pub(crate) const POLL_BUSY: (&str, &str) = (
     "Time spent in polls and destructors, less that of watched polls inside them.",
 );
 
+/// As [`POLL_BUSY`].
+pub(crate) const CULPRITS: (&str, &str) = (
+    "shotclock_culprit_over_budget_seconds_total",
+    "Time past the budgets of reported polls, by the function that held the worker: the worst 50, and other.",
+);
+
 pub(super) const POLLS: &str = "shotclock_polls_total";
 pub(super) const SLOW_POLLS: &str = "shotclock_slow_polls_total";
 pub(super) const PANICKED_POLLS: &str = "shotclock_panicked_polls_total";
@@ -41,6 +47,7 @@ pub(super) const OFFLOAD_PANICS: &str = "shotclock_offload_panics_total";
 pub(super) const OFFLOAD_INLINE: &str = "shotclock_offload_inline_total";
 pub(super) const BUCKET: &str = "shotclock_poll_duration_seconds_bucket";
 pub(super) const COUNT: &str = "shotclock_poll_duration_seconds_count";
+pub(super) const CULPRIT_MICROSECONDS: &str = "shotclock_culprit_over_budget_microseconds_total";
 pub(super) const BUSY_MICROSECONDS: &str = "shotclock_poll_busy_microseconds_total";
 
 pub(super) static METADATA: Metadata<'static> =
@@ -127,6 +134,7 @@ pub(super) fn describe(recorder: &dyn Recorder) {
 pub(super) fn describe_buckets(recorder: &dyn Recorder) {
     let (_, text) = POLL_DURATION;
     for (name, text) in [
+        (CULPRIT_MICROSECONDS, CULPRITS.1),
         (BUCKET, text),
         (COUNT, text),
         (

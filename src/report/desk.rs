@@ -31,6 +31,8 @@ pub(crate) struct Desk {
     pub(super) outlets: Vec<Outlet>,
     /// For the steps of an escalation that call somebody.
     calls: Vec<Outlet>,
+    /// To the archive, which is told everything that is told to anybody.
+    archive: Outlet,
     limits: Limits,
     orders: Orders,
     pub(super) ledger: Arc<Ledger>,
@@ -42,6 +44,7 @@ impl Desk {
     pub(crate) fn new(
         outlets: Vec<Outlet>,
         calls: Vec<Outlet>,
+        archive: Outlet,
         limits: Limits,
         orders: Orders,
         ledger: Arc<Ledger>,
@@ -50,6 +53,7 @@ impl Desk {
         Arc::new_cyclic(|me| Self {
             outlets,
             calls,
+            archive,
             limits,
             orders,
             ledger,
@@ -61,7 +65,8 @@ impl Desk {
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         // A time too far to be represented is no deadline.
         let deadline = Instant::now().checked_add(timeout);
-        let mut outlets = self.outlets.iter().chain(&self.calls);
+        let outlets = self.outlets.iter().chain(&self.calls);
+        let mut outlets = outlets.chain([&self.archive]);
         later::wait(deadline) && outlets.all(|outlet| outlet.flush(deadline))
     }
 
@@ -75,8 +80,13 @@ impl Desk {
         admitted
     }
 
-    /// Offers a report to every reporter, and says how many had no place for it.
+    /// Offers a report to every reporter, and says how many of the user's had no place for it.
     pub(super) fn offer(&self, report: &Report) -> usize {
+        let is_kept = self.archive.offer(report.clone());
+        self.ledger
+            .tally
+            .dropped
+            .fetch_add(u64::from(!is_kept), Relaxed);
         let offers = self
             .outlets
             .iter()
@@ -88,7 +98,7 @@ impl Desk {
         let suppressed = slow.suppressed;
         let refused = self.offer(&Report::Slow(Arc::new(slow)));
         self.ledger.tally.dropped.fetch_add(refused as u64, Relaxed);
-        if refused == self.outlets.len() {
+        if refused > 0 && refused == self.outlets.len() {
             // Nobody got to know what this one would have said of those before it.
             core.reports.leave_out(suppressed);
         }
@@ -134,9 +144,6 @@ impl Desk {
                 None => return,
             },
         };
-        if self.outlets.is_empty() {
-            return;
-        }
         let context = context();
         let report = SlowPoll {
             phase: Phase::Finished,
@@ -201,9 +208,7 @@ impl OnSlow for Desk {
     }
 
     fn on_stall(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
-        if !self.outlets.is_empty() {
-            self.stalled(core, slow, found, told);
-        }
+        self.stalled(core, slow, found, told);
     }
 
     fn on_escalation(
@@ -274,6 +279,8 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         task: None,
         impact: runtime::impact_of(slow.slot),
         suppressed: 0,
+        start: slow.start,
+        slot: slow.slot,
         context: Context::none(),
     }
 }

@@ -1,8 +1,14 @@
 //! Floor 4: what is said of a slow poll and of a stuck worker, to whom, and on which thread.
 
+mod again;
+mod archive;
+mod culprit;
+mod culprits;
 mod desk;
 mod hint;
 mod later;
+#[cfg(feature = "page")]
+mod latest;
 mod outlet;
 mod slow_poll;
 mod stuck;
@@ -10,10 +16,15 @@ mod stuck_worker;
 mod tracing;
 
 pub(crate) use self::tracing::TracingReporter;
+pub(crate) use archive::{Archive, Archivist};
+pub use culprit::Culprit;
+pub use culprits::Culprits;
 #[cfg(feature = "testing")]
 pub(crate) use desk::finished;
 pub(crate) use desk::{Desk, Limits};
 pub(crate) use later::run_all as run_what_was_left_for_later;
+#[cfg(feature = "page")]
+pub(crate) use latest::Recent;
 pub(crate) use outlet::Outlet;
 pub use slow_poll::{Path, Phase, SlowPoll};
 pub use stuck_worker::StuckWorker;

@@ -70,6 +70,11 @@ pub struct SlowPoll {
     /// How many slow polls of the same watch were not reported since the last one that was, because
     /// there were too many in that second.
     pub suppressed: u64,
+    /// When it began, as a raw reading of its watch's clock, and on which slot.
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
+    pub(crate) start: u64,
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
+    pub(crate) slot: Option<usize>,
     pub(super) context: Context,
 }
 
@@ -164,6 +169,15 @@ impl Context {
 }
 
 impl SlowPoll {
+    /// The same, without what belongs to the subscriber: a span that is kept does not end.
+    #[cfg(feature = "page")]
+    pub(super) fn without_context(&self) -> Self {
+        Self {
+            context: Context::none(),
+            ..self.clone()
+        }
+    }
+
     /// The `tracing` span that was current around the poll: enter it to log with the same fields.
     ///
     /// Only the thread of the poll knows it, so there is none before the poll has ended.

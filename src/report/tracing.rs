@@ -1,11 +1,14 @@
 //! The default reporter: a `tracing` event at WARN, inside the span of the poll.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
+use super::again::{Again, Length};
+use super::culprit::Accusation;
 use super::{Phase, Reporter, SlowPoll, StuckWorker};
 use crate::cause::Cause;
 
@@ -14,6 +17,8 @@ use crate::cause::Cause;
 /// last to whatever the process has by then, which may have been installed after everything else.
 pub(crate) struct TracingReporter {
     at_build: Option<Dispatch>,
+    /// What was told of late.
+    again: RefCell<Again>,
     /// To stderr while the process has no subscriber at all.
     or_stderr: bool,
 }
@@ -21,8 +26,18 @@ pub(crate) struct TracingReporter {
 impl TracingReporter {
     pub(crate) fn new(or_stderr: bool) -> Self {
         Self {
+            again: RefCell::default(),
             or_stderr,
             at_build: real(&dispatcher::get_default(Dispatch::clone)),
+        }
+    }
+
+    /// How often the same function was told since its stack was; `None` if its stack is to be told now.
+    fn again(&self, accusation: Option<Accusation<'_>>) -> Option<u64> {
+        let mut again = self.again.borrow_mut();
+        match again.length(accusation.as_ref(), Instant::now()) {
+            Length::Whole => None,
+            Length::Short(times) => Some(times),
         }
     }
 
@@ -46,18 +61,20 @@ fn real(dispatch: &Dispatch) -> Option<Dispatch> {
 
 impl Reporter for TracingReporter {
     fn on_slow_poll(&self, slow: &SlowPoll) {
+        let again = self.again(Accusation::of_poll(slow));
         match self.subscriber(slow) {
-            Some(dispatch) => dispatcher::with_default(&dispatch, || log(slow)),
-            None if self.writes_itself() => eprintln!("shotclock: {slow}"),
-            None => log(slow),
+            Some(dispatch) => dispatcher::with_default(&dispatch, || log(slow, again)),
+            None if self.writes_itself() => write(slow, again),
+            None => log(slow, again),
         }
     }
 
     fn on_stuck_worker(&self, stuck: &StuckWorker) {
+        let again = self.again(Accusation::of_worker(stuck));
         match &self.at_build {
-            Some(dispatch) => dispatcher::with_default(dispatch, || log_worker(stuck)),
-            None if self.writes_itself() => eprintln!("shotclock: {stuck}"),
-            None => log_worker(stuck),
+            Some(dispatch) => dispatcher::with_default(dispatch, || log_worker(stuck, again)),
+            None if self.writes_itself() => write(stuck, again),
+            None => log_worker(stuck, again),
         }
     }
 }
@@ -67,8 +84,17 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn log(slow: &SlowPoll) {
-    let stack = slow.stack.as_ref();
+/// To stderr, in short the first line.
+fn write(report: &impl fmt::Display, again: Option<u64>) {
+    let text = report.to_string();
+    match (again, text.lines().next()) {
+        (Some(times), Some(line)) => eprintln!("shotclock: {line} (again, {times} times)"),
+        _ => eprintln!("shotclock: {text}"),
+    }
+}
+
+fn log(slow: &SlowPoll, again: Option<u64>) {
+    let stack = slow.stack.as_ref().filter(|_| again.is_none());
     slow.context.span.in_scope(|| {
         tracing::warn!(
             target: "shotclock",
@@ -85,7 +111,8 @@ fn log(slow: &SlowPoll) {
             thread = %slow.thread,
             allowance = slow.allowance.as_ref().map(|allowance| &*allowance.reason),
             impact = slow.impact.as_ref().map(tracing::field::display),
-            hint = slow.hint(),
+            hint = again.is_none().then(|| slow.hint()),
+            again,
             suppressed = (slow.suppressed > 0).then_some(slow.suppressed),
             poll_id = slow.id,
             "{}", Headline(slow)
@@ -93,8 +120,8 @@ fn log(slow: &SlowPoll) {
     });
 }
 
-fn log_worker(stuck: &StuckWorker) {
-    let stack = stuck.stack.as_ref();
+fn log_worker(stuck: &StuckWorker, again: Option<u64>) {
+    let stack = stuck.stack.as_ref().filter(|_| again.is_none());
     tracing::warn!(
         target: "shotclock",
         worker = stuck.worker,
@@ -107,7 +134,8 @@ fn log_worker(stuck: &StuckWorker) {
         thread = stuck.thread.as_ref().map(tracing::field::display),
         runtime = &*stuck.runtime,
         impact = stuck.impact.as_ref().map(tracing::field::display),
-        hint = stuck.hint(),
+        hint = again.is_none().then(|| stuck.hint()),
+        again,
         suppressed = (stuck.suppressed > 0).then_some(stuck.suppressed),
         poll_id = stuck.id,
         "{}", match stuck.phase {

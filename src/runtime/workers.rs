@@ -104,9 +104,14 @@ impl Workers {
         workers.any(|worker| self.seat(worker).and_then(Seat::slot).is_none())
     }
 
-    /// Whether the thread of a slot is one of the workers.
-    pub(crate) fn has(&self, slot: usize) -> bool {
+    /// Which of the workers the thread of a slot is.
+    pub(crate) fn of_slot(&self, slot: usize) -> Option<usize> {
         let mut workers = 0..self.count();
-        workers.any(|worker| self.seat(worker).is_some_and(|seat| seat.index() == slot))
+        workers.find(|worker| self.seat(*worker).is_some_and(|seat| seat.index() == slot))
+    }
+
+    /// Whether the thread of a slot is one of them.
+    pub(crate) fn has(&self, slot: usize) -> bool {
+        self.of_slot(slot).is_some()
     }
 }

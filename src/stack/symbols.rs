@@ -61,6 +61,13 @@ impl Frame {
             || crate_name.is_some_and(|name| FOREIGN_CRATES.contains(&name))
     }
 
+    /// The name of the function; without one, that of the program or library that it is in.
+    pub(crate) fn name(&self) -> Arc<str> {
+        let module = self.module.as_deref().unwrap_or("unknown");
+        let file_name = module.rsplit('/').next().unwrap_or(module);
+        self.function.clone().unwrap_or_else(|| file_name.into())
+    }
+
     /// File and line, as far as they are known.
     pub(crate) fn place(&self) -> Option<String> {
         let file = short(self.file.as_deref()?);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Core, Flight, Totals, flights};
 use crate::clock::{Clock, nanos_of};
-use crate::histogram::Distribution;
+use crate::columns;
+use crate::histogram::{BOUNDS, Distribution};
 
 /// What one watch has counted since it was made.
 ///
@@ -82,6 +83,16 @@ impl WatchStats {
         }
     }
 
+    /// How many polls took how long: the upper bound of each cell that is not empty, and the number of
+    /// polls in it. The cells are those between 100 ns and 100 s, ten to a decade; the last one, without a
+    /// bound, has what took longer.
+    pub fn histogram(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        let cells = self.distribution.cells;
+        let bound = |cell| BOUNDS.get(cell).copied().map(Duration::from_nanos);
+        let cells = (0..).map(bound).zip(cells);
+        cells.filter(|(_, count)| *count > 0)
+    }
+
     /// The duration within which a share `q` of all polls stayed: `quantile(0.99)` is the 99th
     /// percentile. `None` if there was no poll, or if `q` is not a number; a `q` outside of 0 to 1
     /// is taken as the nearer of the two.
@@ -152,22 +163,7 @@ const HEADINGS: [&str; 9] = [
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![HEADINGS.map(String::from)];
-        rows.extend(self.watches.iter().map(row));
-        let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
-            let widths = rows.iter().map(|row| row[column].chars().count());
-            widths.max().unwrap_or_default()
-        });
-        for (number, row) in rows.iter().enumerate() {
-            if number > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{:<width$}", row[0], width = widths[0])?;
-            for (cell, width) in row.iter().zip(widths).skip(1) {
-                write!(f, "  {cell:>width$}")?;
-            }
-        }
-        Ok(())
+        columns::write(f, HEADINGS, self.watches.iter().map(row))
     }
 }
 

@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::offload;
 use crate::publish;
 use crate::report::{
-    Desk, Limits, OfWorkers, Outlet, Reporter, SlowPoll, StuckWorker, TracingReporter,
+    Archive, Archivist, Desk, Limits, OfWorkers, Outlet, Reporter, SlowPoll, StuckWorker,
+    TracingReporter,
 };
 use crate::sentinel;
 use crate::sys::CAPTURE_SIGNAL;
@@ -307,6 +308,9 @@ impl Builder {
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
         sentinel::start(&clock, self.stacks, self.stack_signal)?;
         let stacks = self.stacks;
+        let archive = Arc::new(Archive::default());
+        let archivist = Box::new(Archivist(Arc::clone(&archive)));
+        let archivist = Outlet::open(archivist, "shotclock-arch", self.report_queue)?;
         let Threads {
             outlets,
             calls,
@@ -316,6 +320,7 @@ impl Builder {
         let desk = Desk::new(
             outlets,
             calls,
+            archivist,
             limits,
             orders,
             Arc::clone(&ledger),
@@ -341,6 +346,7 @@ impl Builder {
         Ok(Watchdog {
             home,
             desk,
+            archive,
             guard_budget,
         })
     }

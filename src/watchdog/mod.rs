@@ -11,8 +11,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "page")]
+use crate::clock::Clock;
 use crate::handover;
-use crate::report::Desk;
+use crate::report::{Archive, Culprits, Desk};
 use crate::sentinel::Capabilities;
 use crate::watch::{Health, Home, Snapshot, Watch};
 
@@ -47,6 +49,7 @@ pub use guard::{Guard, GuardHooks, default_watchdog, guard};
 pub struct Watchdog {
     home: Arc<Home>,
     desk: Arc<Desk>,
+    archive: Arc<Archive>,
     /// Nanoseconds.
     guard_budget: u64,
 }
@@ -81,6 +84,23 @@ impl Watchdog {
     /// What all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(&self.home.ledger.cores(), &self.home.clock)
+    }
+
+    /// Which functions held the workers most: the reports that carry a stack, added up by the innermost
+    /// function of the program's own.
+    ///
+    /// What is reported at this moment may be on its way still: [`flush`](Self::flush) waits for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let watchdog = shotclock::Watchdog::builder().build()?;
+    /// let culprits = watchdog.culprits();
+    /// println!("{culprits}");
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn culprits(&self) -> Culprits {
+        self.archive.culprits()
     }
 
     /// Whether any poll of this watchdog is stuck at this moment.
@@ -131,6 +151,16 @@ impl Watchdog {
     /// as at the end of `main`.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.desk.flush(timeout)
+    }
+
+    #[cfg(feature = "page")]
+    pub(crate) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    #[cfg(feature = "page")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.home.clock
     }
 
     /// How many reports a reporter could not keep up with.

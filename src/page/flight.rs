@@ -1,0 +1,93 @@
+//! The last minutes as a trace for Perfetto: JSON trace events, one track per thread.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::flight_record::{self, Passage};
+use crate::report::SlowPoll;
+use crate::slot;
+use crate::watch::name_of;
+use crate::watchdog::Watchdog;
+
+impl Watchdog {
+    /// The last polls that took more than half of their budgets, as a trace: JSON trace events, which
+    /// open in <https://ui.perfetto.dev>. Each thread is a track, each poll a slice; those that were
+    /// reported lately carry their cause and their stack.
+    ///
+    /// The record is the process's: it has the last 4,096 such polls of all its watchdogs, in 320 KiB.
+    /// Cause and stack are of the last 256 reports of this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let watchdog = shotclock::Watchdog::builder().build()?;
+    /// let path = std::env::temp_dir().join("flight.json");
+    /// std::fs::write(path, watchdog.flight_record())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Non-guarantees
+    ///
+    /// A track is a place that one thread has at a time: where one has ended and another begun, both may be
+    /// on it, under the name of the later one. Polls that are in flight are not in it.
+    pub fn flight_record(&self) -> String {
+        let passages = flight_record::read();
+        let recent = self.archive().latest().polls();
+        let reports: HashMap<_, _> = recent
+            .iter()
+            .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.start), &recent.slow)))
+            .collect();
+        let clock = self.clock();
+        let first = passages.first().map_or(0, |passage| passage.start);
+        let micros = |raw: u64| clock.nanos_between(first, raw) as f64 / 1e3;
+        let slice = |passage: &Passage| {
+            let report = reports.get(&(passage.slot, passage.start)).copied();
+            slice(passage, micros(passage.start), report)
+        };
+        let events: Vec<_> = tracks().chain(passages.iter().map(slice)).collect();
+        json!({ "displayTimeUnit": "ms", "traceEvents": events }).to_string()
+    }
+}
+
+/// The names of the threads.
+fn tracks() -> impl Iterator<Item = Value> {
+    let name = |slot: &slot::Slot| {
+        let thread = slot.margin().thread();
+        thread.map_or_else(
+            || "a thread that has ended".into(),
+            |thread| thread.to_string(),
+        )
+    };
+    slot::all().into_iter().map(move |slot| {
+        json!({
+            "ph": "M",
+            "name": "thread_name",
+            "pid": std::process::id(),
+            "tid": slot.index(),
+            "args": { "name": name(slot) },
+        })
+    })
+}
+
+fn slice(passage: &Passage, start: f64, report: Option<&SlowPoll>) -> Value {
+    let mut arguments = json!({
+        "kind": passage.kind.to_string(),
+        "budget_ms": passage.budget as f64 / 1e6,
+    });
+    if let Some(slow) = report {
+        arguments["cause"] = json!(slow.cause.to_string());
+        arguments["watched_at"] = json!(slow.location.to_string());
+        arguments["stack"] = json!(slow.stack);
+    }
+    json!({
+        "ph": "X",
+        "name": name_of(passage.watch).unwrap_or_default(),
+        "cat": if passage.elapsed > passage.budget { "slow" } else { "poll" },
+        "ts": start,
+        "dur": passage.elapsed as f64 / 1e3,
+        "pid": std::process::id(),
+        "tid": passage.slot,
+        "args": arguments,
+    })
+}

@@ -1,0 +1,285 @@
+//! Floor 7: the reports and the statistics as data (feature `serde`).
+//!
+//! One shape for all: times are seconds, what has words of its own is a string as `Display` prints it,
+//! and what is not there is `null`. The shapes are part of the crate's promise: fields are added, and
+//! none is renamed.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::cause::Split;
+use crate::report::{Culprit, SlowPoll, StuckWorker};
+use crate::runtime::Impact;
+use crate::stack::Stack;
+use crate::watch::{Health, Snapshot, Status, WatchStats};
+
+/// Seconds.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// Seconds since 1970; 0 before.
+pub(crate) fn timestamp(at: SystemTime) -> f64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.map(seconds).unwrap_or_default()
+}
+
+/// A view of each public type has the fields of its JSON, and is what is serialized.
+macro_rules! serialize_as {
+    ($($type:ty => $view:ident),* $(,)?) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $view::of(self).serialize(serializer)
+            }
+        }
+    )*};
+}
+
+serialize_as! {
+    Health => HealthView,
+    WatchStats => WatchView,
+    SlowPoll => SlowPollView,
+    StuckWorker => StuckWorkerView,
+    Impact => ImpactView,
+    Culprit => CulpritView,
+    Stack => StackView,
+    Split => SplitView,
+}
+
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[derive(Serialize)]
+struct HealthView {
+    /// `responsive` or `stalled`.
+    status: &'static str,
+    stalls: u64,
+    stuck_workers: u64,
+    oldest_stall: Option<f64>,
+}
+
+impl HealthView {
+    fn of(health: &Health) -> Self {
+        Self {
+            status: match health.status {
+                Status::Responsive => "responsive",
+                Status::Stalled => "stalled",
+            },
+            stalls: health.stalls,
+            stuck_workers: health.stuck_workers,
+            oldest_stall: health.oldest_stall.map(seconds),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct WatchView<'s> {
+    watch: &'s str,
+    polls: u64,
+    slow_polls: u64,
+    panicked_polls: u64,
+    contained_polls: u64,
+    in_flight: u64,
+    stalls: u64,
+    oldest_in_flight: Option<f64>,
+    busy: f64,
+    longest: f64,
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    /// The cells that are not empty: the upper bound, `null` for the last, and the polls in it.
+    histogram: Vec<(Option<f64>, u64)>,
+}
+
+impl<'s> WatchView<'s> {
+    fn of(stats: &'s WatchStats) -> Self {
+        let quantile = |q| stats.quantile(q).map(seconds);
+        let cells = stats.histogram();
+        Self {
+            watch: &stats.watch,
+            polls: stats.polls,
+            slow_polls: stats.slow_polls,
+            panicked_polls: stats.panicked_polls,
+            contained_polls: stats.contained_polls,
+            in_flight: stats.in_flight,
+            stalls: stats.stalls,
+            oldest_in_flight: stats.oldest_in_flight.map(seconds),
+            busy: seconds(stats.busy),
+            longest: seconds(stats.longest),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            histogram: cells.map(|(le, count)| (le.map(seconds), count)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SlowPollView<'r> {
+    id: u64,
+    /// `running` or `finished`.
+    phase: String,
+    kind: String,
+    watch: &'r str,
+    path: Vec<&'r str>,
+    elapsed: f64,
+    own: f64,
+    budget: f64,
+    cause: String,
+    waits_for: Option<&'r str>,
+    split: Option<&'r Split>,
+    stack: Option<&'r Stack>,
+    location: String,
+    thread: String,
+    task: Option<String>,
+    impact: Option<&'r Impact>,
+    suppressed: u64,
+    hint: String,
+}
+
+impl<'r> SlowPollView<'r> {
+    fn of(slow: &'r SlowPoll) -> Self {
+        Self {
+            id: slow.id,
+            phase: slow.phase.to_string(),
+            kind: slow.kind.to_string(),
+            watch: &slow.watch,
+            path: slow.path.iter().collect(),
+            elapsed: seconds(slow.elapsed),
+            own: seconds(slow.own),
+            budget: seconds(slow.budget),
+            cause: slow.cause.to_string(),
+            waits_for: slow.waits_for.as_deref(),
+            split: slow.split.as_ref(),
+            stack: slow.stack.as_ref(),
+            location: slow.location.to_string(),
+            thread: slow.thread.to_string(),
+            task: slow.task.map(|task| task.to_string()),
+            impact: slow.impact.as_ref(),
+            suppressed: slow.suppressed,
+            hint: slow.hint(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StuckWorkerView<'r> {
+    id: u64,
+    phase: String,
+    runtime: &'r str,
+    worker: usize,
+    thread: Option<String>,
+    path: Vec<&'r str>,
+    /// At least.
+    elapsed: f64,
+    budget: f64,
+    cause: String,
+    waits_for: Option<&'r str>,
+    split: Option<&'r Split>,
+    stack: Option<&'r Stack>,
+    impact: Option<&'r Impact>,
+    suppressed: u64,
+    hint: String,
+}
+
+impl<'r> StuckWorkerView<'r> {
+    fn of(stuck: &'r StuckWorker) -> Self {
+        Self {
+            id: stuck.id,
+            phase: stuck.phase.to_string(),
+            runtime: &stuck.runtime,
+            worker: stuck.worker,
+            thread: stuck.thread.as_ref().map(ToString::to_string),
+            path: stuck.path.iter().collect(),
+            elapsed: seconds(stuck.elapsed),
+            budget: seconds(stuck.budget),
+            cause: stuck.cause.to_string(),
+            waits_for: stuck.waits_for.as_deref(),
+            split: stuck.split.as_ref(),
+            stack: stuck.stack.as_ref(),
+            impact: stuck.impact.as_ref(),
+            suppressed: stuck.suppressed,
+            hint: stuck.hint(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ImpactView<'r> {
+    runtime: &'r str,
+    queued: usize,
+    workers: usize,
+    parked: usize,
+    lag: f64,
+}
+
+impl<'r> ImpactView<'r> {
+    fn of(impact: &'r Impact) -> Self {
+        Self {
+            runtime: &impact.runtime,
+            queued: impact.queued,
+            workers: impact.workers,
+            parked: impact.parked,
+            lag: seconds(impact.lag),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CulpritView<'r> {
+    watch: &'r str,
+    cause: String,
+    function: &'r str,
+    place: Option<&'r str>,
+    count: u64,
+    over_budget: f64,
+    /// Seconds since 1970.
+    last_seen: f64,
+}
+
+impl<'r> CulpritView<'r> {
+    fn of(culprit: &'r Culprit) -> Self {
+        Self {
+            watch: &culprit.watch,
+            cause: culprit.cause.to_string(),
+            function: &culprit.function,
+            place: culprit.place.as_deref(),
+            count: culprit.count,
+            over_budget: seconds(culprit.over_budget),
+            last_seen: timestamp(culprit.last_seen),
+        }
+    }
+}
+
+/// The lines that `Display` prints, from the innermost.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct StackView(Vec<String>);
+
+impl StackView {
+    fn of(stack: &Stack) -> Self {
+        let text = stack.to_string();
+        Self(text.lines().map(|line| line.trim().to_owned()).collect())
+    }
+}
+
+#[derive(Serialize)]
+struct SplitView {
+    on_cpu: f64,
+    blocked: f64,
+    starved: f64,
+}
+
+impl SplitView {
+    fn of(split: &Split) -> Self {
+        Self {
+            on_cpu: seconds(split.on_cpu),
+            blocked: seconds(split.blocked),
+            starved: seconds(split.starved),
+        }
+    }
+}
