@@ -5,6 +5,8 @@
 //! `shotclock` times each such possession (a *poll*), says *while it lasts* which one is too long, in
 //! which line and why, and gives long work easy ways to pass the ball.
 //!
+//! - **Guard**: [`guard`] in the first line of `main` has every worker of the runtime looked at, with
+//!   nothing wrapped; [`Watchdog::guard`] does it for any runtime.
 //! - **Watch**: [`WatchExt::watched`] wraps a future or stream; [`Watch::stats`] and
 //!   [`Watchdog::snapshot`] tell what was counted, [`Watchdog::health`] what is stuck now.
 //! - **Report**: a poll over its budget is a [`SlowPoll`], told while it is still stuck and once
@@ -12,6 +14,8 @@
 //!   `tracing`. It has the [`Cause`], the [`Stack`] of the thread, and a hint at what to do instead.
 //! - **Metrics**: counters and gauges through the `metrics` facade, and with the feature
 //!   `prometheus` a `/metrics` that a stuck runtime still answers.
+//! - **Look**: [`Watchdog::culprits`] tells which functions held the workers most; with the feature `page`
+//!   all of it is on one page, which a stuck runtime cannot keep from being shown either.
 //! - **Escalate**: [`Builder::escalate`] does something about what stays stuck;
 //!   [`allow_blocking`] declares an exception.
 //! - **Cooperate**: [`yield_every`] and [`yield_after`] give the worker back from a long loop, by count
@@ -65,7 +69,10 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
+//! | `axum` | no | the page as a router for axum |
+//! | `page` | no | the module `page`: what a watchdog knows on one HTML page and as JSON; a flight record for Perfetto |
 //! | `rayon` | no | lanes on a rayon thread pool |
+//! | `serde` | no | `Serialize` for reports, statistics, culprits and health |
 //! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a recorder, a mocked clock |
 //! | `tower` | no | `WatchLayer` for services; with `testing`, audits of them |
 //! | `systemd` | no | the module `systemd`: a heartbeat that stops while a poll is stuck (Linux) |
@@ -85,6 +92,11 @@
 //! For the stack, the stuck thread gets a signal (see [`Stacks`]); its handler copies the stack and
 //! returns, and the copy is unwound elsewhere. It works in a release build without frame pointers.
 //! [`Watchdog::capabilities`] says what of all this works where the program runs.
+//!
+//! A guarded runtime is seen by the counters that tokio keeps of each of its workers: one that is awake
+//! and whose counters stand still is stuck ([`Watchdog::guard`] says how far that goes). With
+//! `--cfg tokio_unstable`, [`Watchdog::guard_builder`] watches every task under the place where it was
+//! spawned.
 //!
 //! # Limitations
 //!

@@ -2,7 +2,7 @@
 //!
 //! With `WatchdogSec=` in its unit, systemd restarts a service that does not say `WATCHDOG=1` in time.
 //! A task or a thread that says so whatever happens proves nothing; [`start`] has a thread say it only
-//! while no watched poll is stuck. What it sees is shown by `systemctl status`.
+//! while no watched poll is stuck, and no worker of a guarded runtime. What it sees is shown by `systemctl status`.
 //!
 //! ```ini
 //! [Service]

@@ -18,14 +18,16 @@ pub struct Culprit {
     pub watch: Arc<str>,
     /// Why.
     pub cause: Cause,
-    /// The innermost function of the program's own on the stack; without one, the innermost. Without a
-    /// symbol, the program or library it is in.
+    /// The innermost function of the program's own on the stack. Where there is none, because the compiler
+    /// has inlined them, the function of the standard library that was called, or the innermost of all.
+    /// Without a symbol, the program or library it is in.
     pub function: Arc<str>,
     /// The source file and line in there, where it was last, if the program has debug information.
     pub place: Option<Arc<str>>,
-    /// How many polls.
+    /// In how many polls it was seen.
     pub count: u64,
-    /// For how long those went past their budgets together.
+    /// For how long those went past their budgets together, until it was seen there. One poll that computes may
+    /// have several culprits, which share its time.
     pub over_budget: Duration,
     /// When it was last reported.
     pub last_seen: SystemTime,
@@ -90,10 +92,13 @@ fn identity(watch: Arc<str>, cause: Cause, stack: &Stack) -> Identity {
     }
 }
 
+/// The innermost function of the program's own. Where all of those were inlined into the libraries around
+/// them, the function of the standard library that was called; at last, the innermost of all.
 fn culprit_of(stack: &Stack) -> Option<&Frame> {
     let frames = stack.frames_of_poll();
     let own = frames.iter().find(|frame| !frame.is_foreign());
-    own.or(frames.first())
+    let called = || frames.iter().take_while(|frame| frame.is_std()).last();
+    own.or_else(called).or(frames.first())
 }
 
 impl fmt::Display for Culprit {

@@ -26,7 +26,7 @@ const OTHER: &str = "other";
 /// # Non-guarantees
 ///
 /// What is added up are reports that carry a stack: not the polls that the limit of reports left out, nor
-/// those that were over before anybody looked. At most 1,000 culprits are told apart, and 16 stacks of
+/// those that were over before anybody looked, nor what came faster than it can be looked up. At most 1,000 culprits are told apart, and 16 stacks of
 /// each; what is beyond is `other`.
 #[derive(Clone, Debug, Default)]
 pub struct Culprits {
@@ -94,8 +94,14 @@ impl fmt::Display for Culprits {
 #[derive(Default)]
 pub(super) struct CulpritBook {
     known: HashMap<Identity, Entry>,
-    /// What was counted of each poll that had not ended, in nanoseconds.
-    so_far: HashMap<u64, u64>,
+    /// What was counted of each poll that had not ended.
+    in_flight: HashMap<u64, SoFar>,
+}
+
+struct SoFar {
+    /// Nanoseconds.
+    counted: u64,
+    culprits: Vec<Identity>,
 }
 
 struct Entry {
@@ -105,22 +111,14 @@ struct Entry {
 
 impl CulpritBook {
     pub(super) fn note(&mut self, accusation: &Accusation<'_>, now: SystemTime) {
-        let over_budget = nanos_of(accusation.over_budget);
-        let counted = self.so_far.get(&accusation.id).copied();
-        let more = over_budget.saturating_sub(counted.unwrap_or_default());
-        if accusation.is_over {
-            self.so_far.remove(&accusation.id);
-        } else if counted.is_some() || self.so_far.len() < IN_FLIGHT {
-            self.so_far.insert(accusation.id, over_budget);
-        } else {
-            // It is counted whole when it has ended.
-            return;
-        }
         let identity = self.identity(accusation);
+        let Some((more, is_new)) = self.more(accusation, &identity) else {
+            return;
+        };
         count_culprit(&identity.watch, &identity.function, more);
         let entry = self.known.entry(identity);
         let entry = entry.or_insert_with_key(|identity| Entry::new(identity, now));
-        entry.culprit.count += u64::from(counted.is_none());
+        entry.culprit.count += u64::from(is_new);
         entry.culprit.over_budget += Duration::from_nanos(more);
         entry.culprit.last_seen = now;
         entry.culprit.place = accusation.place.as_deref().map(Arc::from);
@@ -128,6 +126,34 @@ impl CulpritBook {
         let has_room = entry.stacks.len() < STACKS || entry.stacks.contains_key(&stack);
         let stack = if has_room { stack } else { OTHER.into() };
         *entry.stacks.entry(stack).or_default() += more;
+    }
+
+    /// What is over budget of a poll since it was counted last, and whether this culprit is a new one of it:
+    /// one that computes is seen now in one function and now in another. `None` if it is to be counted whole
+    /// when it has ended.
+    fn more(&mut self, accusation: &Accusation<'_>, identity: &Identity) -> Option<(u64, bool)> {
+        let over_budget = nanos_of(accusation.over_budget);
+        let has_room = self.in_flight.len() < IN_FLIGHT;
+        let known = self.in_flight.get_mut(&accusation.id);
+        let (counted, is_new) = known.as_ref().map_or((0, true), |known| {
+            (known.counted, !known.culprits.contains(identity))
+        });
+        match (known, accusation.is_over) {
+            (_, true) => drop(self.in_flight.remove(&accusation.id)),
+            (Some(known), false) => {
+                known.counted = over_budget.max(counted);
+                known.culprits.extend(is_new.then(|| identity.clone()));
+            }
+            (None, false) if has_room => {
+                let known = SoFar {
+                    counted: over_budget,
+                    culprits: vec![identity.clone()],
+                };
+                self.in_flight.insert(accusation.id, known);
+            }
+            (None, false) => return None,
+        }
+        Some((over_budget.saturating_sub(counted), is_new))
     }
 
     fn identity(&self, accusation: &Accusation<'_>) -> Identity {
@@ -193,7 +219,10 @@ fn functions(stack: &Stack) -> Vec<Arc<str>> {
     let own = frames.iter().filter(|frame| !frame.is_foreign());
     let mut functions: Vec<_> = called.into_iter().chain(own).map(Frame::name).collect();
     if functions.is_empty() {
-        functions.extend(frames.iter().map(Frame::name));
+        // From the function of the standard library that was called, outwards.
+        let inside = frames.iter().take_while(|frame| frame.is_std()).count();
+        let skipped = inside.saturating_sub(1);
+        functions.extend(frames.iter().skip(skipped).map(Frame::name));
     }
     functions.reverse();
     functions

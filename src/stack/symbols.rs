@@ -23,12 +23,11 @@ pub struct Frame {
     pub module: Option<Arc<str>>,
 }
 
-/// Crates whose frames are folded: the standard library, tokio and what stands between it and a
-/// handler, and this crate.
-const FOREIGN_CRATES: [&str; 14] = [
-    "std",
-    "core",
-    "alloc",
+/// The standard library.
+const STD_CRATES: [&str; 3] = ["std", "core", "alloc"];
+
+/// Crates whose frames are folded as well: tokio and what stands between it and a handler, and this crate.
+const FOREIGN_CRATES: [&str; 11] = [
     "tokio",
     "tokio_util",
     "futures",
@@ -53,12 +52,23 @@ impl Frame {
         if file.contains("/.cargo/registry/") {
             return true;
         }
+        let crate_name = self.function.as_deref().and_then(crate_of);
+        let is_foreign = |name| STD_CRATES.contains(&name) || FOREIGN_CRATES.contains(&name);
+        self.is_of_c_library() || crate_name.is_some_and(is_foreign)
+    }
+
+    /// Whether it belongs to the standard library or the C library.
+    pub(crate) fn is_std(&self) -> bool {
+        let crate_name = self.function.as_deref().and_then(crate_of);
+        self.is_of_c_library() || crate_name.is_some_and(|name| STD_CRATES.contains(&name))
+    }
+
+    fn is_of_c_library(&self) -> bool {
         let module = self.module.as_deref().unwrap_or_default();
         let file_name = module.rsplit('/').next().unwrap_or_default();
-        let of_library = |prefix: &&str| file_name.starts_with(*prefix);
-        let crate_name = self.function.as_deref().and_then(crate_of);
-        FOREIGN_MODULES.iter().any(of_library)
-            || crate_name.is_some_and(|name| FOREIGN_CRATES.contains(&name))
+        FOREIGN_MODULES
+            .iter()
+            .any(|prefix| file_name.starts_with(*prefix))
     }
 
     /// The name of the function; without one, that of the program or library that it is in.

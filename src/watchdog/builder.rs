@@ -29,6 +29,9 @@ impl Watchdog {
     }
 }
 
+/// How many reports may wait to be added up to culprits.
+const ARCHIVE_QUEUE: usize = 1_024;
+
 /// The queues are allocated whole.
 const MAX_QUEUE: usize = 1 << 20;
 
@@ -310,7 +313,7 @@ impl Builder {
         let stacks = self.stacks;
         let archive = Arc::new(Archive::default());
         let archivist = Box::new(Archivist(Arc::clone(&archive)));
-        let archivist = Outlet::open(archivist, "shotclock-arch", self.report_queue)?;
+        let archivist = Outlet::open(archivist, "shotclock-arch", ARCHIVE_QUEUE)?;
         let Threads {
             outlets,
             calls,
