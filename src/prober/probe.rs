@@ -77,11 +77,16 @@ impl Drop for Probe {
 /// microsecond, and the quantiles would be of the good times only.
 fn record(guarded: &Guarded) {
     let lag = guarded.lag.answer(guarded.clock());
-    let period = PERIOD.as_nanos() as u64;
-    let missed = (1..).map_while(|number| lag.checked_sub(number * period));
-    for lag in std::iter::once(lag).chain(missed.take(MADE_UP)) {
+    for lag in std::iter::once(lag).chain(missed(lag)) {
         publish::sample(SeriesRef::Static(guarded.counts.lag), lag);
     }
+}
+
+/// How late the probes would have been that were not sent.
+fn missed(lag: u64) -> impl Iterator<Item = u64> {
+    let period = PERIOD.as_nanos() as u64;
+    let missed = (1..).map_while(move |number| lag.checked_sub(number * period));
+    missed.take_while(|lag| *lag > 0).take(MADE_UP)
 }
 
 /// Where the probes of a census wait for one another.
@@ -110,5 +115,32 @@ impl Rendezvous {
             .all_are_here
             .wait_timeout_while(missing, PATIENCE, |missing| *missing > 0);
         drop(waited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_lag_counts_for_all_the_probes_that_it_kept_from_being_sent() {
+        let ms = 1_000_000;
+        let missed = |lag| missed(lag).collect::<Vec<_>>();
+        assert!(missed(0).is_empty() && missed(100 * ms).is_empty());
+        assert_eq!(missed(350 * ms), [250 * ms, 150 * ms, 50 * ms]);
+        assert_eq!(missed(u64::MAX).len(), MADE_UP);
+    }
+
+    #[test]
+    fn those_that_meet_do_not_wait_for_more() {
+        let rendezvous = Rendezvous::of(3);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| rendezvous.meet());
+            }
+        });
+        // One too many finds nobody missing.
+        rendezvous.meet();
+        assert_eq!(*rendezvous.missing.lock().unwrap(), 0);
     }
 }

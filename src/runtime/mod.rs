@@ -46,7 +46,7 @@ pub(crate) trait OnStuck: Send + Sync {
 }
 
 /// A worker is looked at so often within the budget, that it can be said in time that it is stuck.
-pub(crate) const LOOKS: u64 = 4;
+const LOOKS: u64 = 4;
 
 /// One runtime that is guarded.
 pub(crate) struct Guarded {
@@ -136,6 +136,8 @@ impl Guarded {
         COUNT.store(all.len(), Relaxed);
         drop(all);
         self.end();
+        // What was stuck is so no longer, as far as anybody wants to know.
+        DOZE.prod();
     }
 
     /// Says which runtime it is, if that is not known yet.

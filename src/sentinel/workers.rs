@@ -11,7 +11,7 @@ use super::examine::{Examined, examine};
 use super::scan::note;
 use super::stacks::Taker;
 use crate::clock::Clock;
-use crate::runtime::{self, Guarded, LOOKS, Reading, Stuck, Workers};
+use crate::runtime::{self, Guarded, Reading, Stuck, Workers};
 use crate::slot::{self, Finding, InFlight, Seat, Slot, Standing, Told};
 use crate::stack::Stack;
 use crate::suspension::SUSPENSIONS;
@@ -20,6 +20,10 @@ use crate::watch::home_of;
 /// Of a worker whose thread is not known it cannot be said whether it was run. It must have been stuck
 /// for so many budgets.
 const UNKNOWN: u64 = 10;
+
+/// What is nobody's fault is looked at again so often within a budget: most often a thread had to wait for a
+/// moment until it was run, and is over its budget as soon as that is made up for.
+const EXCUSES: u64 = 20;
 
 /// How many nanoseconds lie at most between two looks at a worker that is stuck. A runtime of the current
 /// thread may have ended meanwhile without moving a counter.
@@ -200,7 +204,7 @@ impl Round {
         match view {
             View::Stuck(found) if !has_moved => self.found(worker, slot, found, means.clock),
             View::Stuck(_) | View::Innocent => {
-                self.seen[worker].again_at = elapsed + self.guarded.budget / LOOKS;
+                self.seen[worker].again_at = elapsed + self.guarded.budget / EXCUSES;
             }
             View::NoWorker | View::AnotherThread => {
                 self.went_on(worker, slot);

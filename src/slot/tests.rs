@@ -209,3 +209,17 @@ fn a_thread_that_ends_hands_its_slot_on() {
     // Other tests of this process may have taken some meanwhile, but never 200.
     assert!(all().len() < before + 100);
 }
+
+#[test]
+fn a_seat_is_good_until_its_thread_ends() {
+    let here = Seat::here().unwrap();
+    assert!(is_current(here.slot().unwrap()));
+    assert_eq!(Seat::from_number(here.number()), Some(here));
+    assert_eq!(Seat::from_number(0), None);
+    let ended = std::thread::spawn(|| Seat::here().unwrap());
+    let ended = ended.join().unwrap();
+    assert!(ended.slot().is_none());
+    // Its slot may be somebody else's by now.
+    let _another = std::thread::spawn(|| Seat::here().unwrap()).join().unwrap();
+    assert!(ended.slot().is_none());
+}
