@@ -31,10 +31,11 @@ const NAME: &str = "shotclock-sysd";
 const PARTS: u32 = 4;
 
 /// Starts to tell systemd that the service is alive, four times in the time that its unit allows
-/// (`WatchdogSec=`), unless a watched poll has been stuck for a quarter of that time.
+/// (`WatchdogSec=`), unless a watched poll, or a worker of a guarded runtime, has been stuck for a quarter of that
+/// time.
 ///
-/// So a service in which a poll is stuck is restarted between one and one and a quarter of
-/// `WatchdogSec=` after the poll began. Where systemd does not ask for it, nothing is started
+/// So a service in which one is stuck is restarted between one and one and a quarter of
+/// `WatchdogSec=` after that began. Where systemd does not ask for it, nothing is started
 /// ([`Heartbeat::is_active`]): a program may call this wherever it runs.
 ///
 /// That the service is ready (`READY=1`) it must say itself, when it is.
@@ -59,7 +60,8 @@ const PARTS: u32 = 4;
 ///
 /// # Non-guarantees
 ///
-/// It knows of watched polls. A service that is stuck elsewhere, or does nothing at all, is alive to it.
+/// It knows of watched polls and of the workers of guarded runtimes ([`Watchdog::guard`]). A service that is stuck
+/// elsewhere, or does nothing at all, is alive to it.
 pub fn start(watchdog: &Watchdog) -> Result<Heartbeat, Error> {
     let stop = Arc::<AtomicBool>::default();
     let Some(allowed) = sd_notify::watchdog_enabled() else {

@@ -5,13 +5,14 @@
 
 mod common;
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use shotclock::prometheus::install;
-use shotclock::{Cause, Culprit, Watchdog};
+use shotclock::{Cause, Culprit, Culprits, Watchdog};
 use tracing_subscriber::fmt::MakeWriter;
 
 const MS: Duration = Duration::from_millis(1);
@@ -34,35 +35,46 @@ fn ready(builder: shotclock::Builder) -> Watchdog {
     watchdog
 }
 
+/// What is seen at last.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let seen = (0..100).find_map(|_| look());
+    seen.expect("it happens in one of a hundred tries")
+}
+
+fn of(culprits: &Culprits, function: &str) -> Option<Culprit> {
+    let mut all = culprits.iter();
+    all.find(|culprit| culprit.function.contains(function))
+        .cloned()
+}
+
 #[test]
 fn they_are_added_up_by_function_and_told_to_prometheus_and_to_flame_graphs() {
     let exporter = install("127.0.0.1:0".parse().unwrap()).unwrap();
     let watchdog = ready(Watchdog::builder().without_tracing());
     let watch = watchdog.watch("culprits");
-    for _ in 0..3 {
-        let _poll = watch.enter();
-        sleep_in_the_cellar(30 * MS);
-    }
-    {
-        let _poll = watch.enter();
-        count_the_stars(20 * MS);
-    }
-    assert!(watchdog.flush(PATIENCE));
+    // On a busy host a poll may be excused, or its stack be had in part.
+    let mut rounds = 0;
+    let culprits = until(|| {
+        rounds += 1;
+        {
+            let _poll = watch.enter();
+            sleep_in_the_cellar(30 * MS);
+        }
+        {
+            let _poll = watch.enter();
+            count_the_stars(20 * MS);
+        }
+        assert!(watchdog.flush(PATIENCE));
+        let culprits = watchdog.culprits();
+        let slept = of(&culprits, "sleep_in_the_cellar").is_some_and(|culprit| culprit.count >= 3);
+        let computed = culprits.folded().contains(";culprits::count_the_stars;");
+        (slept && computed).then_some(culprits)
+    });
 
-    let culprits = watchdog.culprits();
-    let of = |function: &str| -> Culprit {
-        let mut found = culprits
-            .iter()
-            .filter(|culprit| culprit.function.contains(function));
-        found
-            .next()
-            .unwrap_or_else(|| panic!("{function} is not in\n{culprits}"))
-            .clone()
-    };
-    let sleeper = of("sleep_in_the_cellar");
-    assert_eq!((&*sleeper.watch, sleeper.count), ("culprits", 3));
+    let sleeper = of(&culprits, "sleep_in_the_cellar").unwrap();
+    assert_eq!(&*sleeper.watch, "culprits");
     assert!(sleeper.cause.to_string().contains("nanosleep"), "{sleeper}");
-    assert!(sleeper.over_budget >= 3 * 25 * MS, "{sleeper}");
+    assert!(sleeper.over_budget > Duration::ZERO, "{sleeper}");
     assert!(
         sleeper
             .place
@@ -72,9 +84,15 @@ fn they_are_added_up_by_function_and_told_to_prometheus_and_to_flame_graphs() {
     );
     // The one that computes is seen now in one function and now in another.
     let is_computing = |culprit: &&Culprit| culprit.cause == Cause::Computing;
-    let mut computing = culprits.iter().filter(is_computing).peekable();
-    assert!(computing.peek().is_some(), "{culprits}");
-    assert!(computing.all(|culprit| culprit.count == 1), "{culprits}");
+    assert!(
+        culprits.iter().any(|culprit| is_computing(&culprit)),
+        "{culprits}"
+    );
+    // A poll that was seen in one function several times counts once there.
+    assert!(
+        culprits.iter().all(|culprit| culprit.count <= rounds),
+        "{culprits}"
+    );
 
     let folded = culprits.folded();
     let line = folded
@@ -82,7 +100,6 @@ fn they_are_added_up_by_function_and_told_to_prometheus_and_to_flame_graphs() {
         .find(|line| line.contains("sleep_in_the_cellar"));
     let (stack, micros) = line.unwrap().rsplit_once(' ').unwrap();
     assert!(stack.starts_with("culprits;"), "{folded}");
-    assert!(folded.contains(";culprits::count_the_stars;"), "{folded}");
     assert!(
         stack.ends_with("sleep"),
         "from the outermost to the innermost: {folded}"
@@ -93,7 +110,12 @@ fn they_are_added_up_by_function_and_told_to_prometheus_and_to_flame_graphs() {
         .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
         .sum();
     assert!(micros.parse::<u64>().unwrap() <= sum);
-    assert!(sum >= 75_000, "{folded}");
+    // Each line is rounded down.
+    let over_budget = sleeper.over_budget.as_micros() as u64;
+    assert!(
+        sum <= over_budget && sum + 10 >= over_budget,
+        "{sleeper} {folded}"
+    );
 
     let text = exporter.render();
     let series = text
@@ -142,20 +164,33 @@ fn the_same_again_is_logged_in_short() {
         .finish();
     let watchdog = tracing::subscriber::with_default(subscriber, || ready(Watchdog::builder()));
     let watch = watchdog.watch("again");
-    for _ in 0..3 {
-        let _poll = watch.enter();
-        sleep_in_the_cellar(30 * MS);
+    let log = until(|| {
+        {
+            let _poll = watch.enter();
+            sleep_in_the_cellar(30 * MS);
+        }
+        assert!(watchdog.flush(PATIENCE));
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        log.contains(" again=2 ").then_some(log)
+    });
+    let mut polls_by_stack = HashMap::<_, HashSet<_>>::new();
+    for line in log.lines() {
+        assert!(line.contains("elapsed_ms="), "{log}");
+        let (_, poll) = line.rsplit_once("poll_id=").unwrap();
+        match line.split_once("stack=") {
+            Some((_, stack)) => {
+                assert!(stack.contains("hint=") && !line.contains("again="), "{log}");
+                let (stack, _) = stack.split_once(" thread=").unwrap();
+                polls_by_stack.entry(stack).or_default().insert(poll);
+            }
+            // Without one it is nobody's, or somebody's again.
+            None => assert!(line.contains("hint=") != line.contains("again="), "{log}"),
+        }
     }
-    assert!(watchdog.flush(PATIENCE));
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let ends: Vec<_> = log.lines().filter(|line| line.contains("slow ")).collect();
-    assert_eq!(ends.len(), 3, "{log}");
+    // All reports of one poll are said alike, and no other one says that stack.
+    assert!(!polls_by_stack.is_empty());
     assert!(
-        ends[0].contains("stack=") && ends[0].contains("hint="),
+        polls_by_stack.values().all(|polls| polls.len() == 1),
         "{log}"
     );
-    for (end, again) in [(ends[1], "again=1"), (ends[2], "again=2")] {
-        assert!(end.contains(again) && !end.contains("stack="), "{log}");
-        assert!(end.contains("elapsed_ms="), "{log}");
-    }
 }

@@ -274,7 +274,9 @@ fn by_the_builders_hooks_threads_are_known_from_the_first_on_and_hooks_of_ones_o
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let runtime = builder.build().unwrap();
-    while !guard.is_active() {
+    // On a busy host a worker may find its first task before it has ever parked.
+    let has_parked = |worker| runtime.metrics().worker_park_unpark_count(worker) > 0;
+    while !(guard.is_active() && (0..2).all(has_parked)) {
         thread::yield_now();
     }
     let release = block(runtime.handle());

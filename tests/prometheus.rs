@@ -393,6 +393,47 @@ fn a_runtime_that_is_stuck_is_scraped_all_the_same() {
     stuck.join().unwrap();
 }
 
+/// Scrapes go on while runtimes end: none fails, and no counter goes back.
+#[test]
+fn a_scrape_during_a_shutdown_loses_nothing() {
+    const ROUNDS: u64 = 30;
+    let address = exporter().local_addr().unwrap();
+    let watchdog = watchdog();
+    let watch = watchdog.watch("ending");
+    let polls = || {
+        let answer = get(address, "GET /metrics HTTP/1.1");
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        number(of_watch(&parse(text), "shotclock_polls_total", "ending")[0]) as u64
+    };
+    let mut before = polls();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                let runtime = builder.worker_threads(2).build().unwrap();
+                let _guard = watchdog.guard("ending", runtime.handle());
+                // One that ends, and one that is dropped with the runtime.
+                let pending = std::future::pending::<()>().watched(&watch);
+                runtime.spawn(pending);
+                let ends = runtime.spawn(std::future::ready(()).watched(&watch));
+                runtime.block_on(ends).unwrap();
+                drop(runtime);
+            }
+        });
+        while !ending.is_finished() {
+            let now = polls();
+            assert!(now >= before, "{now} after {before}");
+            before = now;
+        }
+    });
+    assert!((ROUNDS..=2 * ROUNDS).contains(&watch.stats().polls));
+    assert!(watchdog.flush(Duration::from_secs(60)));
+    let rendered = parse(&exporter().render());
+    let rendered = number(of_watch(&rendered, "shotclock_polls_total", "ending")[0]);
+    assert_eq!(rendered as u64, watch.stats().polls);
+}
+
 #[test]
 fn only_get_and_only_metrics() {
     let address = exporter().local_addr().unwrap();

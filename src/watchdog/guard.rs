@@ -73,8 +73,8 @@ impl Watchdog {
 
     /// Guards the runtime that will be built of `builder`, from its first thread on.
     ///
-    /// It sets the builder's `on_thread_park`, by which the threads of the workers are known at once and
-    /// for good. The builder keeps one closure of each kind: who has one of their own calls
+    /// It sets the builder's `on_thread_park`, by which a worker's thread is known from the first time on
+    /// that it parks. The builder keeps one closure of each kind: who has one of their own calls
     /// [`GuardHooks::on_thread_park`] from it, and sets it afterwards.
     ///
     /// With `--cfg tokio_unstable` it also sets `on_before_task_poll` and `on_after_task_poll`: every
