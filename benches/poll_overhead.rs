@@ -11,13 +11,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use shotclock::{Watch, WatchExt as _, Watchdog};
+use shotclock::{Timing, Watch, WatchExt as _, Watchdog};
 use shotclock_peers::Contest;
 use tokio_metrics::TaskMonitor;
 
 const BARE: &str = "bare";
 const FLOOR: &str = "two raw clock readings";
-const WATCHED: &str = "shotclock watched";
+const WATCHED: &str = "shotclock, Timing::Exact";
+const TICKED: &str = "shotclock, Timing::Ticked";
 const MONITOR: &str = "tokio-metrics TaskMonitor";
 
 /// Goes over its numbers in each poll, and is never ready.
@@ -84,7 +85,7 @@ fn poll_by_hand<F: Future<Output = ()>>(future: F) -> impl FnMut(u64) -> Duratio
 fn contest<'a>(
     title: &'static str,
     numbers: usize,
-    watch: &Watch,
+    [exact, ticked]: &[Watch; 2],
     monitor: &TaskMonitor,
 ) -> Contest<'a> {
     let bare = Computing {
@@ -97,10 +98,14 @@ fn contest<'a>(
     Contest::new(title, "poll", 1, 10_000)
         .contender(BARE, poll_by_hand(bare.clone()))
         .contender(FLOOR, poll_by_hand(floor))
-        .contender(WATCHED, poll_by_hand(bare.clone().watched(watch)))
+        .contender(WATCHED, poll_by_hand(bare.clone().watched(exact)))
+        .contender(TICKED, poll_by_hand(bare.clone().watched(ticked)))
         .contender(MONITOR, poll_by_hand(monitor.instrument(bare)))
-        .goal("watched - floor, ns", 8.0, |rounds| {
+        .goal("exact - floor, ns", 6.0, |rounds| {
             rounds.difference(WATCHED, FLOOR)
+        })
+        .goal("ticked - bare, ns", 4.0, |rounds| {
+            rounds.difference(TICKED, BARE)
         })
         .goal("(watched - bare) / (TaskMonitor - bare)", 0.35, |rounds| {
             rounds.difference(WATCHED, BARE) / rounds.difference(MONITOR, BARE)
@@ -108,13 +113,16 @@ fn contest<'a>(
 }
 
 fn main() {
-    let watchdog = Watchdog::builder().without_tracing().build();
-    let watch = watchdog.expect("a thread can be started").watch("bench");
+    let watches = [Timing::Exact, Timing::Ticked].map(|timing| {
+        let builder = Watchdog::builder().without_tracing().timing(timing);
+        let watchdog = builder.build().expect("a thread can be started");
+        watchdog.watch("bench")
+    });
     let monitor = TaskMonitor::new();
-    contest("poll_overhead, empty polls", 0, &watch, &monitor)
+    contest("poll_overhead, empty polls", 0, &watches, &monitor)
         .goal("watched / TaskMonitor", 0.35, |rounds| {
             rounds.ratio(WATCHED, MONITOR)
         })
         .run();
-    contest("poll_overhead, 250 ns polls", 1_024, &watch, &monitor).run();
+    contest("poll_overhead, 250 ns polls", 1_024, &watches, &monitor).run();
 }

@@ -4,14 +4,15 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use shotclock::{WatchExt as _, Watchdog};
+use shotclock::{Timing, WatchExt as _, Watchdog};
 use shotclock_peers::Contest;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, yield_now};
 use tokio_metrics::TaskMonitor;
 
 const BARE: &str = "bare";
-const WATCHED: &str = "shotclock watched";
+const WATCHED: &str = "shotclock, Timing::Exact";
+const TICKED: &str = "shotclock, Timing::Ticked";
 const MONITOR: &str = "tokio-metrics TaskMonitor";
 
 const TASKS: u64 = 64;
@@ -45,19 +46,27 @@ where
 fn main() {
     let runtime = Builder::new_multi_thread().worker_threads(2).build();
     let runtime = runtime.expect("a runtime of two workers");
-    let watchdog = Watchdog::builder().without_tracing().build();
-    let watch = watchdog.expect("a thread can be started").watch("bench");
+    let [exact, ticked] = [Timing::Exact, Timing::Ticked].map(|timing| {
+        let builder = Watchdog::builder().without_tracing().timing(timing);
+        let watchdog = builder.build().expect("a thread can be started");
+        watchdog.watch("bench")
+    });
     let monitor = TaskMonitor::new();
-    let watched = |times| yield_often(times).watched(&watch);
+    let watched = |times| yield_often(times).watched(&exact);
+    let by_ticks = |times| yield_often(times).watched(&ticked);
     let monitored = |times| monitor.instrument(yield_often(times));
     Contest::new("yield_storm", "poll", TASKS * YIELDS, 20)
         .contender(BARE, storm(&runtime, yield_often))
         .contender(WATCHED, storm(&runtime, watched))
+        .contender(TICKED, storm(&runtime, by_ticks))
         .contender(MONITOR, storm(&runtime, monitored))
         .goal(
             "(watched - bare) / (TaskMonitor - bare)",
-            1.0 / 8.0,
+            1.0 / 15.0,
             |rounds| rounds.difference(WATCHED, BARE) / rounds.difference(MONITOR, BARE),
         )
+        .goal("ticked - bare, ns of wall", 3.0, |rounds| {
+            rounds.difference(TICKED, BARE)
+        })
         .run();
 }

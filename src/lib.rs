@@ -130,6 +130,7 @@
 )]
 
 mod allow;
+mod by_ticks;
 mod cause;
 mod cgroup;
 mod clock;
@@ -169,6 +170,7 @@ pub mod systemd;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod ticks;
 #[cfg(feature = "tower")]
 pub mod tower;
 mod verdict;
@@ -193,10 +195,8 @@ pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
 pub use stack::{Frame, Stack};
 #[cfg(feature = "tower")]
 pub use tower::WatchLayer;
-pub use watch::{Health, Snapshot, Stacks, Status, Watch, WatchStats};
-pub use watchdog::{
-    Builder, Escalation, Guard, GuardHooks, Timing, Watchdog, default_watchdog, guard,
-};
+pub use watch::{Health, Snapshot, Stacks, Status, Timing, Watch, WatchStats};
+pub use watchdog::{Builder, Escalation, Guard, GuardHooks, Watchdog, default_watchdog, guard};
 pub use watched::{Entered, WatchExt, Watched};
 
 /// The examples of the README run as well.

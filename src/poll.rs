@@ -1,16 +1,17 @@
 //! Floor 5: the hot path, from the entry of a poll to its return.
 //!
-//! Two readings of the clock, plain stores into the thread's own slot and cells, one comparison. No
+//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::by_ticks)), plain stores into the thread's own slot and cells, one comparison. No
 //! allocation, no lock, no read-modify-write that is shared with another thread; whatever else there
 //! is to do about a poll is done in [`conclude`], which a fast poll never enters.
 
 use std::panic::Location;
 
+use crate::by_ticks::{self, Fast};
 use crate::flight_record::{self, Passage};
 use crate::overrun::Overrun;
 use crate::slot::{self, DOZE, Kind, Mark, Opened, Share, Slot};
 use crate::sys;
-use crate::watch::{Counted, Watch};
+use crate::watch::{Counted, Sampled, Watch};
 
 /// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
 ///
@@ -56,7 +57,10 @@ struct Open<'w> {
     location: &'static Location<'static>,
     stretch: Stretch,
     slot: Option<(&'static Slot, Mark)>,
+    /// A reading of the clock, or a tick.
     start: u64,
+    /// Where it is counted if it is over before the next tick.
+    sampled: Option<&'w Sampled>,
 }
 
 impl<'w> Possession<'w> {
@@ -79,12 +83,21 @@ impl<'w> Possession<'w> {
         stretch: Stretch,
         stack: usize,
     ) -> Self {
-        let start = watch.clock().raw();
-        let slot = slot::current().map(|slot| {
+        let slot = slot::current();
+        let fast = match stretch.kind {
+            Kind::Poll => Fast::begin(watch, slot),
+            _ => None,
+        };
+        let (start, sampled) = match fast {
+            Some(Fast { tick, sampled }) => (tick, Some(sampled)),
+            None => (watch.clock().raw(), None),
+        };
+        let slot = slot.map(|slot| {
             let mark = slot.begin(Opened {
                 watch: watch.core().id,
                 kind: stretch.kind,
                 start,
+                by_ticks: sampled.is_some(),
                 budget: stretch.budget(watch),
                 location,
                 stack,
@@ -98,6 +111,7 @@ impl<'w> Possession<'w> {
             stretch,
             slot,
             start,
+            sampled,
         };
         Self { open }
     }
@@ -110,14 +124,17 @@ impl<'w> Possession<'w> {
             stretch,
             slot,
             start,
+            sampled,
             ..
         } = self.open;
+        let by_ticks = sampled.is_some();
         std::mem::forget(self);
         Loose {
             location,
             stretch,
             slot,
             start,
+            by_ticks,
         }
     }
 
@@ -136,6 +153,7 @@ pub(crate) struct Loose {
     stretch: Stretch,
     slot: Option<(&'static Slot, Mark)>,
     start: u64,
+    by_ticks: bool,
 }
 
 #[cfg(tokio_unstable)]
@@ -147,13 +165,16 @@ impl Loose {
             stretch,
             slot,
             start,
+            by_ticks,
         } = self;
+        let counted_there = slot.filter(|_| by_ticks);
         let open = Open {
             watch,
             location,
             stretch,
             slot,
             start,
+            sampled: counted_there.and_then(|(slot, _)| by_ticks::sampled(watch, slot)),
         };
         open.close(false);
     }
@@ -169,12 +190,41 @@ impl Drop for Possession<'_> {
 impl Open<'_> {
     #[inline]
     fn close(mut self, panicked: bool) {
+        if let (Some((slot, mark)), Some(sampled)) = (self.slot, self.sampled) {
+            if panicked || !by_ticks::end(slot, mark, self.start, sampled) {
+                self.close_late((slot, mark), sampled, panicked);
+            }
+            return;
+        }
         if self.stretch.kind == Kind::Entered {
             // A guard may have been kept beyond its thread's slot.
             self.slot = self.slot.filter(|(slot, _)| slot::is_current(slot));
         }
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
+        let self_time = self.account(elapsed, 0, panicked);
+        if self.stretch.kind == Kind::Poll && self.watch.is_by_ticks() {
+            if let Some((slot, _)) = self.slot {
+                by_ticks::sample(self.watch, slot, self.start, elapsed, self_time);
+            }
+        }
+    }
+
+    /// The same of a poll that went by ticks, and of which there may be something to tell.
+    #[cold]
+    #[inline(never)]
+    fn close_late(mut self, place: (&Slot, Mark), sampled: &Sampled, panicked: bool) {
+        let late = by_ticks::end_late(self.watch, place, self.start, sampled, panicked);
+        if let Some(late) = late {
+            self.start = late.start;
+            self.account(late.elapsed, late.slack, panicked);
+        }
+    }
+
+    /// Counts what has ended, and sees to whatever else there is to do about it. It took `elapsed`
+    /// nanoseconds, or up to `slack` more. Says how many of them were its own.
+    #[inline]
+    fn account(&self, elapsed: u64, slack: u64, panicked: bool) -> u64 {
         let Share {
             self_time,
             own,
@@ -186,8 +236,8 @@ impl Open<'_> {
         let is_poll = self.stretch.kind != Kind::Drop || slow || panicked;
         // Made where it is used, twice: what a rare path needs in memory stays in registers here.
         let counted = || Counted {
-            elapsed,
-            self_time,
+            elapsed: elapsed + slack / 2,
+            self_time: self_time + slack / 2,
             is_poll,
             slow,
             panicked,
@@ -214,6 +264,7 @@ impl Open<'_> {
                 slow,
             );
         }
+        self_time
     }
 
     #[inline]

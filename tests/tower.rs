@@ -340,7 +340,7 @@ async fn an_axum_server_has_a_watch_for_each_route() {
     assert!(fetch(server, "/download").await.contains("three"));
     assert!(fetch(server, "/elsewhere").await.ends_with("nothing here"));
     let slow = recorder.assert_reported(&watchdog, "/download");
-    assert!(slow.elapsed >= SLOW);
+    assert!(slow.elapsed > watchdog.watch("/download").budget());
     let snapshot = watchdog.snapshot();
     let polled = |name: &str| snapshot.get(name).map_or(0, |stats| stats.polls);
     assert!(polled("/hello/{name}") >= 4 && polled("/download") >= 6 && polled("unmatched") >= 2);

@@ -162,8 +162,9 @@ fn nanos_since(moment: Instant) -> u64 {
 /// The outermost watched poll in flight on this thread, and its age.
 fn outermost() -> Option<(Poll, u64)> {
     let slot = slot::current()?;
-    let (opening, watch, start) = slot.outermost_poll()?;
-    let home = home_of(watch)?;
-    let elapsed = home.clock.nanos_between(start, home.clock.raw());
-    Some(((slot.index(), opening), elapsed))
+    let now = |watch| Some(home_of(watch)?.clock.raw());
+    let outermost = slot.outermost_poll(now)?;
+    let home = home_of(outermost.watch)?;
+    let elapsed = home.clock.nanos_between(outermost.start, home.clock.raw());
+    Some(((slot.index(), outermost.opening), elapsed))
 }

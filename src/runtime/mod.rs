@@ -116,7 +116,7 @@ impl Guarded {
             lag: Lag::new(),
             stage: Mutex::new(Stage::Waiting),
             is_over: AtomicBool::new(false),
-            in_use: InUse::new(budget / LOOKS),
+            in_use: InUse::new(budget / LOOKS, false),
         })
     }
 

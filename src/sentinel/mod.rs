@@ -51,7 +51,8 @@ use crate::error::Error;
 use crate::report;
 use crate::runtime;
 use crate::slot::DOZE;
-use crate::watch::{Stacks, shortest_budget};
+use crate::ticks::TICKS;
+use crate::watch::{Stacks, shortest_budget, tick_of};
 pub use capabilities::{Capabilities, Capability};
 use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
@@ -120,6 +121,7 @@ impl Sentinel {
     /// One look, what was left for it, and a nap.
     fn turn(&mut self) {
         let interval = shortest_budget();
+        self.tick();
         let sight = self.scanner.look();
         self.oversleep.has_looked();
         let at_workers = self.look_at_workers();
@@ -134,7 +136,31 @@ impl Sentinel {
             return;
         }
         let dues = [sight.due, at_workers].into_iter().flatten();
-        self.oversleep.nap(dues.fold(interval, Duration::min));
+        self.nap(dues.fold(interval, Duration::min));
+    }
+
+    /// Publishes the time, if anybody goes by it.
+    fn tick(&self) {
+        let read_clock = || self.scanner.clock.raw();
+        match tick_of() {
+            Some(_) => TICKS.publish(read_clock),
+            None => TICKS.stop(read_clock),
+        }
+    }
+
+    /// Naps, and publishes the time meanwhile.
+    fn nap(&mut self, mut rest: Duration) {
+        while let Some(tick) = tick_of().map(Duration::from_nanos) {
+            if rest <= tick {
+                break;
+            }
+            if !self.oversleep.nap(tick) {
+                return;
+            }
+            rest -= tick;
+            self.tick();
+        }
+        self.oversleep.nap(rest);
     }
 
     /// When to look at them again, at the latest.
@@ -148,6 +174,8 @@ impl Sentinel {
 
     /// Sleeps until a poll begins. False if it may not.
     fn sleep(&mut self) -> bool {
+        // Before it lies down: who begins later shall not go by a tick of long ago.
+        TICKS.stop(|| self.scanner.clock.raw());
         if !DOZE.lie_down() {
             return false;
         }

@@ -41,8 +41,9 @@ impl Oversleep {
         }
     }
 
-    /// Sleeps at most for `nap`, and notes a suspension if it took much longer.
-    pub(super) fn nap(&mut self, nap: Duration) {
+    /// Sleeps at most for `nap`, and notes a suspension if it took much longer. False if somebody ended it
+    /// before its time.
+    pub(super) fn nap(&mut self, nap: Duration) -> bool {
         self.has_looked();
         let before = self.clock.raw();
         let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
@@ -52,10 +53,12 @@ impl Oversleep {
         std::thread::park_timeout(nap);
         let now = self.clock.raw();
         let asked = nanos_of(nap);
-        self.was_late = self.clock.nanos_between(before, now) > asked.saturating_add(LATE);
+        let slept = self.clock.nanos_between(before, now);
+        self.was_late = slept > asked.saturating_add(LATE);
         self.note_if_late(before, now, asked, LEAST);
         self.woke = Some(now);
         SUSPENSIONS.looked(now);
+        slept >= asked
     }
 
     /// Notes a suspension if what was done since the last nap took much longer than it does. Before

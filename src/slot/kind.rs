@@ -19,8 +19,11 @@ pub enum Kind {
     Audited,
 }
 
-const BITS: u32 = 3;
-const MASK: u64 = (1 << BITS) - 1;
+const BITS: u32 = 4;
+const MASK: u64 = (1 << (BITS - 1)) - 1;
+
+/// Set in the number of a poll that read no clock: it began at or after its start, which is a tick.
+pub(super) const BY_TICKS: u64 = 1 << (BITS - 1);
 
 impl Kind {
     /// The id of a watch and the kind, in one number.

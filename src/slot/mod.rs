@@ -9,12 +9,14 @@
 //!    slot's index. Plain loads and stores therefore count exactly; there is no shared
 //!    read-modify-write.
 //! 2. `state` packs a serial number (upper 56 bits) and the depth (lower 8). Every change of depth
-//!    raises the serial, so no value of `state` ever comes back.
+//!    raises the serial, and so does vacating a frame: no value of `state` ever comes back, and while
+//!    it is the opening of the poll on top, nothing has happened inside that poll.
 //! 3. Frames `1..=depth` describe polls in flight, outermost first. Frame 0 is the ground: it
 //!    gathers what the outermost polls hand down, and is never reported.
 //! 4. What a frame says of its poll is written only while `depth` is below it. While it is in
-//!    flight its sums (`nested`, `blamed`) only grow, and a guard that is dropped out of order may
-//!    vacate it: then it names no watch.
+//!    flight its sums (`nested`, `blamed`) only grow, a guard that is dropped out of order may
+//!    vacate it: then it names no watch; and one that goes by ticks may be made exact, once: `start`
+//!    is written first, then `watch` without that mark.
 //! 5. Nothing in a slot is a pointer into something that can go away: watches are named by id.
 //!    A reader can be arbitrarily late without touching freed memory.
 //! 6. Slots are never freed. A thread that ends gives its slot back, and the next new thread takes
@@ -42,9 +44,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, fence};
 use crate::sys::StaticRef;
+use crate::ticks::TICKS;
 
 pub(crate) use doze::DOZE;
 pub use exceptions::Allowance;
+use kind::BY_TICKS;
 pub use kind::Kind;
 pub(crate) use lease::{Seat, all, current, is_current};
 pub(crate) use margin::Margin;
@@ -141,11 +145,29 @@ pub(crate) struct Opened {
     pub(crate) kind: Kind,
     /// A raw reading of the watch's clock.
     pub(crate) start: u64,
+    /// Whether `start` is a tick: then the poll began after it.
+    pub(crate) by_ticks: bool,
     /// Nanoseconds.
     pub(crate) budget: u64,
     pub(crate) location: &'static Location<'static>,
     /// The stack pointer, or 0 where it is not known.
     pub(crate) stack: usize,
+}
+
+/// Between which raw readings of the clock a poll began. No `latest`: before the next tick, which is
+/// still to come.
+pub(crate) struct Start {
+    pub(crate) earliest: u64,
+    pub(crate) latest: Option<u64>,
+}
+
+/// See [`Slot::outermost_poll`].
+pub(crate) struct Outermost {
+    pub(crate) opening: u64,
+    /// The id of the watch.
+    pub(crate) watch: u64,
+    /// A raw reading of the watch's clock.
+    pub(crate) start: u64,
 }
 
 /// What [`Slot::begin`] gives and [`Slot::end`] takes back: the opening of the frame.
@@ -198,7 +220,10 @@ impl Slot {
             return Mark::new(TOO_DEEP);
         };
         fence(Release);
-        frame.watch.store(poll.kind.tag(poll.watch), Relaxed);
+        let by_ticks = if poll.by_ticks { BY_TICKS } else { 0 };
+        frame
+            .watch
+            .store(poll.kind.tag(poll.watch) | by_ticks, Relaxed);
         frame.start.store(poll.start, Relaxed);
         frame.budget.store(poll.budget, Relaxed);
         frame.location.set(poll.location);
@@ -231,6 +256,60 @@ impl Slot {
         share
     }
 
+    /// Takes a poll back out that nobody was told of, with `elapsed` nanoseconds for what is around it.
+    /// False, and nothing is done, if it was not the last that began, or if there were slow polls inside.
+    /// Owner only.
+    #[inline]
+    pub(crate) fn end_quietly(&self, mark: Mark, elapsed: impl Fn() -> u64) -> bool {
+        let state = self.state.load(Relaxed);
+        if state != mark.opening && !self.is_quiet(state, mark) {
+            return false;
+        }
+        // The serial is one more, the depth one less.
+        let below = state.wrapping_add(SERIAL - 1);
+        if depth_of(below) > 0 {
+            add_single_writer(&self.frame(below).nested, elapsed());
+        }
+        self.state.store(below, Release);
+        true
+    }
+
+    /// Whether a poll inside of which others ended is the last that began, and none of them was slow.
+    #[inline]
+    fn is_quiet(&self, state: u64, mark: Mark) -> bool {
+        let (top, outer) = (
+            self.frame(state),
+            self.frame(state.wrapping_add(SERIAL - 1)),
+        );
+        top.opening.load(Relaxed) == mark.opening
+            && top.blamed.load(Relaxed) == 0
+            && outer.opening.load(Relaxed) != VACATED
+    }
+
+    /// Whether the innermost poll in flight, if there is one, goes by ticks. Owner only.
+    #[inline]
+    pub(crate) fn is_by_ticks(&self) -> bool {
+        // So do the ground and a vacated frame, of which it makes no difference.
+        self.frame(self.state.load(Relaxed)).watch.load(Relaxed) & BY_TICKS != 0
+    }
+
+    /// When a poll began that loaded this tick; it may have been made exact meanwhile. Owner only.
+    pub(crate) fn start_of(&self, mark: Mark, tick: u64) -> Start {
+        let frame = self.frame(mark.opening);
+        let is_its = frame.opening.load(Relaxed) == mark.opening;
+        if is_its && frame.watch.load(Relaxed) & BY_TICKS == 0 {
+            let exact = frame.start.load(Relaxed);
+            return Start {
+                earliest: exact,
+                latest: Some(exact),
+            };
+        }
+        Start {
+            earliest: tick,
+            latest: TICKS.replaced(tick),
+        }
+    }
+
     /// Takes a poll back out of the nest that is in no books: what was inside it counts as if it had
     /// been directly inside the one around it. Owner only.
     #[cfg(any(test, feature = "testing"))]
@@ -254,18 +333,28 @@ impl Slot {
 
     /// The outermost poll in flight: its opening, the id of its watch, and when it began. Guards and
     /// destructors are none: no yield ends them. Owner only.
-    pub(crate) fn outermost_poll(&self) -> Option<(u64, u64, u64)> {
+    ///
+    /// Who asks wants to know how old it is. One that goes by ticks begins now, and is exact from here on:
+    /// it is asked for soon after its beginning, and a slice is shorter than a tick.
+    pub(crate) fn outermost_poll(&self, now: impl Fn(u64) -> Option<u64>) -> Option<Outermost> {
         let depth = depth_of(self.state.load(Relaxed));
         let frames = self.frames.get(1..=depth).unwrap_or_default();
         let is_poll = |tag| tag != NO_WATCH && Kind::of(tag).is_poll();
         let outermost = frames
             .iter()
             .find(|frame| is_poll(frame.watch.load(Relaxed)))?;
-        Some((
-            outermost.opening.load(Relaxed),
-            Kind::watch_of(outermost.watch.load(Relaxed)),
-            outermost.start.load(Relaxed),
-        ))
+        let tag = outermost.watch.load(Relaxed);
+        let watch = Kind::watch_of(tag);
+        if tag & BY_TICKS != 0 {
+            // The start first: who reads it under the old tag takes it for a tick of just now.
+            outermost.start.store(now(watch)?, Relaxed);
+            outermost.watch.store(tag & !BY_TICKS, Release);
+        }
+        Some(Outermost {
+            opening: outermost.opening.load(Relaxed),
+            watch,
+            start: outermost.start.load(Relaxed),
+        })
     }
 
     /// The openings of the polls in flight. Owner only.
@@ -320,6 +409,9 @@ impl Slot {
 
     /// The polls in flight on this slot's thread. Any thread.
     ///
+    /// One that goes by ticks began when its tick was replaced, or, if that is the latest still, has only
+    /// just begun.
+    ///
     /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
     /// some tries, because then nothing of it is stuck.
     pub(crate) fn read(&self) -> Nest {
@@ -332,14 +424,15 @@ impl Slot {
         let depth = (state & DEPTH_MASK) as usize;
         let mut nest = Nest::default();
         for frame in &self.frames[1..=depth] {
-            let tag = frame.watch.load(Relaxed);
+            // Before the start, which is written first where a poll is made exact.
+            let tag = frame.watch.load(Acquire);
             if tag == NO_WATCH {
                 continue;
             }
             nest.push(InFlight {
                 watch: Kind::watch_of(tag),
                 kind: Kind::of(tag),
-                start: frame.start.load(Relaxed),
+                start: began(tag, frame.start.load(Relaxed)),
                 budget: frame.budget.load(Relaxed),
                 blamed: frame.blamed.load(Relaxed),
                 location: frame.location.get(),
@@ -414,6 +507,8 @@ impl Slot {
             let frame = self.frame(mark.opening);
             frame.watch.store(NO_WATCH, Relaxed);
             frame.opening.store(VACATED, Relaxed);
+            let state = self.state.load(Relaxed);
+            self.state.store(state + SERIAL, Release);
         }
         share
     }
@@ -436,6 +531,15 @@ impl Mark {
     /// nested too deep to be told apart.
     pub(crate) fn opening(self) -> Option<u64> {
         (self.opening != TOO_DEEP).then_some(self.opening)
+    }
+}
+
+/// When a poll began, of which `start` was published under `tag`, at the latest.
+fn began(tag: u64, start: u64) -> u64 {
+    const JUST_NOW: u64 = u64::MAX;
+    match tag & BY_TICKS {
+        0 => start,
+        _ => TICKS.replaced(start).unwrap_or(JUST_NOW),
     }
 }
 

@@ -17,6 +17,7 @@ fn model(f: impl Fn() + Send + Sync + 'static) {
 
 fn begin(slot: &Slot, watch: u64) -> Mark {
     slot.begin(Opened {
+        by_ticks: false,
         watch,
         kind: Kind::Poll,
         start: watch + 7,

@@ -9,6 +9,7 @@ fn end(slot: &Slot, mark: Mark, elapsed: u64) -> Share {
 
 fn begin(slot: &Slot, watch: u64, start: u64) -> Mark {
     slot.begin(Opened {
+        by_ticks: false,
         watch,
         kind: Kind::Poll,
         start,

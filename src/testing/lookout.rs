@@ -15,7 +15,7 @@ use crate::slot::{self, DOZE, Finding, Kind, Mark, Opened, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
     Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, StuckWorkers,
-    Watch,
+    Timing, Watch,
 };
 
 /// The sentinel looks at polls that are over their budget, and at none that is shorter than this: then
@@ -48,6 +48,7 @@ impl Place {
         let core = ledger.get_or_register("audit".into()).core;
         let home = Arc::new(Home {
             clock: clock.clone(),
+            timing: Timing::Exact,
             budget: Duration::MAX,
             ledger,
             slow: Arc::new(Listener {
@@ -126,7 +127,7 @@ impl Lookout {
         let look_at = nanos_of(budget.max(LEAST));
         Self {
             look_at,
-            in_use: InUse::new(look_at),
+            in_use: InUse::new(look_at, false),
         }
     }
 
@@ -136,6 +137,7 @@ impl Lookout {
         let stack = sys::stack_pointer();
         let slot = slot::current().map(|slot| {
             let mark = slot.begin(Opened {
+                by_ticks: false,
                 watch: PLACE.watch.core().id,
                 kind: Kind::Audited,
                 start,

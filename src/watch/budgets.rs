@@ -11,7 +11,11 @@ use crate::slot::DOZE;
 const CELLS: usize = 40;
 const TO_A_DOUBLING: f64 = 4.0;
 
-static IN_USE: [AtomicU64; CELLS] = [const { AtomicU64::new(0) }; CELLS];
+type Counts = [AtomicU64; CELLS];
+
+static IN_USE: Counts = [const { AtomicU64::new(0) }; CELLS];
+/// Those of watches whose polls are timed by ticks.
+static BY_TICKS: Counts = [const { AtomicU64::new(0) }; CELLS];
 
 fn cell_of(nanos: u64) -> usize {
     let doublings = (nanos as f64 / 1e6).max(1.0).log2();
@@ -23,36 +27,48 @@ fn shortest_of(cell: usize) -> u64 {
     ((cell as f64 / TO_A_DOUBLING).exp2() * 999_999.0) as u64
 }
 
-fn first_in_use() -> usize {
-    let used = IN_USE.iter().position(|count| count.load(Relaxed) > 0);
-    used.unwrap_or(CELLS - 1)
+fn first_in_use(counts: &Counts) -> Option<usize> {
+    counts.iter().position(|count| count.load(Relaxed) > 0)
 }
 
 /// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
 pub(crate) fn shortest() -> Duration {
-    Duration::from_nanos(shortest_of(first_in_use()))
+    Duration::from_nanos(shortest_of(first_in_use(&IN_USE).unwrap_or(CELLS - 1)))
+}
+
+/// The same of those whose polls are timed by ticks, if there are any.
+pub(crate) fn shortest_by_ticks() -> Option<Duration> {
+    first_in_use(&BY_TICKS).map(|cell| Duration::from_nanos(shortest_of(cell)))
 }
 
 /// A budget that is in use as long as this lives.
 pub(crate) struct InUse {
     cell: usize,
+    by_ticks: bool,
 }
 
 impl InUse {
-    pub(crate) fn new(nanos: u64) -> Self {
-        let (cell, shortest) = (cell_of(nanos), first_in_use());
-        IN_USE[cell].fetch_add(1, Relaxed);
-        if cell < shortest {
+    pub(crate) fn new(nanos: u64, by_ticks: bool) -> Self {
+        let cell = cell_of(nanos);
+        let is_new = |counts: &Counts| {
+            let shortest = first_in_use(counts);
+            counts[cell].fetch_add(1, Relaxed);
+            shortest.is_none_or(|shortest| cell < shortest)
+        };
+        if is_new(&IN_USE) | (by_ticks && is_new(&BY_TICKS)) {
             // It may nap for as long as the shortest was until now.
             DOZE.prod();
         }
-        Self { cell }
+        Self { cell, by_ticks }
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
         IN_USE[self.cell].fetch_sub(1, Relaxed);
+        if self.by_ticks {
+            BY_TICKS[self.cell].fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -73,8 +89,9 @@ mod tests {
 
     #[test]
     fn the_shortest_counts_while_it_is_in_use() {
-        let in_use = InUse::new(1);
+        let in_use = InUse::new(1, true);
         assert_eq!(shortest(), Duration::from_nanos(999_999));
+        assert_eq!(shortest_by_ticks(), Some(shortest()));
         drop(in_use);
     }
 }

@@ -1,10 +1,11 @@
 //! The counters of one watch: one set of cells for each thread, written by that thread alone.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::known;
 use super::overruns::Overruns;
+use super::sampled::Sampled;
 use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
@@ -69,6 +70,8 @@ pub(crate) struct Cells {
     longest: AtomicU64,
     panicked: AtomicU64,
     slow: AtomicU64,
+    /// Of those that were not timed.
+    sampled: OnceLock<Box<Sampled>>,
 }
 
 /// What is to be counted of one stretch of code. Times in nanoseconds.
@@ -178,7 +181,20 @@ impl Cells {
             longest: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             slow: AtomicU64::new(0),
+            sampled: OnceLock::new(),
         }
+    }
+
+    /// What is known of the polls that are not timed. `None` before the first one was.
+    #[inline]
+    pub(crate) fn sampled(&self) -> Option<&Sampled> {
+        self.sampled.get().map(|sampled| &**sampled)
+    }
+
+    /// A poll was timed that stands for some of those to come.
+    pub(crate) fn sample(&self, slot: &Slot, elapsed: u64, self_time: u64) {
+        let new = || Box::new(Sampled::new(slot.index() as u64));
+        self.sampled.get_or_init(new).renew(elapsed, self_time);
     }
 
     #[inline]
@@ -207,6 +223,9 @@ impl Cells {
         totals.longest = totals.longest.max(self.longest.load(Relaxed));
         totals.panicked += self.panicked.load(Relaxed);
         totals.slow += self.slow.load(Relaxed);
+        if let Some(sampled) = self.sampled.get() {
+            sampled.add_to(totals);
+        }
     }
 }
 
@@ -251,6 +270,6 @@ mod tests {
 
     #[test]
     fn cells_are_as_large_as_the_architecture_says() {
-        assert_eq!(size_of::<Cells>(), 776);
+        assert_eq!((size_of::<Cells>(), size_of::<Sampled>()), (792, 1_104));
     }
 }

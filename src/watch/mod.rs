@@ -10,8 +10,10 @@ mod orders;
 mod overruns;
 #[cfg(feature = "metrics")]
 mod roster;
+mod sampled;
 mod stats;
 mod stuck;
+mod timing;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,7 +26,7 @@ use crate::clock::{Clock, nanos_of};
 use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
 pub(crate) use budgets::InUse;
-pub(crate) use budgets::shortest as shortest_budget;
+pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Core, Counted, Totals};
 pub(crate) use flights::{Flight, flights};
 pub use health::{Health, Status};
@@ -36,8 +38,11 @@ pub use orders::Stacks;
 pub(crate) use orders::{Measure, Orders, Step};
 #[cfg(feature = "metrics")]
 pub(crate) use roster::{Sums, WatchSums, collect, enroll};
+pub(crate) use sampled::Sampled;
 pub use stats::{Snapshot, WatchStats};
 pub(crate) use stuck::StuckWorkers;
+pub use timing::Timing;
+pub(crate) use timing::tick_of;
 
 /// A named point of the program whose polls are timed.
 ///
@@ -74,6 +79,8 @@ struct Bound {
     budget_nanos: u64,
     /// Whether polls that are expected to overrun are contained.
     contained: bool,
+    /// Whether a poll goes by ticks, and reads no clock.
+    by_ticks: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: InUse,
     core: Arc<Core>,
@@ -83,6 +90,7 @@ struct Bound {
 /// What the watches of one watchdog share.
 pub(crate) struct Home {
     pub(crate) clock: Clock,
+    pub(crate) timing: Timing,
     pub(crate) budget: Duration,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slow: Arc<dyn OnSlow>,
@@ -187,12 +195,14 @@ impl Watch {
 
     fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration, contained: bool) -> Self {
         let budget_nanos = nanos_of(budget);
+        let by_ticks = home.clock.is_real() && home.timing.is_by_ticks(budget_nanos);
         let bound = Bound {
             clock: home.clock.clone(),
             budget,
             budget_nanos,
             contained,
-            in_use: InUse::new(budget_nanos),
+            by_ticks,
+            in_use: InUse::new(budget_nanos, by_ticks),
             core,
             home,
         };
@@ -315,6 +325,12 @@ impl Watch {
     #[inline]
     pub(crate) fn budget_nanos(&self) -> u64 {
         self.bound.budget_nanos
+    }
+
+    /// Whether its polls go by ticks.
+    #[inline]
+    pub(crate) fn is_by_ticks(&self) -> bool {
+        self.bound.by_ticks
     }
 
     #[inline]

@@ -16,7 +16,7 @@ use crate::report::{
 use crate::sentinel;
 use crate::sys::CAPTURE_SIGNAL;
 use crate::watch::{
-    Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step, StuckWorkers,
+    Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step, StuckWorkers, Timing,
 };
 
 use super::Watchdog;
@@ -35,19 +35,11 @@ const ARCHIVE_QUEUE: usize = 1_024;
 /// The queues are allocated whole.
 const MAX_QUEUE: usize = 1 << 20;
 
-/// How polls are timed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Timing {
-    /// The clock is read when a poll begins and when it ends.
-    #[default]
-    Exact,
-}
-
 /// The set-up of a [`Watchdog`]. Made by [`Watchdog::builder`].
 #[must_use = "a builder does nothing before `build`"]
 pub struct Builder {
     budget: Duration,
+    timing: Timing,
     guard_budget: Duration,
     max_watches: usize,
     reports_per_second: u32,
@@ -69,6 +61,7 @@ impl Builder {
     fn new() -> Self {
         Self {
             budget: Duration::from_millis(10),
+            timing: Timing::default(),
             guard_budget: Duration::from_millis(100),
             max_watches: 1_000,
             reports_per_second: 5,
@@ -106,10 +99,9 @@ impl Builder {
     }
 
     /// How polls are timed. [`Timing::Exact`] unless it is set.
-    pub fn timing(self, timing: Timing) -> Self {
-        match timing {
-            Timing::Exact => self,
-        }
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
     }
 
     /// How many names may have a watch of their own. 1,000 unless it is set; at least 1.
@@ -306,6 +298,7 @@ impl Builder {
             per_second: self.reports_per_second,
         };
         let guard_budget = nanos_of(self.guard_budget);
+        let timing = self.timing;
         let (contain, max_contained) = (self.contain, self.max_contained);
         let budget = self.budget;
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
@@ -336,6 +329,7 @@ impl Builder {
         }
         let home = Arc::new(Home {
             clock,
+            timing,
             budget,
             ledger,
             slow: Arc::clone(&desk) as Arc<dyn OnSlow>,

@@ -18,7 +18,7 @@ use crate::report::{Archive, Culprits, Desk};
 use crate::sentinel::Capabilities;
 use crate::watch::{Health, Home, Snapshot, Watch};
 
-pub use builder::{Builder, Timing};
+pub use builder::Builder;
 pub use escalation::Escalation;
 pub use guard::{Guard, GuardHooks, default_watchdog, guard};
 
