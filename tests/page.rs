@@ -41,6 +41,12 @@ fn state(page: &Page) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
+fn culprit(state: &Value, column: &str, value: &str) -> Option<Value> {
+    let culprits = state["culprits"].as_array().unwrap();
+    let mut culprits = culprits.iter();
+    culprits.find(|culprit| culprit[column] == value).cloned()
+}
+
 /// Holds a thread in a poll until the sender is dropped.
 fn stall(watch: &Watch) -> (Sender<()>, thread::JoinHandle<()>) {
     let (release, held) = mpsc::channel();
@@ -58,9 +64,15 @@ fn it_says_what_is_stuck_what_was_slow_and_whose_fault_it_is() {
     let watchdog = watchdog();
     let page = Page::new(&watchdog);
     let slow = watchdog.watch("slow");
-    {
-        let _poll = slow.enter();
-        dream_of_electric_sheep(30 * MS);
+    // On a busy host a poll may be excused, or its stack be had in part.
+    let mut rounds = 0;
+    while culprit(&state(&page), "function", "page::dream_of_electric_sheep").is_none() {
+        rounds += 1;
+        {
+            let _poll = slow.enter();
+            dream_of_electric_sheep(30 * MS);
+        }
+        assert!(watchdog.flush(PATIENCE));
     }
     drop(watchdog.watch(HOSTILE).enter());
     let (release, thread) = stall(&watchdog.watch("stuck"));
@@ -92,7 +104,7 @@ fn it_says_what_is_stuck_what_was_slow_and_whose_fault_it_is() {
         .iter()
         .map(|cell| cell[1].as_u64().unwrap())
         .sum();
-    assert_eq!(polls, 1);
+    assert_eq!(polls, rounds);
     let threads = now["threads"].as_array().unwrap();
     // Those of other tests are there as well: threads are the process's.
     let is_mine = |thread: &&Value| thread["polls"][0]["watch"] == "stuck";
@@ -108,16 +120,10 @@ fn it_says_what_is_stuck_what_was_slow_and_whose_fault_it_is() {
     assert_eq!(now["stalls"], Value::Array(Vec::new()));
     assert_eq!(now["recent"][0]["watch"], "stuck", "the latest first");
     assert_eq!(now["recent"][1]["phase"], "finished");
-    let culprits = now["culprits"].as_array().unwrap();
-    let of = |function: &str| {
-        let is_it = |culprit: &&Value| culprit["function"].as_str().unwrap().contains(function);
-        culprits
-            .iter()
-            .find(is_it)
-            .unwrap_or_else(|| panic!("{function} is not in {now}"))
-    };
-    assert_eq!(of("dream_of_electric_sheep")["count"], 1);
-    assert!(of("page::stall")["over_budget"].as_f64().unwrap() > 0.0);
+    let dreamer = culprit(&now, "function", "page::dream_of_electric_sheep").unwrap();
+    assert!((1..=rounds).contains(&dreamer["count"].as_u64().unwrap()));
+    let stuck = culprit(&now, "watch", "stuck").unwrap_or_else(|| panic!("{now}"));
+    assert!(stuck["over_budget"].as_f64().unwrap() > 0.0);
     let folded = String::from_utf8(page.answer("/stacks.folded").body).unwrap();
     assert!(folded.contains("slow;"), "{folded}");
 }

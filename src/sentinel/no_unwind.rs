@@ -27,8 +27,8 @@ impl Unwinder {
         false
     }
 
-    pub(super) fn is_part(&self, _: &Step, _: Part) -> bool {
-        false
+    pub(super) fn part(&self, _: &Step) -> Option<Part> {
+        None
     }
 
     pub(super) fn unwind(&mut self, _: &Copied) -> Unwound {

@@ -10,14 +10,24 @@ pub(super) enum Part {
     Scheduler,
     /// Tokio's `block_in_place`: whose stack it is in has handed its worker to another thread.
     BlockInPlace,
+    /// A worker of a multi-thread runtime …
+    Worker,
+    /// … and the poll of a task.
+    Task,
 }
 
 impl Part {
     /// A cheap look at a mangled name, because there are many.
     pub(super) fn may_be_in(mangled: &str) -> bool {
-        ["3std", "parking_lot", "current_thread", "block_in_place"]
-            .iter()
-            .any(|word| mangled.contains(word))
+        const WORDS: [&str; 6] = [
+            "3std",
+            "parking_lot",
+            "current_thread",
+            "block_in_place",
+            "12multi_thread6worker",
+            "4task3raw4poll",
+        ];
+        WORDS.iter().any(|word| mangled.contains(word))
     }
 
     /// By the name without its mangling.
@@ -31,6 +41,10 @@ impl Part {
             Some(Part::BlockInPlace)
         } else if path.starts_with("tokio::runtime::scheduler::current_thread::") {
             Some(Part::Scheduler)
+        } else if path.starts_with("tokio::runtime::scheduler::multi_thread::worker::") {
+            Some(Part::Worker)
+        } else if path.starts_with("tokio::runtime::task::raw::poll") {
+            Some(Part::Task)
         } else {
             None
         }
@@ -65,7 +79,15 @@ mod tests {
                 Some(Part::BlockInPlace),
             ),
             ("app::current_thread::run", None),
-            ("tokio::runtime::scheduler::multi_thread::worker::run", None),
+            (
+                "<tokio::runtime::scheduler::multi_thread::worker::Context>::run_task",
+                Some(Part::Worker),
+            ),
+            (
+                "tokio::runtime::task::raw::poll::<app::F, tokio::S>",
+                Some(Part::Task),
+            ),
+            ("tokio::runtime::task::raw::drop_join_handle_slow", None),
         ] {
             assert_eq!(Part::of(name), expected, "{name}");
         }

@@ -121,9 +121,18 @@ impl Taker {
         self.has(stack, Part::BlockInPlace)
     }
 
+    /// Whether a stack is that of a worker between two polls: in the hands of its runtime alone.
+    pub(super) fn is_between_polls(&self, stack: &Stack) -> bool {
+        let unwinder = self.unwinder.as_ref();
+        let part = |step| unwinder.and_then(|unwinder| unwinder.part(step));
+        // The worker is itself a task, of the pool of threads: what counts is which is further inside.
+        let is_either = |part: &Part| matches!(part, Part::Worker | Part::Task);
+        stack.steps().filter_map(part).find(is_either) == Some(Part::Worker)
+    }
+
     fn has(&self, stack: &Stack, part: Part) -> bool {
         let unwinder = self.unwinder.as_ref();
-        unwinder.is_some_and(|unwinder| stack.steps().any(|step| unwinder.is_part(step, part)))
+        unwinder.is_some_and(|unwinder| stack.steps().any(|step| unwinder.part(step) == Some(part)))
     }
 
     /// The stack of a thread, if the poll has not ended meanwhile.

@@ -67,13 +67,13 @@ impl Unwinder {
             module.is_some_and(|module| !module.is_c_library())
         };
         let caller = unwound.steps.iter().find(outside);
-        caller.is_some_and(|step| self.is_part(step, Part::Std))
+        caller.and_then(|step| self.part(step)) == Some(Part::Std)
     }
 
-    /// Whether a function is of that part.
-    pub(super) fn is_part(&self, step: &Step, part: Part) -> bool {
+    /// What a function belongs to, if that is anything known.
+    pub(super) fn part(&self, step: &Step) -> Option<Part> {
         let module = self.modules.at(lookup(step));
-        module.and_then(|module| module.part_at(lookup(step))) == Some(part)
+        module.and_then(|module| module.part_at(lookup(step)))
     }
 
     pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {

@@ -17,8 +17,8 @@ use crate::stack::Stack;
 use crate::suspension::SUSPENSIONS;
 use crate::watch::home_of;
 
-/// Of a worker whose thread is not known it cannot be said whether it was run. It must have been stuck
-/// for so many budgets.
+/// Of a worker whose thread is not known it cannot be said whether it was run, and one between two polls
+/// may wait for somebody who is not run. It must have been stuck for so many budgets.
 const UNKNOWN: u64 = 10;
 
 /// What is nobody's fault is looked at again so often within a budget: most often a thread had to wait for a
@@ -232,17 +232,22 @@ impl Round {
         match self.workers.is_current_thread() {
             true if !is_in(Taker::is_in_block_on) => View::NoWorker,
             false if is_in(Taker::is_in_block_in_place) => View::AnotherThread,
+            // It waits for a lock of the runtime's, which somebody has who is not run; or in a hook.
+            false if is_in(Taker::is_between_polls) && !self.is_long(standing) => View::Innocent,
             _ => View::Stuck(finding),
         }
     }
 
+    /// Whether it has made no progress for so long that it is stuck, whoever is to blame.
+    fn is_long(&self, standing: &Standing) -> bool {
+        let least = self.guarded.budget.saturating_mul(UNKNOWN);
+        let suspended = SUSPENSIONS.since(standing.poll.start);
+        standing.elapsed.saturating_sub(suspended) > least
+    }
+
     /// Of a thread that is not known.
     fn guess(&self, standing: &Standing) -> View {
-        let least = self.guarded.budget.saturating_mul(UNKNOWN);
-        let ran = standing
-            .elapsed
-            .saturating_sub(SUSPENSIONS.since(standing.poll.start));
-        match ran > least && !self.workers.is_current_thread() {
+        match self.is_long(standing) && !self.workers.is_current_thread() {
             true => View::Stuck(Finding::default()),
             false => View::Innocent,
         }
