@@ -196,13 +196,21 @@ impl Round {
             elapsed,
             own: elapsed,
         };
+        // Before its stack is taken, which takes a while: the poll may end meanwhile.
+        let has_a_stall = slot.is_some_and(|slot| has_a_stall(slot, means.clock));
         let (view, slot) = match slot.map(|slot| self.examine(slot, &standing, means)) {
             Some(View::AnotherThread) | None => (self.guess(&standing), None),
             Some(view) => (view, slot),
         };
         let has_moved = Some(self.workers.read(worker)) != self.seen[worker].reading;
         match view {
-            View::Stuck(found) if !has_moved => self.found(worker, slot, found, means.clock),
+            View::Stuck(found) if !has_moved => {
+                let is_told = match slot {
+                    Some(_) => has_a_stall,
+                    None => has_an_unknown_thread_a_stall(&self.workers, means.clock),
+                };
+                self.found(worker, slot, found, is_told);
+            }
             View::Stuck(_) | View::Innocent => {
                 self.seen[worker].again_at = elapsed + self.guarded.budget / EXCUSES;
             }
@@ -253,8 +261,8 @@ impl Round {
         }
     }
 
-    /// Counts a stuck worker, and tells of it unless a watched poll is told instead.
-    fn found(&mut self, worker: usize, slot: Option<&Slot>, found: Finding, clock: &Clock) {
+    /// Counts a stuck worker, and tells of it unless a watched poll `is_told` instead.
+    fn found(&mut self, worker: usize, slot: Option<&Slot>, found: Finding, is_told: bool) {
         let Self { guarded, seen, .. } = self;
         let seen = &mut seen[worker];
         if found.is_stack_late && seen.late_stacks < STACK_TRIES {
@@ -287,7 +295,7 @@ impl Round {
             return;
         }
         seen.tell_at = seen.elapsed.saturating_mul(2);
-        if !is_told_as_a_poll(&self.workers, slot, clock) {
+        if !is_told {
             let stuck = stuck(worker, slot, seen.elapsed);
             let listener = &guarded.listener;
             listener.on_stuck(guarded, stuck, found, &mut seen.told);
@@ -325,19 +333,14 @@ fn stuck(worker: usize, slot: Option<&Slot>, elapsed: u64) -> Stuck {
     }
 }
 
-/// Whether a watched poll of a worker is over its own budget: then that is what is told. Of a worker
-/// whose thread is not known, one of any thread that is none of the known ones.
-fn is_told_as_a_poll(workers: &Workers, slot: Option<&Slot>, clock: &Clock) -> bool {
-    match slot {
-        Some(slot) => has_a_stall(slot, clock),
-        None => {
-            let all = slot::all().into_iter();
-            let mut others = all.filter(|slot| !workers.has(slot.index()));
-            others.any(|slot| has_a_stall(slot, clock))
-        }
-    }
+/// The same of any thread that is none of the workers that are known.
+fn has_an_unknown_thread_a_stall(workers: &Workers, clock: &Clock) -> bool {
+    let all = slot::all().into_iter();
+    let mut others = all.filter(|slot| !workers.has(slot.index()));
+    others.any(|slot| has_a_stall(slot, clock))
 }
 
+/// Whether a watched poll of a thread is over its own budget: then that is what is told.
 fn has_a_stall(slot: &Slot, clock: &Clock) -> bool {
     let now = clock.raw();
     let is_mine =
