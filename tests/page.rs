@@ -305,7 +305,10 @@ fn a_browser_shows_a_stall_with_its_stack_and_runs_no_script_of_the_programs() {
     let (release, thread) = stall(&watchdog.watch(format!("stuck {HOSTILE}")));
     let (address, tells) = serve(Page::new(&watchdog));
     let profile = std::env::temp_dir().join(format!("shotclock-page-{}", std::process::id()));
+    // What it leaves behind when it is killed is in there, too.
+    std::fs::create_dir_all(&profile).unwrap();
     let mut visit = Command::new(browser)
+        .env("TMPDIR", &profile)
         .args(["--headless", "--no-sandbox", "--disable-gpu"])
         .args(["--enable-logging=stderr", "--remote-debugging-port=0"])
         .arg(format!("--user-data-dir={}", profile.display()))
