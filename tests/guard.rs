@@ -349,5 +349,13 @@ fn a_worker_that_is_merely_not_run_is_not_stuck() {
     let tasks = [runtime.spawn(busy()), runtime.spawn(busy())];
     runtime.block_on(futures::future::join_all(tasks));
     assert!(watchdog.flush(PATIENCE));
-    told.assert_no_worker();
+    // One that waits for a lock of the runtime's is blocked, though only because somebody else was not run.
+    let is_at_work = |stuck: &StuckWorker| {
+        let stack = stuck.stack.as_ref().map(ToString::to_string);
+        !matches!(stuck.cause, Cause::Blocked(_))
+            || stack.is_none_or(|stack| stack.contains("guard::"))
+    };
+    if let Some(stuck) = told.workers.try_iter().find(is_at_work) {
+        panic!("{stuck}");
+    }
 }

@@ -59,6 +59,7 @@ impl Watchdog {
     ///   not reported to be stuck. Its lag is measured while nobody is in `block_on` as well.
     /// - A worker that is busy with polls of some milliseconds each, 61 of which take longer than the
     ///   budget, is reported as stuck too.
+    /// - A worker that waits for a lock is reported, also if only because a thread that has it is not run.
     /// - Where the operating system does not tell for how long a thread waited for a processor, a
     ///   worker on a busy host may be reported that is merely not run.
     ///
