@@ -4,6 +4,7 @@
 //! [`CAPACITY`] places and takes 320 KiB from the first such poll on. A place is locked while it is
 //! written or copied, so nobody waits for a whole reading.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -20,6 +21,8 @@ pub(crate) struct Passage {
     pub(crate) kind: Kind,
     /// The number of the thread's slot.
     pub(crate) slot: usize,
+    /// Its number there.
+    pub(crate) opening: Option<NonZeroU64>,
     /// A raw reading of the machine's clock.
     pub(crate) start: u64,
     /// Nanoseconds.
@@ -79,6 +82,7 @@ mod tests {
         let ring = Ring::new(3);
         for start in [40, 10, 30, 20] {
             ring.note(Passage {
+                opening: None,
                 watch: 0,
                 kind: Kind::Poll,
                 slot: 0,

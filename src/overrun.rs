@@ -61,7 +61,7 @@ impl Overrun<'_> {
             outer: outer.unwrap_or_default(),
             thread: thread.unwrap_or_else(ThreadInfo::current),
             slot: self.slot.map(|(slot, _)| slot.index()),
-            start: self.start,
+            opening: self.slot.and_then(|(_, mark)| mark.opening()),
             counts: self.slow,
             allowed: self.own.saturating_sub(excused) <= self.budget,
             broken,

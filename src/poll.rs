@@ -4,6 +4,7 @@
 //! allocation, no lock, no read-modify-write that is shared with another thread; whatever else there
 //! is to do about a poll is done in [`conclude`], which a fast poll never enters.
 
+use std::num::NonZeroU64;
 use std::panic::Location;
 
 use crate::by_ticks::{self, Fast};
@@ -296,11 +297,12 @@ fn conclude(
     is_to_be_told: bool,
     slow: bool,
 ) {
-    if let (true, Some((slot, _))) = (watch.clock().is_real(), slot) {
+    if let (true, Some((slot, mark))) = (watch.clock().is_real(), slot) {
         flight_record::note(Passage {
             watch: watch.core().id,
             kind,
             slot: slot.index(),
+            opening: mark.opening().and_then(NonZeroU64::new),
             start,
             elapsed,
             budget,

@@ -5,12 +5,14 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use shotclock::page::Page;
 use shotclock::{
     Builder, Cause, Guard, Phase, SlowPoll, Status, StuckWorker, WatchExt as _, Watchdog,
 };
@@ -74,12 +76,23 @@ fn runtime(workers: usize) -> Runtime {
         .unwrap()
 }
 
-/// Guards a runtime, and returns when its lag was measured: then its workers were called together.
+/// Guards a runtime, and returns when its workers' threads are known.
 fn guard(watchdog: &Watchdog, name: &str, runtime: &Runtime) -> Guard {
     let guard = watchdog.guard(name, runtime.handle());
     assert!(guard.is_active());
-    thread::sleep(Duration::from_millis(150));
+    while known_workers(watchdog, name) < runtime.metrics().num_workers() {
+        thread::sleep(Duration::from_millis(1));
+    }
     guard
+}
+
+/// How many workers have a thread on the page.
+fn known_workers(watchdog: &Watchdog, runtime: &str) -> usize {
+    let state = Page::new(watchdog).answer("/state.json").body;
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let threads = state["threads"].as_array().unwrap();
+    let is_worker = |thread: &&serde_json::Value| thread["runtime"] == runtime;
+    threads.iter().filter(is_worker).count()
 }
 
 /// Blocks a worker until it is told to go on.
@@ -138,12 +151,15 @@ fn every_worker_may_be_stuck_at_once() {
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "all", &runtime);
     let releases = [block(runtime.handle()), block(runtime.handle())];
-    let mut workers: Vec<_> = [told.worker(), told.worker()]
-        .iter()
-        .map(|stuck| stuck.worker)
-        .collect();
-    workers.sort_unstable();
-    assert_eq!(workers, [0, 1]);
+    // One may be told again before the other is told.
+    let mut workers = HashSet::new();
+    while workers.len() < 2 {
+        workers.insert(told.worker().worker);
+    }
+    assert_eq!(workers, [0, 1].into());
+    while watchdog.health().stuck_workers < 2 {
+        thread::yield_now();
+    }
     drop(releases);
 }
 

@@ -36,13 +36,14 @@ impl Watchdog {
         let recent = self.archive().latest().polls();
         let reports: HashMap<_, _> = recent
             .iter()
-            .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.start), &recent.slow)))
+            .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.opening?), &recent.slow)))
             .collect();
         let clock = self.clock();
         let first = passages.first().map_or(0, |passage| passage.start);
         let micros = |raw: u64| clock.nanos_between(first, raw) as f64 / 1e3;
         let slice = |passage: &Passage| {
-            let report = reports.get(&(passage.slot, passage.start)).copied();
+            let which = passage.opening.map(|opening| (passage.slot, opening.get()));
+            let report = which.and_then(|which| reports.get(&which).copied());
             slice(passage, micros(passage.start), report)
         };
         let events: Vec<_> = tracks().chain(passages.iter().map(slice)).collect();

@@ -200,8 +200,10 @@ fn stalls(running: Vec<Recent>, clock: &Clock) -> Vec<SlowPoll> {
     let still = |slow: &SlowPoll| {
         let slot = slots.get(slow.slot?)?;
         let nest = slot.read();
-        nest.iter().find(|poll| poll.start == slow.start)?;
-        let elapsed = clock.nanos_between(slow.start, clock.raw());
+        let poll = nest
+            .iter()
+            .find(|poll| Some(poll.opening) == slow.opening)?;
+        let elapsed = clock.nanos_between(poll.start, clock.raw());
         let elapsed = std::time::Duration::from_nanos(elapsed);
         let mut slow = slow.clone();
         slow.elapsed = elapsed;

@@ -276,8 +276,8 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         task: None,
         impact: runtime::impact_of(slow.slot),
         suppressed: 0,
-        start: slow.start,
         slot: slow.slot,
+        opening: slow.opening,
         context: Context::none(),
     }
 }

@@ -70,11 +70,11 @@ pub struct SlowPoll {
     /// How many slow polls of the same watch were not reported since the last one that was, because
     /// there were too many in that second.
     pub suppressed: u64,
-    /// When it began, as a raw reading of its watch's clock, and on which slot.
-    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
-    pub(crate) start: u64,
+    /// On which slot it ran, and under which number there.
     #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
     pub(crate) slot: Option<usize>,
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
+    pub(crate) opening: Option<u64>,
     pub(super) context: Context,
 }
 

@@ -112,7 +112,7 @@ impl Stalled<'_> {
             outer: self.outer(),
             thread,
             slot: Some(self.slot.index()),
-            start: poll.start,
+            opening: Some(poll.opening),
             counts: true,
             allowed: false,
             broken: margin.exceptions.broken(poll.opening, |since| {

@@ -177,7 +177,7 @@ impl Book {
             outer: Vec::new(),
             thread: worst.thread.clone(),
             slot: None,
-            start: 0,
+            opening: None,
             counts: true,
             allowed: false,
             broken: None,

@@ -158,8 +158,8 @@ pub(crate) struct Slow {
     pub(crate) thread: ThreadInfo,
     /// The number of that thread's slot.
     pub(crate) slot: Option<usize>,
-    /// When it began, as a raw reading of the clock.
-    pub(crate) start: u64,
+    /// Its number on that thread.
+    pub(crate) opening: Option<u64>,
     /// If not, it turned out to be the fault of a poll inside it, and is here only because it was told
     /// of before.
     pub(crate) counts: bool,
