@@ -1,4 +1,4 @@
-//! What wrapping costs in memory, counted by the allocator.
+//! What wrapping, watches and threads cost in memory, counted by the allocator.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "an allocator cannot be written without it")]
@@ -6,27 +6,33 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::{Future, ready};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Barrier;
 use std::task::{Context, Waker};
+use std::thread;
 use std::time::Duration;
 
-use shotclock::{WatchExt as _, Watchdog};
+use shotclock::{Watch, WatchExt as _, Watchdog};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// What this thread allocated, less what it freed. Bytes.
+    static BALANCE: Cell<i64> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: it forwards to the system's allocator and counts in a thread-local without a destructor.
+// SAFETY: it forwards to the system's allocator and counts in thread-locals without a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BALANCE.set(BALANCE.get() + layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        BALANCE.set(BALANCE.get() - layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(block, layout) }
     }
@@ -39,6 +45,23 @@ fn allocations(f: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     f();
     ALLOCATIONS.get() - before
+}
+
+/// What `f` makes, and how many bytes this thread has more than before.
+fn made<T>(f: impl FnOnce() -> T) -> (T, i64) {
+    let before = BALANCE.get();
+    let made = f();
+    (made, BALANCE.get() - before)
+}
+
+fn bytes(f: impl FnOnce()) -> i64 {
+    made(f).1
+}
+
+fn poll_once(watch: &Watch) {
+    let future = pin!(ready(1).watched(watch));
+    let polled = future.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready());
 }
 
 #[test]
@@ -79,4 +102,108 @@ fn wrapping_adds_two_pointers() {
     assert_eq!(added(ready(1u64)), 16);
     assert_eq!(added(std::future::pending::<()>()), 16);
     assert_eq!(added([0u8; 4096]), 16);
+}
+
+/// As large as the future of a small handler, and aligned to a word as nearly every one is: what is
+/// aligned to less is padded to a word as well.
+async fn waits_for_ever() -> usize {
+    let request = [1u64; 25];
+    std::future::pending::<()>().await;
+    request.len()
+}
+
+fn boxed_and_polled<F: Future>(make: impl Fn() -> F) -> Vec<Pin<Box<F>>> {
+    const FUTURES: usize = 1_000_000;
+    let futures = (0..FUTURES).map(|_| {
+        let mut future = Box::pin(make());
+        let polled = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        future
+    });
+    futures.collect()
+}
+
+#[test]
+fn a_million_futures_alive_take_sixteen_megabytes_more() {
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watch = watchdog.watch("w").with_budget(Duration::MAX);
+    poll_once(&watch); // this thread's counters are made at its first poll
+    let (bare, of_bare) = made(|| boxed_and_polled(waits_for_ever));
+    drop(bare);
+    let (watched, of_watched) = made(|| boxed_and_polled(|| waits_for_ever().watched(&watch)));
+    assert!(of_bare > 200_000_000, "{of_bare}");
+    assert_eq!(of_watched - of_bare, 16_000_000);
+    assert_eq!(watch.stats().polls, watched.len() as u64 + 1);
+    assert_eq!(bytes(|| drop(watched)), -of_watched);
+}
+
+/// What one more of them may take, in bytes.
+const WATCH: i64 = 3 << 10;
+const THREAD: i64 = 2 << 10;
+const WATCH_ON_A_THREAD: i64 = 1 << 10;
+
+#[test]
+fn a_watch_takes_no_more_than_three_kilobytes() {
+    const WATCHES: i64 = 512;
+    let builder = Watchdog::builder().without_tracing();
+    let watchdog = builder.max_watches(WATCHES as usize).build().unwrap();
+    let (watches, all) = made(|| {
+        let watches = (0..WATCHES).map(|number| watchdog.watch(format!("watch {number}")));
+        watches.collect::<Vec<_>>()
+    });
+    let each = all / WATCHES;
+    println!("a watch takes {each} bytes");
+    assert!((size_of::<u64>() as i64..=WATCH).contains(&each), "{each}");
+    // Past the limit there are no more of them, however many names come.
+    let many = bytes(|| drop(watchdog.watch("one too many")));
+    let more = bytes(|| (0..10_000).for_each(|n| drop(watchdog.watch(format!("more {n}")))));
+    assert!(many <= WATCH, "{many}");
+    assert_eq!(more, 0);
+    drop(watches);
+}
+
+/// What each of so many threads takes that are there at once: at its first poll, and at the first poll
+/// of each further watch.
+fn threads_that_poll(threads: usize, watches: &[Watch]) -> Vec<(i64, i64)> {
+    let all_are_there = Barrier::new(threads);
+    thread::scope(|scope| {
+        let polls = || {
+            all_are_there.wait();
+            let first = bytes(|| poll_once(&watches[0]));
+            let others = bytes(|| watches[1..].iter().for_each(poll_once));
+            let again = bytes(|| watches.iter().for_each(poll_once));
+            assert_eq!(again, 0);
+            // The next one takes the slot over of a thread that has ended.
+            all_are_there.wait();
+            (first, others)
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(polls)).collect();
+        let taken = threads.into_iter().map(|thread| thread.join().unwrap());
+        taken.collect()
+    })
+}
+
+#[test]
+fn a_thread_takes_no_more_than_two_kilobytes_and_one_for_each_of_its_watches() {
+    const THREADS: usize = 100;
+    const WATCHES: usize = 50;
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let named = (0..WATCHES).map(|number| watchdog.watch(format!("watch {number}")));
+    let watches: Vec<_> = named.map(|w| w.with_budget(Duration::MAX)).collect();
+
+    let taken = threads_that_poll(THREADS, &watches);
+    let first: i64 = taken.iter().map(|(first, _)| first).sum();
+    let others: i64 = taken.iter().map(|(_, others)| others).sum();
+    let pair = others / (THREADS * (WATCHES - 1)) as i64;
+    let thread = first / THREADS as i64 - pair;
+    println!("a thread takes {thread} bytes, a watch that it polls {pair}");
+    assert!(pair > 500 && pair <= WATCH_ON_A_THREAD, "{pair}");
+    assert!(thread > 500 && thread <= THREAD, "{thread}");
+
+    // The threads have ended, and others come: they take over what there is.
+    let taken = threads_that_poll(THREADS, &watches);
+    let more: i64 = taken.iter().map(|(first, others)| first + others).sum();
+    assert!(more <= first / 10, "{more} after {first}");
 }
