@@ -1,7 +1,7 @@
 //! Floor 2: the last polls that took more than half of their budgets, in a ring.
 //!
 //! For who asks afterwards what the threads were doing. The ring is the process's, it has
-//! [`CAPACITY`] places and takes 320 KiB from the first such poll on. A place is locked while it is
+//! [`CAPACITY`] places and takes 230 KB from the first watchdog on. A place is locked while it is
 //! written or copied, so nobody waits for a whole reading.
 
 use std::num::NonZeroU64;
@@ -36,6 +36,11 @@ struct Ring {
 }
 
 static RING: LazyLock<Ring> = LazyLock::new(|| Ring::new(CAPACITY));
+
+/// Makes the ring, so that the first poll that leaves something in it does not have to.
+pub(crate) fn prepare() {
+    LazyLock::force(&RING);
+}
 
 /// Remembers a poll, in the place of the oldest.
 pub(crate) fn note(passage: Passage) {

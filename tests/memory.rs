@@ -16,6 +16,8 @@ use shotclock::{Watch, WatchExt as _, Watchdog};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes, whether they were freed again or not.
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     /// What this thread allocated, less what it freed. Bytes.
     static BALANCE: Cell<i64> = const { Cell::new(0) };
 }
@@ -26,6 +28,7 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        ALLOCATED.set(ALLOCATED.get() + layout.size() as u64);
         BALANCE.set(BALANCE.get() + layout.size() as i64);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
@@ -102,6 +105,21 @@ fn wrapping_adds_two_pointers() {
     assert_eq!(added(ready(1u64)), 16);
     assert_eq!(added(std::future::pending::<()>()), 16);
     assert_eq!(added([0u8; 4096]), 16);
+}
+
+/// What is made once in a process is made when a watchdog is built, and not on the worker that is late already.
+#[test]
+fn the_first_slow_poll_makes_little_but_its_report() {
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let (watch, slow) = (watchdog.watch("w"), watchdog.watch("slow"));
+    poll_once(&watch.with_budget(Duration::MAX)); // this thread's counters are made at its first poll
+    let slow = slow.with_budget(Duration::ZERO);
+    let before = ALLOCATED.get();
+    poll_once(&slow);
+    let allocated = ALLOCATED.get() - before;
+    assert_eq!(slow.stats().slow_polls, 1);
+    println!("the first slow poll allocates {allocated} bytes");
+    assert!((1..=16 << 10).contains(&allocated), "{allocated}");
 }
 
 /// As large as the future of a small handler, and aligned to a word as nearly every one is: what is

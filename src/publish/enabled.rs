@@ -35,6 +35,8 @@ static BUCKETS_AS_COUNTERS: AtomicBool = AtomicBool::new(false);
 
 /// Starts the metrics thread if it does not run yet. It runs as long as the process.
 pub(crate) fn start() -> Result<(), Error> {
+    // Else the first slow poll would have to make room for it, which is 128 KiB, on its worker's time.
+    LazyLock::force(&SAMPLES);
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if THREAD.get().is_none() {
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);

@@ -48,6 +48,7 @@ use crate::cgroup;
 use crate::clock::Clock;
 use crate::contain::contain;
 use crate::error::Error;
+use crate::flight_record;
 use crate::report;
 use crate::runtime;
 use crate::slot::DOZE;
@@ -70,6 +71,7 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     if !clock.is_real() {
         return Ok(());
     }
+    flight_record::prepare();
     if stacks != Stacks::Never {
         stacks::install(signal);
     }
