@@ -5,6 +5,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sys::Thread;
 
@@ -74,19 +76,51 @@ fn parse_state(stat: &str) -> Option<char> {
 /// The scheduler's account of one thread, kept open because it is read often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
-    file: File,
+    path: String,
+    /// `None` of one that is opened for each reading.
+    kept: Option<KeptOpen>,
+}
+
+/// How many files of the process's are kept open at once. The limit on them is the program's to use up, and
+/// often 1,024: a thread that is beyond is read at five times the price.
+const MOST_KEPT: usize = 64;
+
+/// A file that counts among those.
+#[derive(Debug)]
+struct KeptOpen(File);
+
+/// How many there are.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+impl KeptOpen {
+    /// Closes it again if there are as many as may be.
+    fn among_the_few(file: File) -> Option<Self> {
+        let one_more = |kept| (kept < MOST_KEPT).then_some(kept + 1);
+        let counted = KEPT.fetch_update(Relaxed, Relaxed, one_more);
+        counted.is_ok().then(|| Self(file))
+    }
+}
+
+impl Drop for KeptOpen {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Schedstat {
     pub(crate) fn open(thread: &Thread) -> Option<Self> {
         let path = format!("/proc/self/task/{}/schedstat", thread.id);
-        let file = File::open(path).ok()?;
-        Some(Self { file })
+        let file = File::open(&path).ok()?;
+        let kept = KeptOpen::among_the_few(file);
+        Some(Self { path, kept })
     }
 
     pub(crate) fn read(&self) -> Option<Turns> {
         let mut text = [0; 96];
-        let len = read_from_start(&self.file, &mut text).ok()?;
+        let len = match &self.kept {
+            Some(KeptOpen(file)) => read_from_start(file, &mut text).ok()?,
+            None => read_from_start(&File::open(&self.path).ok()?, &mut text).ok()?,
+        };
         parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
     }
 
@@ -182,6 +216,25 @@ mod tests {
         for text in ["", "0", "230 0x1", "230 1 2 3 4 5 6 7 8 9", "x y z", "-1"] {
             assert_eq!(parse_standpoint(text), None, "{text}");
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[cfg_attr(miri, ignore = "there is no /proc")]
+    fn many_threads_do_not_use_up_the_files_of_the_process() {
+        let thread = Thread::current().expect("Linux tells it");
+        let accounts: Vec<_> = (0..3 * MOST_KEPT)
+            .map(|_| Schedstat::open(&thread).expect("it is there"))
+            .collect();
+        assert!(accounts.iter().all(|account| account.read().is_some()));
+        let kept = || accounts.iter().filter(|account| account.kept.is_some());
+        assert!(kept().count() <= MOST_KEPT);
+        // Other tests keep some as well.
+        let files = fs::read_dir("/proc/self/fd").expect("Linux has it");
+        let is_account = |path: &std::path::Path| path.ends_with("schedstat");
+        let paths = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        let open = paths.filter(|path| is_account(path)).count();
+        assert!((1..=MOST_KEPT + 8).contains(&open), "{open}");
     }
 
     #[test]
