@@ -8,12 +8,14 @@
 //!
 //! `SHOTCLOCK_BENCH=criterion` or `SHOTCLOCK_BENCH=ratios` chooses one of the two.
 
+mod fresh;
 mod rounds;
 
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 
+pub use fresh::{in_a_fresh_process, subject};
 pub use rounds::Rounds;
 
 /// How many times each contender runs for the table. Odd, so that the median is a measured value.

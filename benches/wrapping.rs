@@ -1,0 +1,64 @@
+//! What it costs to make a watched future and to drop it again, beside the same future bare: of one without a
+//! destructor, and of one with a destructor, which is timed as a poll is. Never polled, so that this is all.
+
+use std::future::{Future, Ready, ready};
+use std::hint::black_box;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use shotclock::{Timing, Watch, WatchExt as _, Watchdog};
+use shotclock_peers::Contest;
+
+const BARE: &str = "bare";
+const EXACT: &str = "watched, Timing::Exact";
+
+/// Owns something that has to be done at its end.
+struct Owner(u64);
+
+impl Future for Owner {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        black_box(self.0);
+    }
+}
+
+fn made_and_dropped<T>(make: impl Fn() -> T) -> impl FnMut(u64) -> Duration {
+    move |turns| {
+        let start = Instant::now();
+        for _ in 0..turns {
+            drop(black_box(make()));
+        }
+        start.elapsed()
+    }
+}
+
+fn watch(timing: Timing) -> Watch {
+    let builder = Watchdog::builder().without_tracing().timing(timing);
+    let watchdog = builder.build().expect("threads can be started");
+    watchdog.watch("wrapping")
+}
+
+fn main() {
+    let [exact] = [Timing::Exact].map(watch);
+    let without = || -> Ready<u64> { black_box(ready(7)) };
+    let with = || black_box(Owner(7));
+    Contest::new("wrapping", "future", 1, 100_000)
+        .contender(BARE, made_and_dropped(without))
+        .contender(EXACT, made_and_dropped(|| without().watched(&exact)))
+        .goal("exact - bare, ns", 5.0, |rounds| {
+            rounds.difference(EXACT, BARE)
+        })
+        .run();
+    Contest::new("wrapping, with a destructor", "future", 1, 100_000)
+        .contender(BARE, made_and_dropped(with))
+        .contender(EXACT, made_and_dropped(|| with().watched(&exact)))
+        .run();
+}
