@@ -63,9 +63,10 @@ fn watch(timing: Timing) -> Watch {
 
 fn main() {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let [exact] = [Timing::Exact].map(watch);
+    let [exact, ticked] = [Timing::Exact, Timing::Ticked].map(watch);
     let monitor = TaskMonitor::new();
     let exact = || pending().watched(&exact);
+    let ticked = || pending().watched(&ticked);
     let monitored = || monitor.instrument(pending());
     let many = 2 * cores;
     println!("many: {many} threads on {cores} cores");
@@ -76,6 +77,9 @@ fn main() {
         .contender("1 thread, exact", on_threads(1, exact))
         .contender("2 threads, exact", on_threads(2, exact))
         .contender("many threads, exact", on_threads(many, exact))
+        .contender("1 thread, ticked", on_threads(1, ticked))
+        .contender("2 threads, ticked", on_threads(2, ticked))
+        .contender("many threads, ticked", on_threads(many, ticked))
         .contender("1 thread, TaskMonitor", on_threads(1, monitored))
         .contender("2 threads, TaskMonitor", on_threads(2, monitored))
         .contender("many threads, TaskMonitor", on_threads(many, monitored))
@@ -86,6 +90,14 @@ fn main() {
         .goal("exact - bare, many threads / 1", 1.1, |rounds| {
             rounds.difference("many threads, exact", "many threads, bare")
                 / rounds.difference("1 thread, exact", "1 thread, bare")
+        })
+        .goal("ticked - bare, 2 threads / 1", 1.1, |rounds| {
+            rounds.difference("2 threads, ticked", "2 threads, bare")
+                / rounds.difference("1 thread, ticked", "1 thread, bare")
+        })
+        .goal("ticked - bare, many threads / 1", 1.1, |rounds| {
+            rounds.difference("many threads, ticked", "many threads, bare")
+                / rounds.difference("1 thread, ticked", "1 thread, bare")
         })
         .run();
 }

@@ -38,7 +38,14 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "watched poll, exact",
         run: |turns| poll_often(Empty.watched(&watch(Timing::Exact)), turns),
         less: "two clock readings",
-        at_most: 165.0,
+        at_most: 190.0,
+        locks: 0.0,
+    },
+    Subject {
+        name: "watched poll, ticked",
+        run: |turns| poll_often(Empty.watched(&watch(Timing::Ticked)), turns),
+        less: "bare poll",
+        at_most: 150.0,
         locks: 0.0,
     },
     Subject {

@@ -15,7 +15,7 @@ impl Watchdog {
     /// open in <https://ui.perfetto.dev>. Each thread is a track, each poll a slice; those that were
     /// reported lately carry their cause and their stack.
     ///
-    /// The record is the process's: it has the last 4,096 such polls of all its watchdogs, in 320 KiB.
+    /// The record is the process's: it has the last 4,096 such polls of all its watchdogs, in 256 KiB.
     /// Cause and stack are of the last 256 reports of this one.
     ///
     /// # Examples

@@ -31,6 +31,7 @@ enum Mode {
 const MODES: &[(&str, Mode)] = &[
     ("bare", Mode::Bare),
     ("exact", Mode::Watched(Timing::Exact)),
+    ("ticked", Mode::Watched(Timing::Ticked)),
     ("guarded", Mode::Guarded),
 ];
 
@@ -84,7 +85,7 @@ async fn serve_echo(listener: TcpListener, watch: Option<Watch>) -> io::Result<(
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().collect();
     let [_, service, mode] = &args[..] else {
-        return Err("usage: served hello|echo bare|exact|guarded".into());
+        return Err("usage: served hello|echo bare|exact|ticked|guarded".into());
     };
     let mode = MODES.iter().find(|(name, _)| name == mode);
     let (_, mode) = mode.ok_or("there is no such mode")?;

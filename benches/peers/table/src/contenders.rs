@@ -16,6 +16,7 @@ use crate::contender;
 const PLAIN: &[&str] = &[
     "bare",
     "bare once more",
+    "shotclock, `Timing::Ticked`",
     "shotclock, `Timing::Exact`",
     "shotclock, guard only",
     "future-timed",
@@ -43,6 +44,7 @@ pub fn serve(name: &str) -> io::Result<()> {
     match name {
         "bare" | "bare once more" => contender::serve(wrappers::Bare),
         "shotclock, `Timing::Exact`" => contender::serve(ours::Watched::new(Timing::Exact)),
+        "shotclock, `Timing::Ticked`" => contender::serve(ours::Watched::new(Timing::Ticked)),
         "shotclock, guard only" => contender::serve(ours::Guarded::new()),
         "future-timed" => contender::serve(wrappers::FutureTimed),
         "tokio-metrics `TaskMonitor`" => contender::serve(wrappers::Monitored::new()),
