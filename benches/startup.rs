@@ -15,43 +15,46 @@ const PROCESSES: usize = 60;
 const BUDGET: Duration = Duration::from_millis(10);
 const GOAL: Duration = Duration::from_millis(30);
 
-/// What a process measures, by the name that it is called with, and what each of its figures is.
-const SUBJECTS: &[(&str, fn() -> Vec<Duration>, &[&str])] = &[
-    (
-        "build",
-        || vec![taken(|| build(Stacks::Auto)), taken(|| build(Stacks::Auto))],
-        &["the first Watchdog::build", "the second one"],
-    ),
-    (
-        "parts",
-        || {
-            let clock = taken(quanta::Clock::new);
-            let rest = taken(|| build(Stacks::Never));
-            vec![clock, rest]
-        },
-        &[
+struct Subject {
+    /// What a process is called with.
+    name: &'static str,
+    measure: fn() -> Vec<Duration>,
+    /// What its figures are.
+    figures: &'static [&'static str],
+}
+
+const SUBJECTS: &[Subject] = &[
+    Subject {
+        name: "build",
+        measure: || vec![taken(|| build(Stacks::Auto)), taken(|| build(Stacks::Auto))],
+        figures: &["the first Watchdog::build", "the second one"],
+    },
+    Subject {
+        name: "parts",
+        measure: || vec![taken(quanta::Clock::new), taken(|| build(Stacks::Never))],
+        figures: &[
             "of it: measuring the clock, by quanta",
             "of it: threads and all the rest, without stacks",
         ],
-    ),
-    (
-        "stacks",
-        || {
+    },
+    Subject {
+        name: "stacks",
+        measure: || {
             black_box(quanta::Clock::new());
             vec![taken(|| build(Stacks::Auto))]
         },
-        &["of it: the same with stacks"],
-    ),
-    (
-        "later",
-        later,
-        &[
+        figures: &["of it: the same with stacks"],
+    },
+    Subject {
+        name: "later",
+        measure: later,
+        figures: &[
             "the end of a thread's first poll",
             "the end of its second one",
             "the end of the first slow poll",
             "the end of the tenth slow one",
         ],
-    ),
+    },
 ];
 
 fn taken<T>(f: impl FnOnce() -> T) -> Duration {
@@ -87,8 +90,9 @@ fn later() -> Vec<Duration> {
 
 fn main() {
     if let Some(asked) = subject() {
-        let found = SUBJECTS.iter().find(|(name, ..)| *name == asked);
-        for figure in found.map(|(_, measure, _)| measure()).unwrap_or_default() {
+        let found = SUBJECTS.iter().find(|subject| subject.name == asked);
+        let measured = found.map(|subject| (subject.measure)());
+        for figure in measured.unwrap_or_default() {
             println!("{}", figure.as_nanos());
         }
         return;
@@ -102,7 +106,7 @@ fn main() {
         "median",
         "worst"
     );
-    for (name, _, figures) in SUBJECTS {
+    for Subject { name, figures, .. } in SUBJECTS {
         let processes: Vec<_> = (0..PROCESSES).map(|_| in_a_fresh_process(name)).collect();
         for (place, figure) in figures.iter().enumerate() {
             let nanos = processes.iter().map(|figures| figures[place]);

@@ -79,6 +79,10 @@ fn main() -> ExitCode {
     if !shotclock_peers::is_measuring() {
         return ExitCode::SUCCESS;
     }
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("of this processor it is not known which instructions lock");
+        return ExitCode::FAILURE;
+    }
     match measure() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
