@@ -82,7 +82,7 @@ pub(crate) struct Schedstat {
 }
 
 /// How many files of the process's are kept open at once. The limit on them is the program's to use up, and
-/// often 1,024: a thread that is beyond is read at five times the price.
+/// often 1,024: a look at a thread that is beyond costs about twice as much.
 const MOST_KEPT: usize = 64;
 
 /// A file that counts among those.
