@@ -24,7 +24,7 @@ fn poll<T>(future: impl Future<Output = T>) {
 
 /// One poll of this work.
 fn once<T>(watch: &Watch, mut work: impl FnMut() -> T) {
-    poll(poll_fn(|_| Poll::Ready(drop(work()))).watched(watch));
+    poll(poll_fn(|_| Poll::Ready(work())).watched(watch));
 }
 
 fn spin(time: Duration) {
