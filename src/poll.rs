@@ -1,8 +1,9 @@
 //! Floor 5: the hot path, from the entry of a poll to its return.
 //!
-//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::by_ticks)), plain stores into the thread's own slot and cells, one comparison. No
-//! allocation, no lock, no read-modify-write that is shared with another thread; whatever else there
-//! is to do about a poll is done in [`conclude`], which a fast poll never enters.
+//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::by_ticks)), plain
+//! stores into the thread's own slot and cells, one comparison. No allocation, no lock, no
+//! read-modify-write that is shared with another thread; whatever else there is to do about a poll is
+//! done in [`conclude`], which a fast poll never enters.
 
 use std::num::NonZeroU64;
 use std::panic::Location;
