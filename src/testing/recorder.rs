@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///     .build()?;
 /// recorder.assert_silent(&watchdog);
 ///
-/// async { std::thread::sleep(Duration::from_millis(20)) }
+/// async { std::thread::sleep(Duration::from_millis(200)) }
 ///     .watched(&watchdog.watch("checkout"))
 ///     .await;
 ///

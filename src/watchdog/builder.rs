@@ -145,7 +145,7 @@ impl Builder {
     ///     })
     ///     .build()?;
     ///
-    /// async { std::thread::sleep(Duration::from_millis(20)) }
+    /// async { std::thread::sleep(Duration::from_millis(200)) }
     ///     .watched(&watchdog.watch("checkout"))
     ///     .await;
     ///
