@@ -1,6 +1,8 @@
 use super::*;
 use crate::sync::AtomicBool;
 
+mod by_ticks;
+
 const BUDGET: u64 = 10;
 
 fn end(slot: &Slot, mark: Mark, elapsed: u64) -> Share {
@@ -223,4 +225,67 @@ fn a_seat_is_good_until_its_thread_ends() {
     // Its slot may be somebody else's by now.
     let _another = std::thread::spawn(|| Seat::here().unwrap()).join().unwrap();
     assert!(ended.slot().is_none());
+}
+
+#[test]
+fn what_is_in_flight_is_so_until_it_ends() {
+    let slot = Slot::new(7);
+    assert_eq!(slot.index(), 7);
+    let outer = begin(&slot, 1, 0);
+    let inner = begin(&slot, 2, 0);
+    let polls: Vec<_> = slot.read().iter().copied().collect();
+    let in_flight = || polls.iter().map(|poll| slot.is_in_flight(poll));
+    assert_eq!(in_flight().collect::<Vec<_>>(), [true, true]);
+    let openings = [&outer, &inner].map(|mark| mark.opening().unwrap());
+    assert_eq!(slot.openings().collect::<Vec<_>>(), openings);
+    end(&slot, inner, 1);
+    assert_eq!(in_flight().collect::<Vec<_>>(), [true, false]);
+    // Another one at its depth is another one.
+    let next = begin(&slot, 2, 0);
+    assert_eq!(in_flight().collect::<Vec<_>>(), [true, false]);
+    end(&slot, next, 1);
+    end(&slot, outer, 1);
+    assert_eq!(in_flight().collect::<Vec<_>>(), [false, false]);
+    assert_eq!(slot.openings().count(), 0);
+}
+
+#[test]
+fn a_vacated_frame_is_no_poll() {
+    let slot = Slot::new(0);
+    let first = begin(&slot, 1, 0);
+    let second = begin(&slot, 2, 0);
+    let before = slot.state();
+    slot.end(first, 5, BUDGET, false);
+    assert_ne!(
+        slot.state(),
+        before,
+        "a reader must see that it is another nest"
+    );
+    assert_eq!(
+        slot.openings().collect::<Vec<_>>(),
+        [second.opening().unwrap()]
+    );
+    assert_eq!(slot.outer_watches(second).count(), 0);
+    assert_eq!(
+        slot.outermost_poll(|_| None).map(|poll| poll.watch),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_poll_of_just_its_budget_is_not_slow() {
+    let slot = Slot::new(0);
+    let poll = begin(&slot, 1, 0);
+    assert!(!end(&slot, poll, BUDGET).slow);
+    let poll = begin(&slot, 1, 0);
+    let share = end(&slot, poll, BUDGET + 1);
+    assert_eq!((share.slow, share.blamed), (true, false));
+}
+
+#[test]
+fn who_reports_is_mute() {
+    let slot = Slot::new(0);
+    assert!(!slot.is_mute());
+    slot.set_mute(true);
+    assert!(slot.is_mute());
 }
