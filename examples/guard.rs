@@ -11,12 +11,12 @@ async fn main() {
     let _guard = shotclock::guard();
 
     tokio::spawn(serve());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
 }
 
 /// Nothing is watched here, and there is a mistake.
 async fn serve() {
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     read_the_rates();
 }
 

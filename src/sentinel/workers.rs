@@ -227,7 +227,8 @@ impl Round {
         let Examined::Guilty(finding) = examine(slot, standing, means.clock, taker, stacks) else {
             return View::Innocent;
         };
-        if means.taker.as_deref_mut().is_some_and(Taker::is_loading) {
+        let is_loading = means.taker.as_deref_mut().is_some_and(Taker::is_loading);
+        if is_loading && !self.is_long(standing) {
             // In the first moments of the process: what it is can be said with its stack only.
             return View::Innocent;
         }
