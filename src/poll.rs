@@ -325,3 +325,40 @@ fn conclude(
     };
     overrun.report();
 }
+
+#[cfg(all(test, not(shotclock_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tests::{MS, Scene};
+
+    #[test]
+    fn what_a_poll_may_have_taken_more_is_counted_by_half_and_blames_nobody() {
+        let scene = Scene::new();
+        let watch = scene.watch("w");
+        let budget = watch.budget_nanos();
+        let possession = Possession::begin(&watch, Location::caller(), Stretch::POLL);
+        let open = possession.open;
+        std::mem::forget(possession);
+        assert_eq!(open.account(budget, 4_000_000, false), budget);
+        let stats = watch.stats();
+        assert_eq!((stats.polls, stats.slow_polls), (1, 0));
+        assert_eq!((stats.longest, stats.busy), (12 * MS, 12 * MS));
+    }
+
+    #[test]
+    fn past_half_of_its_budget_a_poll_is_remembered() {
+        let remembered = |budget: Duration, takes: Duration| {
+            let builder = crate::Watchdog::builder().without_tracing().budget(budget);
+            let watch = builder.build().unwrap().watch("w");
+            let possession = Possession::begin(&watch, Location::caller(), Stretch::POLL);
+            std::thread::sleep(takes);
+            possession.end();
+            let id = watch.core().id;
+            flight_record::read().iter().any(|poll| poll.watch == id)
+        };
+        assert!(!remembered(Duration::from_secs(86_400), MS));
+        assert!(remembered(20 * MS, 15 * MS));
+    }
+}

@@ -317,3 +317,30 @@ fn a_thread_that_is_ending_still_counts() {
     let stats = watch.stats();
     assert_eq!((stats.polls, stats.in_flight), (16, 0));
 }
+
+#[test]
+fn a_thread_without_a_slot_knows_what_is_slow() {
+    struct PollsLast(Watch, std::sync::Arc<quanta::Mock>, Duration);
+    impl Drop for PollsLast {
+        fn drop(&mut self) {
+            let Self(watch, time, takes) = self;
+            run(async { time.increment(*takes) }.watched(watch));
+        }
+    }
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<PollsLast>> = const { std::cell::RefCell::new(None) };
+    }
+    let scene = Scene::new();
+    let watch = scene.watch("w");
+    for (takes, slow_polls) in [(1, 0), (10, 0), (11, 1)] {
+        let last = PollsLast(watch.clone(), scene.time.clone(), takes * MS);
+        // Thread-locals are destroyed in the reverse order: the slot's first.
+        let thread = std::thread::spawn(move || {
+            let watch = last.0.clone();
+            LAST.set(Some(last));
+            run(std::future::ready(()).watched(&watch));
+        });
+        thread.join().unwrap();
+        assert_eq!(watch.stats().slow_polls, slow_polls, "of {takes} ms");
+    }
+}

@@ -5,6 +5,7 @@ mod endings;
 mod pacing;
 mod reporting;
 mod stalls;
+mod ticks;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
