@@ -4,16 +4,15 @@
 //! while a tick was the latest began after that tick, and before the moment at which it was replaced:
 //! that moment is kept for the ticks of late, because the next one may come late too.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::sync::{AtomicU64, broken, unless_broken};
 
 /// Nobody ticks: who wants to know the time reads the clock.
 const NONE: u64 = 0;
 
 /// So many ticks are remembered: more than half a second of them.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
 
 /// In a line of its own, which the readers keep in their caches between two ticks.
 #[repr(align(128))]
@@ -36,9 +35,31 @@ struct Remembered {
 }
 
 /// The ticks of the machine's clock.
+#[cfg(not(shotclock_loom))]
 pub(crate) static TICKS: Ticks = Ticks::new();
 
+#[cfg(shotclock_loom)]
+loom::lazy_static! {
+    pub(crate) static ref TICKS: Ticks = Ticks::new();
+}
+
 impl Ticks {
+    #[cfg(shotclock_loom)]
+    fn new() -> Self {
+        let never = || Remembered {
+            tick: AtomicU64::new(NONE),
+            since: AtomicU64::new(0),
+        };
+        Self {
+            latest: AtomicU64::new(NONE),
+            memory: Memory {
+                count: AtomicU64::new(0),
+                ring: std::array::from_fn(|_| never()),
+            },
+        }
+    }
+
+    #[cfg(not(shotclock_loom))]
     pub(crate) const fn new() -> Self {
         Self {
             latest: AtomicU64::new(NONE),
@@ -80,22 +101,28 @@ impl Ticks {
     }
 
     fn replace(&self, tick: u64, read_clock: impl Fn() -> u64) {
+        let too_early = broken("tick-since").then(&read_clock);
         self.latest.store(tick, Release);
         // Read afterwards: this thread may have been interrupted just before it published.
-        let since = read_clock();
+        let since = too_early.unwrap_or_else(read_clock);
         let count = self.memory.count.load(Relaxed);
         let entry = &self.memory.ring[count as usize % REMEMBERED];
         entry
             .tick
             .store(if tick == NONE { since } else { tick }, Relaxed);
         entry.since.store(since, Relaxed);
-        self.memory.count.store(count + 1, Release);
+        self.memory
+            .count
+            .store(count + 1, unless_broken("tick-remember", Release));
     }
 
     /// A moment after `tick` (or any other reading) by which all had begun that had loaded it. `None` if
     /// it is the latest still; the reading itself if nobody remembers it any more.
     pub(crate) fn replaced(&self, tick: u64) -> Option<u64> {
-        let count = self.memory.count.load(Acquire);
+        let count = self
+            .memory
+            .count
+            .load(unless_broken("tick-recall", Acquire));
         let oldest = count.saturating_sub(REMEMBERED as u64 - 1);
         let mut since = None;
         for number in (oldest..count).rev() {
@@ -116,7 +143,84 @@ impl std::fmt::Debug for Ticks {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shotclock_loom))]
+mod models {
+    use super::*;
+    use crate::sync::model::Model;
+    use loom::sync::atomic::Ordering::AcqRel;
+    use loom::thread;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64 as Unseen;
+
+    /// A clock whose readings are in the order in which they are taken, on all threads.
+    struct Clock(AtomicU64);
+
+    impl Clock {
+        fn read(&self) -> u64 {
+            self.0.fetch_add(1, AcqRel)
+        }
+    }
+
+    /// So many ticks come while a poll begins and ends.
+    fn poll_under(ticks: usize) -> Model {
+        Model::new(move || {
+            let both = Arc::new((Ticks::new(), Clock(AtomicU64::new(100))));
+            // Of all ticks, by the one who looks at the model from outside.
+            let published = Arc::new([const { Unseen::new(NONE) }; 8]);
+            let ticker = {
+                let (both, published) = (Arc::clone(&both), Arc::clone(&published));
+                thread::spawn(move || {
+                    let (time, clock) = &*both;
+                    for number in 0..ticks {
+                        time.publish(|| {
+                            let now = clock.read();
+                            let _ = published[number].compare_exchange(NONE, now, Relaxed, Relaxed);
+                            now
+                        });
+                    }
+                })
+            };
+            let (time, clock) = &*both;
+            let before = clock.read();
+            if let Some(tick) = time.latest() {
+                // It is in its place since before it could be loaded.
+                let at = published.iter().position(|at| at.load(Relaxed) == tick);
+                let began = time.replaced(tick);
+                let later = published
+                    .iter()
+                    .filter(|at| at.load(Relaxed) > tick)
+                    .count();
+                let is_forgotten = began == Some(tick) && later + 1 >= REMEMBERED;
+                let is_after = began.is_none_or(|began| began > before);
+                assert!(at.is_some(), "{tick} is no tick");
+                assert!(
+                    is_after || is_forgotten,
+                    "{began:?} is too early: at {before} it had not begun"
+                );
+            }
+            ticker.join().unwrap();
+        })
+    }
+
+    /// A moment by which all had begun that had loaded a tick is after each of their beginnings; unless
+    /// there were so many ticks since that nobody remembers, which is said.
+    #[test]
+    fn nobody_begins_after_a_tick_was_replaced() {
+        poll_under(2)
+            .holds()
+            .fails_without("tick-since", "too early")
+            .fails_without("tick-remember", "too early")
+            .fails_without("tick-recall", "too early");
+    }
+
+    /// The same, where what is remembered is overwritten while it is read.
+    #[test]
+    fn what_is_being_forgotten_is_not_mistaken() {
+        poll_under(5).holds();
+    }
+}
+
+#[cfg(all(test, not(shotclock_loom)))]
 mod tests {
     use super::*;
 

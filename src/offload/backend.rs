@@ -11,6 +11,9 @@ pub(super) enum Backend {
     Tokio,
     #[cfg(feature = "rayon")]
     Rayon(Arc<rayon::ThreadPool>),
+    /// Each in a thread of its own; or none, as with a runtime that has shut down.
+    #[cfg(all(test, shotclock_loom))]
+    Model { is_shut_down: bool },
 }
 
 impl Backend {
@@ -24,6 +27,10 @@ impl Backend {
             Backend::Tokio => drop(runtime.map(|runtime| runtime.spawn_blocking(work))),
             #[cfg(feature = "rayon")]
             Backend::Rayon(pool) => pool.spawn_fifo(work),
+            #[cfg(all(test, shotclock_loom))]
+            Backend::Model { is_shut_down: true } => drop(work),
+            #[cfg(all(test, shotclock_loom))]
+            Backend::Model { .. } => drop(loom::thread::spawn(work)),
         }
     }
 }

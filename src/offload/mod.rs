@@ -8,6 +8,8 @@ mod error;
 mod figures;
 mod future;
 mod lane;
+#[cfg(all(test, shotclock_loom))]
+mod models;
 mod nesting;
 mod queue;
 

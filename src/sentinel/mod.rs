@@ -186,9 +186,7 @@ impl Sentinel {
             DOZE.get_up();
             return true;
         }
-        while DOZE.is_asleep() {
-            std::thread::park();
-        }
+        DOZE.sleep();
         self.oversleep.awake();
         true
     }

@@ -234,12 +234,9 @@ fn capture(subject: &Subject<'_>) -> Result<Copied, NoCapture> {
     with_capturer(|capturer| {
         {
             // As long as this is held the thread cannot end, so its number is its own.
-            let margin = subject.slot.margin();
-            let owner = margin
-                .owner
-                .as_ref()
-                .and_then(|owner| owner.thread.as_ref());
-            if owner != Some(subject.thread) || !subject.slot.is_in_flight(subject.poll) {
+            let margin = subject.slot.hold(subject.poll);
+            let owner = margin.as_ref().and_then(|margin| margin.owner.as_ref());
+            if owner.and_then(|owner| owner.thread.as_ref()) != Some(subject.thread) {
                 return Err(NoCapture::NotSent);
             }
             capturer.ask(subject.thread)?;

@@ -96,11 +96,10 @@ impl Stalled<'_> {
         tell: impl FnOnce(&mut Told, Slow, Finding),
     ) -> bool {
         let poll = &self.standing.poll;
-        let mut margin = self.slot.margin();
-        let thread = margin.thread();
-        let (true, Some(thread), Some(location)) =
-            (self.slot.is_in_flight(poll), thread, poll.location)
-        else {
+        let Some(mut margin) = self.slot.hold(poll) else {
+            return false;
+        };
+        let (Some(thread), Some(location)) = (margin.thread(), poll.location) else {
             return false;
         };
         let slow = Slow {

@@ -7,9 +7,9 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::Thread;
 
-use crate::sync::{AtomicBool, heavy_fence, light_fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{AtomicBool, broken, heavy_fence, light_fence};
 
 /// Whether the sentinel sleeps until it is roused.
 #[repr(align(128))]
@@ -52,6 +52,10 @@ impl Doze {
     #[cold]
     #[inline(never)]
     fn wake(&self) {
+        if broken("wake-order") {
+            self.prod();
+            self.asleep.store(false, Relaxed);
+        }
         if self.asleep.swap(false, Relaxed) {
             self.prod();
         }
@@ -59,7 +63,7 @@ impl Doze {
 
     /// Says that the calling thread is the one that sleeps.
     pub(crate) fn register(&self) {
-        self.thread.get_or_init(std::thread::current);
+        self.thread.get_or_init(thread::current);
     }
 
     /// Ends a nap of the sentinel's, if it takes one: something has changed that it must know.
@@ -70,8 +74,8 @@ impl Doze {
     }
 
     /// Announces that the calling thread will sleep. It may, if nothing is in flight when it looks
-    /// once more; then it parks until [`is_asleep`](Self::is_asleep) says otherwise. False where
-    /// there is no such fence: then it must not sleep without a time limit.
+    /// once more; then it [`sleep`](Self::sleep)s. False where there is no such fence: then it must not
+    /// sleep without a time limit.
     pub(crate) fn lie_down(&self) -> bool {
         self.asleep.store(true, Relaxed);
         let fenced = heavy_fence();
@@ -86,8 +90,10 @@ impl Doze {
         self.asleep.store(false, Relaxed);
     }
 
-    /// Whether nobody has roused it since it lay down.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep.load(Relaxed)
+    /// Waits until somebody has roused it since it lay down.
+    pub(crate) fn sleep(&self) {
+        while self.asleep.load(Relaxed) {
+            thread::park();
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Which slot is whose.
 
 use std::cell::Cell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{DEPTH_MASK, Margin, Owner, SERIAL, Slot};
-use std::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Mutex, MutexGuard, broken};
 
 /// Every slot of the process, and those that no thread owns at present.
 struct Slots {
@@ -12,10 +13,20 @@ struct Slots {
     free: Vec<&'static Slot>,
 }
 
-static SLOTS: Mutex<Slots> = Mutex::new(Slots {
-    all: Vec::new(),
-    free: Vec::new(),
-});
+#[cfg(not(shotclock_loom))]
+static SLOTS: Mutex<Slots> = Mutex::new(Slots::NONE);
+
+#[cfg(shotclock_loom)]
+loom::lazy_static! {
+    static ref SLOTS: Mutex<Slots> = Mutex::new(Slots::NONE);
+}
+
+impl Slots {
+    const NONE: Self = Self {
+        all: Vec::new(),
+        free: Vec::new(),
+    };
+}
 
 thread_local! {
     /// This thread's slot. Without a destructor, so that reading it is one load, and possible
@@ -30,16 +41,33 @@ struct Lease;
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(slot) = CURRENT.take() {
-            // A guard that was forgotten may have left frames behind; the next owner starts clean.
-            let serial = slot.state.load(Relaxed) & !DEPTH_MASK;
-            slot.state.store(serial + SERIAL, Relaxed);
-            slot.set_mute(false);
-            slot.tenancy.fetch_add(1, Relaxed);
-            // Waits for whoever holds on to this thread: it must not end under their hands.
-            *slot.margin() = Margin::default();
-            // The lock orders this thread's last writes before the next owner's first.
-            lock().free.push(slot);
+            give_back(slot);
         }
+    }
+}
+
+/// What a thread does last with its slot.
+pub(super) fn give_back(slot: &'static Slot) {
+    if broken("return-order") {
+        lock().free.push(slot);
+    }
+    // A guard that was forgotten may have left frames behind; the next owner starts clean.
+    let next = match broken("return-serial") {
+        false => (slot.state.load(Relaxed) & !DEPTH_MASK) + SERIAL,
+        true => 0,
+    };
+    slot.state.store(next, Relaxed);
+    slot.set_mute(false);
+    if !broken("return-tenancy") {
+        slot.tenancy.fetch_add(1, Relaxed);
+    }
+    // Waits for whoever holds on to this thread: it must not end under their hands.
+    if !broken("return-margin") {
+        *slot.margin() = Margin::default();
+    }
+    // The lock orders this thread's last writes before the next owner's first.
+    if !broken("return-order") {
+        lock().free.push(slot);
     }
 }
 
@@ -66,7 +94,8 @@ fn acquire() -> Option<&'static Slot> {
     Some(slot)
 }
 
-fn take() -> &'static Slot {
+/// A slot that nobody has.
+pub(super) fn take() -> &'static Slot {
     let mut slots = lock();
     slots.free.pop().unwrap_or_else(|| {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(slots.all.len())));
@@ -90,9 +119,13 @@ pub(crate) struct Seat(u64);
 impl Seat {
     /// That of the calling thread.
     pub(crate) fn here() -> Option<Self> {
-        let slot = current()?;
+        current().map(Self::of)
+    }
+
+    /// That of the thread which has the slot, and calls this.
+    pub(super) fn of(slot: &Slot) -> Self {
         let tenancy = slot.tenancy.load(Relaxed) & TENANCY_MASK;
-        Some(Self((slot.index as u64 + 1) << TENANCY_BITS | tenancy))
+        Self((slot.index as u64 + 1) << TENANCY_BITS | tenancy)
     }
 
     pub(crate) fn from_number(number: u64) -> Option<Self> {

@@ -42,7 +42,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, fence};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, broken, fence, unless_broken};
 use crate::sys::StaticRef;
 use crate::ticks::TICKS;
 
@@ -219,7 +219,7 @@ impl Slot {
         let Some(frame) = self.frames.get(depth) else {
             return Mark::new(TOO_DEEP);
         };
-        fence(Release);
+        fence(Release, "begin-fence");
         let by_ticks = if poll.by_ticks { BY_TICKS } else { 0 };
         frame
             .watch
@@ -231,7 +231,8 @@ impl Slot {
         frame.opening.store(opening, Relaxed);
         frame.nested.store(0, Relaxed);
         frame.blamed.store(0, Relaxed);
-        self.state.store(opening, Release);
+        self.state
+            .store(opening, unless_broken("begin-publish", Release));
         Mark::new(opening)
     }
 
@@ -252,7 +253,8 @@ impl Slot {
             below = self.skip_vacated(below);
         }
         let share = self.settle(mark, below, elapsed, budget);
-        self.state.store(below, Release);
+        self.state
+            .store(below, unless_broken("end-publish", Release));
         share
     }
 
@@ -346,9 +348,14 @@ impl Slot {
         let tag = outermost.watch.load(Relaxed);
         let watch = Kind::watch_of(tag);
         if tag & BY_TICKS != 0 {
+            let now = now(watch)?;
+            if broken("exact-order") {
+                outermost.watch.store(tag & !BY_TICKS, Release);
+            }
             // The start first: who reads it under the old tag takes it for a tick of just now.
-            outermost.start.store(now(watch)?, Relaxed);
-            outermost.watch.store(tag & !BY_TICKS, Release);
+            outermost.start.store(now, Relaxed);
+            let publish = unless_broken("exact-publish", Release);
+            outermost.watch.store(tag & !BY_TICKS, publish);
         }
         Some(Outermost {
             opening: outermost.opening.load(Relaxed),
@@ -394,7 +401,15 @@ impl Slot {
             return true;
         }
         (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
-            && self.frames[depth].opening.load(Relaxed) == poll.opening
+            && (self.frames[depth].opening.load(Relaxed) == poll.opening
+                || broken("in-flight-opening"))
+    }
+
+    /// The margin, if a poll that was read is still running. As long as it is held the poll is not
+    /// closed, and its thread does not end.
+    pub(crate) fn hold(&self, poll: &InFlight) -> Option<MutexGuard<'_, Margin>> {
+        let margin = self.margin();
+        (self.is_in_flight(poll) || broken("hold-look")).then_some(margin)
     }
 
     /// A number that is another one after any poll of this thread began or ended.
@@ -420,12 +435,12 @@ impl Slot {
     }
 
     fn try_read(&self) -> Option<Nest> {
-        let state = self.state.load(Acquire);
+        let state = self.state.load(unless_broken("read-state", Acquire));
         let depth = (state & DEPTH_MASK) as usize;
         let mut nest = Nest::default();
         for frame in &self.frames[1..=depth] {
             // Before the start, which is written first where a poll is made exact.
-            let tag = frame.watch.load(Acquire);
+            let tag = frame.watch.load(unless_broken("read-tag", Acquire));
             if tag == NO_WATCH {
                 continue;
             }
@@ -440,8 +455,9 @@ impl Slot {
                 opening: frame.opening.load(Relaxed),
             });
         }
-        fence(Acquire);
-        (self.state.load(Relaxed) == state).then_some(nest)
+        fence(Acquire, "read-fence");
+        let is_of_one_moment = self.state.load(Relaxed) == state || broken("read-again");
+        is_of_one_moment.then_some(nest)
     }
 
     /// The frame at the depth of a `state`.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, broken, exchange, unless_broken};
 
 /// One request at a time, and its answer, for which there is one place.
 ///
@@ -27,6 +27,7 @@ const ANSWERED: u64 = 3;
 const PHASE: u64 = u32::MAX as u64;
 
 fn of(thread: u32, phase: u64) -> u64 {
+    let thread = if broken("errand-name") { 0 } else { thread };
     u64::from(thread) << 32 | phase
 }
 
@@ -48,12 +49,14 @@ impl Errand {
     /// Asks a thread, after `prepare` has put down what it has to know. False, and nothing prepared,
     /// while a late answer is still awaited. Asker only.
     pub(crate) fn ask(&self, thread: u32, prepare: impl FnOnce()) -> bool {
-        let phase = self.state.load(Acquire) & PHASE;
-        let free = phase == IDLE || phase == ANSWERED;
+        let seen = unless_broken("ask-acquire", Acquire);
+        let phase = self.state.load(seen) & PHASE;
+        let free = phase == IDLE || phase == ANSWERED || broken("ask-busy");
         if free {
             prepare();
             // Release: what was prepared is seen by whoever accepts.
-            self.state.store(of(thread, ASKED), Release);
+            let publish = unless_broken("ask-release", Release);
+            self.state.store(of(thread, ASKED), publish);
         }
         free
     }
@@ -61,28 +64,27 @@ impl Errand {
     /// Takes the request up; false if this thread is not asked, or not any more. Thread only.
     pub(crate) fn accept(&self, thread: u32) -> bool {
         let (asked, answering) = (of(thread, ASKED), of(thread, ANSWERING));
-        let swapped = self
-            .state
-            .compare_exchange(asked, answering, AcqRel, Relaxed);
-        swapped.is_ok()
+        let both = unless_broken("accept-order", AcqRel);
+        exchange("accept-swap", &self.state, asked, answering, both)
     }
 
     /// The answer is in its place. Thread only, after [`accept`](Self::accept).
     pub(crate) fn deliver(&self, thread: u32) {
-        self.state.store(of(thread, ANSWERED), Release);
+        let publish = unless_broken("deliver-release", Release);
+        self.state.store(of(thread, ANSWERED), publish);
     }
 
     /// Whether the answer is there. Asker only.
     pub(crate) fn is_answered(&self) -> bool {
-        self.state.load(Acquire) & PHASE == ANSWERED
+        let seen = unless_broken("answered-acquire", Acquire);
+        self.state.load(seen) & PHASE == ANSWERED
     }
 
     /// Gives up waiting. Asker only.
     pub(crate) fn withdraw(&self, thread: u32) {
         // Where the thread has taken it up, its answer comes late, and nobody reads it.
-        let _ = self
-            .state
-            .compare_exchange(of(thread, ASKED), IDLE, Relaxed, Relaxed);
+        let asked = of(thread, ASKED);
+        exchange("withdraw-swap", &self.state, asked, IDLE, Relaxed);
     }
 }
 
@@ -117,57 +119,89 @@ mod tests {
 #[cfg(all(test, shotclock_loom))]
 mod models {
     use super::*;
+    use crate::sync::model::Model;
     use loom::cell::UnsafeCell;
-    use loom::sync::Arc;
     use loom::thread;
+    use std::sync::Arc;
 
-    /// The errand with the place of its answer, which loom watches.
-    struct Asked {
+    /// The errand with the places of its request and its answer, which loom watches.
+    struct Desk {
         errand: Errand,
-        answer: UnsafeCell<u32>,
+        request: UnsafeCell<u32>,
+        answer: UnsafeCell<(u32, u32)>,
     }
 
-    // SAFETY: of a test, in which loom itself checks that nobody accesses the answer together.
-    unsafe impl Sync for Asked {}
+    // SAFETY: of a test, in which loom itself checks that nobody accesses the two together.
+    unsafe impl Sync for Desk {}
     // SAFETY: as above.
-    unsafe impl Send for Asked {}
+    unsafe impl Send for Desk {}
 
-    /// One that is asked, gives its answer if it is not too late, and exits.
-    fn asked(shared: &Arc<Asked>, thread: u32) -> thread::JoinHandle<()> {
-        let shared = Arc::clone(shared);
-        thread::spawn(move || {
-            if shared.errand.accept(thread) {
+    impl Desk {
+        fn ask(&self, thread: u32) -> bool {
+            self.errand.ask(thread, || {
                 // SAFETY: loom checks it.
-                shared.answer.with_mut(|answer| unsafe { *answer = thread });
-                shared.errand.deliver(thread);
+                self.request
+                    .with_mut(|request| unsafe { *request = thread });
+            })
+        }
+
+        /// Who is asked answers, if it is not too late: with its own number, and what it was asked.
+        fn on_signal(&self, thread: u32) {
+            if self.errand.accept(thread) {
+                // SAFETY: loom checks it.
+                let request = self.request.with(|request| unsafe { *request });
+                // SAFETY: as above.
+                self.answer
+                    .with_mut(|answer| unsafe { *answer = (thread, request) });
+                self.errand.deliver(thread);
             }
-        })
+        }
+
+        fn answer(&self) -> Option<(u32, u32)> {
+            // SAFETY: loom checks it.
+            let answer = || self.answer.with(|answer| unsafe { *answer });
+            self.errand.is_answered().then(answer)
+        }
     }
 
-    /// An asker that does not wait long: first one thread, then another, and either may be late.
+    /// An answer is that of the thread which was asked, to what it was asked, and whole; and the places of
+    /// both are never accessed by two at once. The asker does not wait long: first it asks one thread,
+    /// then another, and either may be late.
     #[test]
     fn an_answer_is_of_who_was_asked_and_is_whole() {
-        loom::model(|| {
-            let shared = Arc::new(Asked {
+        let model = Model::new(|| {
+            let desk = Arc::new(Desk {
                 errand: Errand::new(),
-                answer: UnsafeCell::new(0),
+                request: UnsafeCell::new(0),
+                answer: UnsafeCell::new((0, 0)),
             });
             let mut threads = Vec::new();
             for thread in [1, 2] {
-                let is_asked = shared.errand.ask(thread, || {
-                    // SAFETY: loom checks it.
-                    shared.answer.with_mut(|answer| unsafe { *answer = 0 });
-                });
-                threads.push(asked(&shared, thread));
-                if is_asked && shared.errand.is_answered() {
-                    // SAFETY: loom checks it.
-                    let answer = shared.answer.with(|answer| unsafe { *answer });
-                    assert_eq!(answer, thread);
-                } else if is_asked {
-                    shared.errand.withdraw(thread);
+                // It is there already: nothing but the request makes known what it is asked.
+                let asked = Arc::clone(&desk);
+                threads.push(thread::spawn(move || asked.on_signal(thread)));
+                let is_asked = desk.ask(thread);
+                if !is_asked {
+                    continue;
+                }
+                match desk.answer() {
+                    Some(answer) => assert_eq!(answer, (thread, thread), "somebody else's answer"),
+                    None => desk.errand.withdraw(thread),
                 }
             }
             threads.into_iter().for_each(|t| t.join().unwrap());
         });
+        const TOGETHER: &str = "Causality violation";
+        model
+            .holds()
+            .fails_without("ask-busy", TOGETHER)
+            .fails_without("ask-acquire", TOGETHER)
+            .fails_without("ask-release", TOGETHER)
+            .fails_without("errand-name", "somebody else's answer")
+            .fails_without("accept-order", TOGETHER)
+            .fails_without("accept-swap", TOGETHER)
+            .fails_without("deliver-release", TOGETHER)
+            .fails_without("answered-acquire", TOGETHER)
+            .fails_without("withdraw-swap", TOGETHER);
     }
 }

@@ -5,21 +5,22 @@
 //! over many polls the estimate is unbiased, for the histogram and for the sums. How many polls there were
 //! is no estimate.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Totals;
 use crate::histogram::{CELLS, cell_of};
+use crate::sync::{AtomicU64, broken, fence, thread, unless_broken};
 
 /// A sample stands for 1 to so many polls after it, which with itself makes one in 64: but the first ones
 /// stand for fewer, because the first poll of all is seldom like the others.
 const MOST: u64 = 125;
 
-/// There are as many cells as [`CELLS`], and room for so many.
-const ROOM: usize = CELLS.next_power_of_two();
+/// There are as many cells as [`CELLS`], and room for so many. A model has two.
+const ROOM: usize = if cfg!(shotclock_loom) {
+    2
+} else {
+    CELLS.next_power_of_two()
+};
 
 /// So often a reader looks again when the owner is just writing, which takes it some nanoseconds.
 const TRIES: u32 = 10_000;
@@ -57,7 +58,7 @@ impl Sampled {
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let zero = || AtomicU64::new(0);
         Self {
-            histogram: [const { AtomicU64::new(0) }; ROOM],
+            histogram: std::array::from_fn(|_| zero()),
             version: zero(),
             cell: zero(),
             elapsed: zero(),
@@ -102,8 +103,11 @@ impl Sampled {
         self.samples.store(samples, Relaxed);
         let cell = cell_of(elapsed);
         let (total, busy) = self.pending();
-        add_single_writer(&self.version, 1);
-        fence(Release);
+        let exchanging = self.version.load(Relaxed) + 1;
+        if !broken("renew-odd") {
+            self.version.store(exchanging, Relaxed);
+        }
+        fence(Release, "renew-fence");
         add_single_writer(&self.total, total);
         add_single_writer(&self.busy, busy);
         self.cell.store(cell as u64, Relaxed);
@@ -112,7 +116,8 @@ impl Sampled {
         let base = self.histogram[cell].load(Relaxed);
         self.base.store(base, Relaxed);
         self.due.store(base + gap, Relaxed);
-        self.version.store(self.version.load(Relaxed) + 1, Release);
+        self.version
+            .store(exchanging + 1, unless_broken("renew-done", Release));
     }
 
     /// Nanoseconds, all and their own, of those for which the sample stands.
@@ -148,16 +153,23 @@ impl Sampled {
 
     fn sums(&self) -> (u64, u64) {
         for _ in 0..TRIES {
-            let version = self.version.load(Acquire);
-            let (total, busy) = self.sums_at_once();
-            fence(Acquire);
-            if version % 2 == 0 && self.version.load(Relaxed) == version {
-                return (total, busy);
+            if let Some(sums) = self.try_sums() {
+                return sums;
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
         // Its owner was stopped in the middle, for good.
         self.sums_at_once()
+    }
+
+    /// `None` while the sample is being exchanged.
+    fn try_sums(&self) -> Option<(u64, u64)> {
+        let version = self.version.load(unless_broken("sums-version", Acquire));
+        let sums = self.sums_at_once();
+        fence(Acquire, "sums-fence");
+        let is_even = version % 2 == 0 || broken("sums-even");
+        let is_of_one_moment = self.version.load(Relaxed) == version || broken("sums-again");
+        (is_even && is_of_one_moment).then_some(sums)
     }
 
     fn sums_at_once(&self) -> (u64, u64) {
@@ -169,7 +181,63 @@ impl Sampled {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shotclock_loom))]
+mod models {
+    use super::*;
+    use crate::sync::model::Model;
+    use loom::thread;
+    use std::sync::Arc;
+
+    /// A sample of 50 ns is followed by one of `second`, and after each a poll is counted.
+    fn exchange(second: u64) -> Model {
+        // All that may be read meanwhile: the sums of all, and of their own.
+        let moments = [(50, 40), (50 + second, 70)];
+        Model::new(move || {
+            let sampled = Arc::new(Sampled::new(0));
+            sampled.renew(50, 40);
+            sampled.count();
+            let reader = {
+                let sampled = Arc::clone(&sampled);
+                thread::spawn(move || {
+                    if let Some(now) = sampled.try_sums() {
+                        assert!(moments.contains(&now), "torn: {now:?}");
+                    }
+                })
+            };
+            sampled.renew(second, 30);
+            sampled.count();
+            reader.join().unwrap();
+            assert_eq!(sampled.try_sums(), Some(moments[1]));
+        })
+    }
+
+    /// Sums that are read are those of one moment, also where the sample that is exchanged meanwhile is of
+    /// another cell.
+    #[test]
+    fn sums_are_of_one_moment() {
+        exchange(110)
+            .holds()
+            .fails_without("renew-odd", "torn")
+            .fails_without("renew-fence", "torn")
+            .fails_without("renew-done", "torn")
+            .fails_without("sums-version", "torn")
+            .fails_without("sums-even", "torn")
+            .fails_without("sums-fence", "torn")
+            .fails_without("sums-again", "torn");
+    }
+
+    /// The same, where both samples are of one cell: then what is counted for the second must not be
+    /// taken for the first's.
+    #[test]
+    fn what_one_sample_stands_for_is_not_taken_for_anothers() {
+        exchange(60)
+            .holds()
+            .fails_without("renew-fence", "torn")
+            .fails_without("sums-again", "torn");
+    }
+}
+
+#[cfg(all(test, not(shotclock_loom)))]
 mod tests {
     use super::*;
 

@@ -136,7 +136,7 @@ fn one_that_is_made_exact_began_when_it_was() {
     assert!(slot.outermost_poll(|_| None).is_none());
     let outermost = slot.outermost_poll(|watch| Some(100 + watch)).unwrap();
     assert_eq!((outermost.watch, outermost.start), (2, 102));
-    assert_eq!(Some(outermost.opening), poll.opening().into());
+    assert_eq!(Some(outermost.opening), poll.opening());
     // Once: the next who asks is told the same.
     let again = slot.outermost_poll(|_| None).unwrap();
     assert_eq!((again.watch, again.start), (2, 102));

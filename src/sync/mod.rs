@@ -1,0 +1,59 @@
+//! Floor 0: the atomics, locks and threads of what is modelled, from std or, under `--cfg shotclock_loom`,
+//! from loom.
+//!
+//! A fence on one side only is modelled as one on both: what [`heavy_fence`] does, in the kernel, is to
+//! run a full fence on every other thread of the process, wherever that thread is.
+
+mod broken;
+#[cfg(all(test, shotclock_loom))]
+pub(crate) mod model;
+#[cfg(shotclock_loom)]
+mod queue;
+#[cfg(shotclock_loom)]
+pub(crate) mod thread;
+
+#[cfg(not(shotclock_loom))]
+pub(crate) use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    thread, thread_local,
+};
+
+#[cfg(shotclock_loom)]
+pub(crate) use loom::{
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    thread_local,
+};
+
+pub(crate) use broken::{broken, exchange, fence, unless_broken};
+#[cfg(not(shotclock_loom))]
+pub(crate) use crossbeam_queue::ArrayQueue;
+#[cfg(shotclock_loom)]
+pub(crate) use queue::ArrayQueue;
+
+/// The cheap half of a fence between a store and a load: it holds the compiler alone, and is worth
+/// something only against a [`heavy_fence`].
+#[inline]
+pub(crate) fn light_fence() {
+    #[cfg(not(shotclock_loom))]
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    #[cfg(shotclock_loom)]
+    fence(std::sync::atomic::Ordering::SeqCst, "rouse-fence");
+}
+
+/// The dear half: a full fence on this thread and on every other one. False where the operating
+/// system does not give it.
+pub(crate) fn heavy_fence() -> bool {
+    #[cfg(not(shotclock_loom))]
+    return crate::sys::fence_every_thread();
+    #[cfg(shotclock_loom)]
+    {
+        fence(std::sync::atomic::Ordering::SeqCst, "lie-down-fence");
+        true
+    }
+}
