@@ -3,17 +3,25 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::future::ready;
+use std::time::Duration;
 
-use shotclock::{WatchExt as _, Watchdog};
+use shotclock::{Watch, WatchExt as _, Watchdog};
 
 const TASKS: u64 = 8;
 const POLLS: u64 = 1_000_000;
 
+/// Under a budget that nothing exceeds: a destructor in which its thread was not run for long would count
+/// as a slow poll.
+fn watch(name: &'static str) -> Watch {
+    let builder = Watchdog::builder().without_tracing();
+    let watchdog = builder.budget(Duration::from_secs(3_600)).build().unwrap();
+    watchdog.watch(name)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_tasks_on_two_workers_lose_no_poll() {
-    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
-    let watch = watchdog.watch("shared");
-    let task = |watch: shotclock::Watch| async move {
+    let watch = watch("shared");
+    let task = |watch: Watch| async move {
         for poll in 0..POLLS {
             ready(()).watched(&watch).await;
             if poll % 1_000 == 0 {
@@ -38,8 +46,7 @@ async fn eight_tasks_on_two_workers_lose_no_poll() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn yielding_tasks_are_polled_once_more_than_they_yield() {
     const YIELDS: u64 = 20_000;
-    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
-    let watch = watchdog.watch("storm");
+    let watch = watch("storm");
     let storm = async || {
         for _ in 0..YIELDS {
             tokio::task::yield_now().await;
@@ -56,8 +63,7 @@ async fn yielding_tasks_are_polled_once_more_than_they_yield() {
 
 #[test]
 fn threads_that_come_and_go_leave_their_counts() {
-    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
-    let watch = watchdog.watch("threads");
+    let watch = watch("threads");
     for _ in 0..50 {
         std::thread::scope(|scope| {
             for _ in 0..4 {
