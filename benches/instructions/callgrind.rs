@@ -24,6 +24,8 @@ impl Counted {
                 "--dump-instr=yes",
                 "--compress-strings=no",
                 "--compress-pos=no",
+                // Or the thread that is counted hardly ever lets the sentinel run.
+                "--fair-sched=try",
             ])
             .arg(format!("--callgrind-out-file={}", out.display()))
             .arg(me)
