@@ -40,7 +40,7 @@ static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
 /// let start_up = watchdog.watch("start-up");
 /// async {
 ///     let _allowed = allow_blocking("reading the configuration", Duration::from_secs(60));
-///     std::thread::sleep(Duration::from_millis(20));
+///     std::thread::sleep(Duration::from_millis(200));
 /// }
 /// .watched(&start_up)
 /// .await;

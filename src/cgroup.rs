@@ -5,10 +5,11 @@
 //! The group's own file tells the two apart.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::proc::read_lossy;
 
 /// How often the total is read at most, and how many readings are kept: together four seconds. The
 /// kernel takes 100 µs for it.
@@ -99,13 +100,13 @@ impl Throttling {
 impl Known {
     /// Nanoseconds for which any group was throttled so far, over all processors.
     fn total(&self) -> Option<u64> {
-        let texts = self.files.iter().filter_map(|f| fs::read_to_string(f).ok());
+        let texts = self.files.iter().filter_map(|f| read_lossy(f).ok());
         texts.filter_map(|text| parse_throttled(&text)).max()
     }
 }
 
 /// Version 2 counts in microseconds, version 1 in nanoseconds.
-fn parse_throttled(text: &str) -> Option<u64> {
+pub(crate) fn parse_throttled(text: &str) -> Option<u64> {
     text.lines().find_map(|line| match line.split_once(' ')? {
         ("throttled_usec", value) => value.trim().parse::<u64>().ok()?.checked_mul(1_000),
         ("throttled_time", value) => value.trim().parse().ok(),
@@ -116,42 +117,62 @@ fn parse_throttled(text: &str) -> Option<u64> {
 /// The `cpu.stat` of the group of this process and of every group around it, each of which may have
 /// a limit. `root` is that of the file system.
 fn stat_files(root: &Path) -> Vec<PathBuf> {
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let read = |path: &str| read_lossy(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
-    let controls_cpu = |list: &str| list.split(',').any(|controller| controller == "cpu");
-    let mut files = Vec::new();
-    for group in groups.lines() {
-        let mut fields = group.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let is_of_group = |mount: &&Mount| match controllers {
-            "" => mount.kind == "cgroup2",
-            list => mount.kind == "cgroup" && controls_cpu(list) && controls_cpu(mount.options),
-        };
-        for mount in mounts
-            .lines()
-            .filter_map(parse_mount)
-            .filter(|m| is_of_group(&m))
-        {
-            // In a container the mount may show a part of the tree only.
-            let inside = path.strip_prefix(mount.root).unwrap_or(path);
-            let top = root.join(mount.point.trim_start_matches('/'));
-            let group = top.join(inside.trim_start_matches('/'));
-            let around = group.ancestors().take_while(|path| path.starts_with(&top));
-            files.extend(around.map(|path| path.join("cpu.stat")));
-        }
-    }
+    let mut files = possible_files(root, &groups, &mounts);
     files.retain(|file| file.is_file());
     files
 }
 
+/// Where they may be, by the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+pub(crate) fn possible_files(root: &Path, groups: &str, mounts: &str) -> Vec<PathBuf> {
+    let mounts: Vec<_> = mounts.lines().filter_map(parse_mount).collect();
+    let mut files = Vec::new();
+    // Not `lines`: the name of a group may end in a carriage return.
+    for group in groups.split('\n') {
+        let mut fields = group.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        for mount in mounts.iter().filter(|mount| mount.has(controllers)) {
+            let path = Path::new(path);
+            // In a container the mount may show a part of the tree only.
+            let inside = path.strip_prefix(&mount.root).unwrap_or(path);
+            // A group outside of the part that is shown is written with dots, and is not there.
+            if inside.components().any(|part| part == Component::ParentDir) {
+                continue;
+            }
+            let top = beneath(root, Path::new(&mount.point));
+            let group = beneath(&top, inside);
+            let around = group.ancestors().take_while(|path| path.starts_with(&top));
+            files.extend(around.map(|path| path.join("cpu.stat")));
+        }
+    }
+    files
+}
+
+/// A path taken as one that begins at `top`.
+fn beneath(top: &Path, path: &Path) -> PathBuf {
+    top.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// One line of `/proc/self/mountinfo`.
 struct Mount<'l> {
-    root: &'l str,
-    point: &'l str,
+    root: String,
+    point: String,
     kind: &'l str,
     options: &'l str,
+}
+
+impl Mount<'_> {
+    /// Whether it is of the tree of groups with these controllers; version 2 names none.
+    fn has(&self, controllers: &str) -> bool {
+        let controls_cpu = |list: &str| list.split(',').any(|controller| controller == "cpu");
+        match controllers {
+            "" => self.kind == "cgroup2",
+            list => self.kind == "cgroup" && controls_cpu(list) && controls_cpu(self.options),
+        }
+    }
 }
 
 fn parse_mount(line: &str) -> Option<Mount<'_>> {
@@ -159,16 +180,37 @@ fn parse_mount(line: &str) -> Option<Mount<'_>> {
     let mut before = before.split(' ').skip(3);
     let mut after = after.split(' ');
     Some(Mount {
-        root: before.next()?.trim_end_matches('/'),
-        point: before.next()?,
+        root: unescaped(before.next()?),
+        point: unescaped(before.next()?),
         kind: after.next()?,
         options: after.nth(1)?,
     })
 }
 
+/// The kernel writes blanks and backslashes of a path as three octal digits there, and systemd has
+/// backslashes in the names of groups.
+fn unescaped(path: &str) -> String {
+    let mut parts = path.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part
+            .get(..3)
+            .and_then(|code| u8::from_str_radix(code, 8).ok());
+        match code.filter(u8::is_ascii) {
+            Some(code) => {
+                text.push(char::from(code));
+                text.push_str(&part[3..]);
+            }
+            None => text.extend(["\\", part]),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A directory that is gone with the value.
     struct Root(PathBuf);
@@ -246,6 +288,31 @@ mod tests {
         );
         root.write("cg/cpu,cpuacct/cpu.stat", "throttled_time 9\n");
         assert_eq!(root.total(), Some(9));
+    }
+
+    fn possible(groups: &str, mount: &str) -> Vec<String> {
+        let mount = format!("30 23 0:26 {mount} rw - cgroup2 cgroup2 rw\n");
+        let files = possible_files(Path::new("/"), groups, &mount);
+        files.iter().map(|f| f.display().to_string()).collect()
+    }
+
+    #[test]
+    fn names_that_the_kernel_escapes_are_found() {
+        assert_eq!(
+            possible(
+                "0::/app\\x2da.service/b\n",
+                r"/app\134x2da.service /my\040groups"
+            ),
+            ["/my groups/b/cpu.stat", "/my groups/cpu.stat"]
+        );
+        assert_eq!(unescaped(r"a\b\13"), r"a\b\13");
+    }
+
+    #[test]
+    fn a_mount_shows_what_is_beneath_its_root() {
+        let whole = possible("0::/docker/bcd\n", "/docker/b /cg");
+        assert_eq!(whole[0], "/cg/docker/bcd/cpu.stat", "not /cg/cd");
+        assert_eq!(possible("0::/../c\n", "/ /cg"), [""; 0]);
     }
 
     #[test]

@@ -71,6 +71,12 @@ impl Error {
         }
     }
 
+    /// The threads of the crate run in the parent, and would have to be started anew.
+    pub(crate) fn forked() -> Self {
+        let why = "the process was forked when a watchdog had been built already";
+        Self::thread("shotclock-watch", io::Error::other(why))
+    }
+
     #[cfg(feature = "prometheus")]
     pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
         Self {

@@ -115,10 +115,33 @@
 //!   shorter than the waiting around it is counted as starved though the code may have had a part in
 //!   it. A poll of less than a millisecond is not judged at all.
 //! - A suspension of less than 5 ms is not noticed.
-//! - What a report holds: names of functions, paths of files and sockets that the process has open.
-//!   [`Stacks::Never`] keeps the stacks out.
+//! - In the child of a fork (without an `exec` after it) polls are timed and counted, and nothing else: the
+//!   threads that look and report are the parent's. [`Builder::build`] fails there: build the watchdog
+//!   after the process has become a daemon.
 //! - Polls are told apart to a depth of 15 watches inside one another; what is nested deeper counts
 //!   in its own histogram, while its time and its blame are the outer one's.
+//!
+//! # Security
+//!
+//! Nothing listens and nothing is written unless the program asks for it: the default reporter logs
+//! through `tracing`, and `prometheus::install` binds the address that it is
+//! given. Give it a loopback address, or one that only those reach who run the service: neither
+//! `/metrics` nor the page asks who is there. A client can hold neither the listener's thread nor its
+//! memory: a connection is for one request of at most 16 KiB, which must come within 10 seconds and be
+//! read within 30, and 16 are open at a time.
+//!
+//! Of what a program works on, such as the content of a request, nothing is told: a stack is copied
+//! whole, but only the addresses of its functions leave the copy, which the next capture writes over. A
+//! core dump may hold it, as it holds the stack itself. What is told:
+//!
+//! | what | where it comes from | how to leave it out |
+//! |---|---|---|
+//! | names of watches, lanes, runtimes, tasks and threads | the program: a name that is made of a request tells of it | other names |
+//! | names of functions, source files and lines, addresses where there are no names (which tell where the program was loaded) | a stuck thread's stack | [`Stacks::Never`] |
+//! | the path of the file or FIFO, or the number of the socket or pipe, that is waited for | `/proc/self/fd` | [`Builder::without_paths`] |
+//! | for how long a thread sleeps, which system call it waits in | `/proc/self/task` | – |
+//! | the place in the source where a future was watched | the compiler | – |
+//! | the span around a poll, with its fields | the program's `tracing` subscriber, if the default reporter logs | [`Builder::without_tracing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -139,6 +162,17 @@ mod contain;
 mod counts;
 mod error;
 mod flight_record;
+#[cfg(all(
+    any(test, fuzzing),
+    not(any(shotclock_loom, miri)),
+    target_os = "linux",
+    target_arch = "x86_64",
+    feature = "page",
+    feature = "prometheus",
+    feature = "testing"
+))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod histogram;
 mod limit;

@@ -5,7 +5,8 @@ use std::panic::Location;
 use crate::cause::{Cause, Split, Syscall};
 use crate::clock::nanos_of;
 use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
-use crate::suspension::SUSPENSIONS;
+use crate::suspension::{DELAYS, SUSPENSIONS};
+use crate::sys;
 use crate::verdict::{self, Account, Case, Fault, judge};
 use crate::watch::{Judge, Slow, Watch, shortest_budget};
 
@@ -37,6 +38,9 @@ struct Known {
 
 impl Overrun<'_> {
     pub(crate) fn report(self) {
+        if sys::is_forked() {
+            return self.count_only();
+        }
         let known = self.slot.map(|(slot, mark)| self.close(slot, mark));
         let told = known.as_ref().is_some_and(|known| known.note.was_told());
         if !self.slow && !told {
@@ -75,6 +79,13 @@ impl Overrun<'_> {
             .on_slow(self.watch.core(), slow, told, judge);
     }
 
+    /// In the child of a fork nobody reports, and a lock may stay locked for ever.
+    fn count_only(&self) {
+        if self.slow {
+            self.watch.core().causes.count(&Cause::Unknown);
+        }
+    }
+
     /// A contained watch learns by how much its polls overrun; not where it was nobody's fault, nor
     /// where it cannot be said yet.
     fn learn(&self, judge: &Judge) {
@@ -94,7 +105,7 @@ impl Overrun<'_> {
         let is_accounted = clock.is_real() && self.elapsed >= verdict::LEAST;
         let now = clock.raw();
         let mut margin = slot.margin();
-        let (note, account) = margin.close(mark, is_accounted.then_some(now));
+        let (note, account) = margin.close(mark, is_accounted.then_some((now, clock)));
         let elapsed = |since| clock.nanos_between(since, now);
         // Readings of a mocked clock cannot be compared with the machine's.
         let opening = mark.opening().filter(|_| clock.is_real());
@@ -114,7 +125,7 @@ impl Overrun<'_> {
             return Judge::Known(finding(Fault::Unknown, None, note.finding));
         };
         let accounts = note.accounts(self.start, now);
-        let within = accounts.and_then(|accounts| accounts.within);
+        let within = accounts.and_then(|accounts| accounts.within_since());
         let (start, found) = (self.start, note.finding);
         // Up to the account, which was taken a little after the end: this thread may have waited for
         // a processor between the two.
@@ -123,27 +134,30 @@ impl Overrun<'_> {
             elapsed,
             own: self.own + elapsed.saturating_sub(self.elapsed),
             budget: self.budget,
-            since_within: within.map_or(0, |within| clock.nanos_between(within.at, now.at)),
+            since_within: within.map_or(0, |since| clock.nanos_between(since, now.at)),
             before_start: accounts.map_or(0, |accounts| {
                 clock.nanos_between(accounts.before.at, self.start)
             }),
             suspended: 0,
+            delayed: 0,
+            is_seen: found.is_some(),
             waits_now: false,
         };
         let decide = move || {
             let case = Case {
                 suspended: SUSPENSIONS.since(start),
+                delayed: DELAYS.since(start),
                 ..case
             };
             let (fault, split) = judge(case, accounts.as_ref());
             finding(fault, split, found)
         };
         // Processor time and the wait for it are certain. The rest may be a suspension that nobody
-        // has noticed so far.
+        // has noticed so far; or nobody looked, because the sentinel itself is not run.
         let (fault, _) = judge(case, accounts.as_ref());
         let interval = nanos_of(shortest_budget());
         let is_doubtful = matches!(fault, Fault::Blocked | Fault::Unknown)
-            && SUSPENSIONS.may_be_unnoticed(clock, now.at, interval);
+            && (!case.is_seen || SUSPENSIONS.may_be_unnoticed(clock, now.at, interval));
         if is_doubtful {
             Judge::Later(Box::new(decide))
         } else {

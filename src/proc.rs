@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,7 +38,7 @@ pub(crate) fn standpoint(thread: &Thread) -> Result<Standpoint, String> {
     parse_standpoint(&text).ok_or_else(|| format!("{path} says {:?}", text.trim()))
 }
 
-fn parse_standpoint(text: &str) -> Option<Standpoint> {
+pub(crate) fn parse_standpoint(text: &str) -> Option<Standpoint> {
     let mut words = text.split_whitespace();
     let first = words.next()?;
     if first == "running" {
@@ -63,12 +64,18 @@ fn hexadecimal(word: &str) -> Option<u64> {
 
 /// The state of a thread in one letter: R, S, D, T, t, …
 pub(crate) fn state(thread: &Thread) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
+    let stat = read_lossy(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
     parse_state(&stat)
 }
 
+/// The text of a file. A file or a thread may have any bytes for a name, and the kernel cuts a thread's
+/// name in the middle of a character: what is no UTF-8 must not hide what stands beside it.
+pub(crate) fn read_lossy(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 /// The name before it is in brackets, and may hold brackets itself.
-fn parse_state(stat: &str) -> Option<char> {
+pub(crate) fn parse_state(stat: &str) -> Option<char> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.trim_start().chars().next()
 }
@@ -76,7 +83,7 @@ fn parse_state(stat: &str) -> Option<char> {
 /// The scheduler's account of one thread, kept open because it is read often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
-    path: String,
+    thread: u32,
     /// `None` of one that is opened for each reading.
     kept: Option<KeptOpen>,
 }
@@ -109,17 +116,20 @@ impl Drop for KeptOpen {
 
 impl Schedstat {
     pub(crate) fn open(thread: &Thread) -> Option<Self> {
-        let path = format!("/proc/self/task/{}/schedstat", thread.id);
-        let file = File::open(&path).ok()?;
-        let kept = KeptOpen::among_the_few(file);
-        Some(Self { path, kept })
+        let thread = thread.id;
+        let kept = KeptOpen::among_the_few(Self::file(thread)?);
+        Some(Self { thread, kept })
+    }
+
+    fn file(thread: u32) -> Option<File> {
+        File::open(format!("/proc/self/task/{thread}/schedstat")).ok()
     }
 
     pub(crate) fn read(&self) -> Option<Turns> {
         let mut text = [0; 96];
         let len = match &self.kept {
             Some(KeptOpen(file)) => read_from_start(file, &mut text).ok()?,
-            None => read_from_start(&File::open(&self.path).ok()?, &mut text).ok()?,
+            None => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
         };
         parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
     }
@@ -149,7 +159,7 @@ fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn parse_turns(text: &str) -> Option<Turns> {
+pub(crate) fn parse_turns(text: &str) -> Option<Turns> {
     let mut fields = text.split_whitespace();
     let on_cpu: u64 = fields.next()?.parse().ok()?;
     let wait = fields.next()?.parse().ok()?;
@@ -176,8 +186,13 @@ pub(crate) struct Mapping {
 
 /// The executable mappings of this process that have a name.
 pub(crate) fn executable_mappings() -> Vec<Mapping> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    maps.lines().filter_map(parse_mapping).collect()
+    let maps = read_lossy("/proc/self/maps").unwrap_or_default();
+    parse_mappings(&maps)
+}
+
+/// Not by `lines`: a path may end in a carriage return.
+pub(crate) fn parse_mappings(maps: &str) -> Vec<Mapping> {
+    maps.split('\n').filter_map(parse_mapping).collect()
 }
 
 fn parse_mapping(line: &str) -> Option<Mapping> {
@@ -187,7 +202,7 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
     let offset = hexadecimal(words.next()?)?;
     let path = words.nth(2)?.trim_start();
     let addresses = hexadecimal(from)?..hexadecimal(to)?;
-    (is_executable && !path.is_empty()).then(|| Mapping {
+    (is_executable && !path.is_empty() && !addresses.is_empty()).then(|| Mapping {
         addresses,
         offset,
         path: path.to_owned(),
@@ -270,10 +285,41 @@ mod tests {
             "7f12a000-7f12c000 rw-p 00001000 08:01 1234    /lib/a.so",
             "7f12a000-7f12c000 r-xp 00000000 00:00 0 ",
             "7f12a000-7f12c000 r-xp",
+            "7f12c000-7f12a000 r-xp 00001000 08:01 1234    /lib/a.so",
             "",
         ] {
             assert_eq!(parse_mapping(line), None, "{line}");
         }
+    }
+
+    /// The kernel keeps 15 bytes of a name: here half of the eighth letter.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn a_name_that_was_cut_in_a_character_does_not_hide_the_state() {
+        let named = std::thread::Builder::new().name("обработчик".into());
+        let states = named.spawn(|| state(&Thread::current().unwrap())).unwrap();
+        assert_eq!(states.join().unwrap(), Some('R'));
+    }
+
+    /// Such a file need not even be executable.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn a_text_with_names_of_any_bytes_is_read() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let name = [
+            b"shotclock-\xff-",
+            std::process::id().to_string().as_bytes(),
+        ]
+        .concat();
+        let path = std::env::temp_dir().join(std::ffi::OsString::from_vec(name));
+        let line = b"7f12a000-7f12c000 r--p 00000000 08:01 1234 /data/\xe9t\xe9\n";
+        let executable = b"7f12c000-7f12d000 r-xp 00001000 08:01 1235 /lib/a.so\n";
+        fs::write(&path, [&line[..], executable].concat()).unwrap();
+        let text = read_lossy(&path);
+        fs::remove_file(&path).unwrap();
+        let mappings = parse_mappings(&text.unwrap());
+        assert_eq!(mappings.len(), 1);
+        assert_eq!(mappings[0].path, "/lib/a.so");
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]

@@ -117,6 +117,32 @@ impl LeftOver {
     }
 }
 
+/// Durations that go back to their series if this is dropped before they were released.
+pub(crate) struct Held<'s> {
+    series: &'s Series,
+    durations: Option<LeftOver>,
+}
+
+impl<'s> Held<'s> {
+    pub(crate) fn new(series: &'s Series, durations: LeftOver) -> Self {
+        let durations = Some(durations);
+        Self { series, durations }
+    }
+
+    pub(crate) fn release(mut self) -> LeftOver {
+        let nothing = LeftOver { count: 0, nanos: 0 };
+        self.durations.take().unwrap_or(nothing)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(durations) = self.durations.take() {
+            self.series.leave(durations);
+        }
+    }
+}
+
 /// The hand-over.
 pub(crate) struct Samples {
     waiting: ArrayQueue<(SeriesRef, u64)>,

@@ -27,6 +27,10 @@ struct Suspension {
 /// Those of this process.
 pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 
+/// When the sentinel was late, for want of a processor or because it waited for a thread that was not run:
+/// nobody was suspended then, but who was not run may have had a lock.
+pub(crate) static DELAYS: Suspensions = Suspensions::new();
+
 impl Suspensions {
     const fn new() -> Self {
         Self {

@@ -18,8 +18,10 @@ use crate::cause::Split;
 /// what is not known is not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Account {
-    /// When, as a raw reading of the clock. 0 stands for the beginning of the thread.
+    /// When at the earliest, as a raw reading of the clock. 0 stands for the beginning of the thread.
     pub(crate) at: u64,
+    /// And at the latest: who takes it may be interrupted between the clock and the account.
+    pub(crate) by: u64,
     pub(crate) cpu: Option<u64>,
     /// For a processor.
     pub(crate) wait: Option<u64>,
@@ -29,6 +31,7 @@ impl Account {
     /// Of a thread that has just begun.
     pub(crate) const BIRTH: Self = Self {
         at: 0,
+        by: 0,
         cpu: Some(0),
         wait: Some(0),
     };
@@ -57,6 +60,10 @@ pub(crate) struct Case {
     pub(crate) before_start: u64,
     /// For so long the whole process was not run meanwhile.
     pub(crate) suspended: u64,
+    /// For so long the sentinel was late that was to look.
+    pub(crate) delayed: u64,
+    /// Whether it looked past the budget all the same.
+    pub(crate) is_seen: bool,
     /// Whether the thread waits for a processor at this very moment, which is in no account yet.
     pub(crate) waits_now: bool,
 }
@@ -89,12 +96,12 @@ pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<S
     } else if accounts.own(&case).is_some_and(|own| own <= case.budget) {
         Fault::Starved
     } else {
-        kind(split.as_ref())
+        accounts.kind(&case, split.as_ref())
     };
     (fault, split)
 }
 
-/// What the code did for most of the time that was its own.
+/// What the code did for most of the time in which it was looked at.
 pub(crate) fn kind(split: Option<&Split>) -> Fault {
     match split {
         None => Fault::Unknown,
@@ -104,8 +111,20 @@ pub(crate) fn kind(split: Option<&Split>) -> Fault {
 }
 
 impl Accounts {
+    /// From when on what came after the account from within is looked at: not from before it was taken,
+    /// or the waiting between the two would be in neither.
+    pub(crate) fn within_since(&self) -> Option<u64> {
+        Some(self.within?.by)
+    }
+
     /// The larger of the two lower bounds. `None` if the waiting is not accounted for.
     fn own(&self, case: &Case) -> Option<u64> {
+        let (whole, part) = self.bounds(case);
+        whole.max(part)
+    }
+
+    /// Of the whole of the poll, and of the part that was looked at.
+    fn bounds(&self, case: &Case) -> (Option<u64>, Option<u64>) {
         // What was not the poll's own by the wall is not its own here either.
         let others = case.elapsed.saturating_sub(case.own) + case.suspended;
         let bound = |since: &Account, wall: u64, outside: u64| {
@@ -122,7 +141,29 @@ impl Accounts {
         let part = self
             .within
             .and_then(|within| bound(&within, case.since_within, 0));
-        whole.max(part)
+        // What nobody saw may have been the wait for a lock, and who had the lock was not run either.
+        let seen = |own: u64| own.saturating_sub(case.delayed);
+        match case.is_seen {
+            true => (whole.map(seen), part),
+            false => (whole.map(seen), part.map(seen)),
+        }
+    }
+
+    /// What the code did for most of the time that was its own.
+    fn kind(&self, case: &Case, split: Option<&Split>) -> Fault {
+        match split {
+            Some(_) if self.was_blocked_unseen(case) => Fault::Blocked,
+            split => kind(split),
+        }
+    }
+
+    /// Whether what is held against it came before the part that was looked at, and was no computing: of
+    /// that there was not enough on the processor.
+    fn was_blocked_unseen(&self, case: &Case) -> bool {
+        let (whole, part) = self.bounds(case);
+        let ran = ran(&self.before, &self.now);
+        let is_unseen = part.is_none_or(|part| part <= case.budget);
+        is_unseen && whole.zip(ran).is_some_and(|(own, ran)| ran < own / 2)
     }
 
     fn split(&self, case: &Case) -> Option<Split> {
@@ -157,6 +198,7 @@ mod tests {
     fn account(cpu: u64, wait: u64) -> Account {
         Account {
             at: 0,
+            by: 0,
             cpu: Some(cpu * MS),
             wait: Some(wait * MS),
         }
@@ -171,6 +213,8 @@ mod tests {
             since_within: 25 * MS,
             before_start: 5 * MS,
             suspended: 0,
+            delayed: 0,
+            is_seen: true,
             waits_now: false,
         }
     }
@@ -209,6 +253,39 @@ mod tests {
         assert_eq!(fault(case(), before, None, now), Fault::Starved);
         let within = Some(account(103, 1_000));
         assert_eq!(fault(case(), before, within, now), Fault::Computing);
+    }
+
+    #[test]
+    fn what_nobody_saw_while_the_sentinel_was_late_is_held_against_nobody() {
+        let (before, now) = (account(100, 50), account(101, 52));
+        let within = Some(account(100, 50));
+        let fault = |delayed, is_seen, within| {
+            let case = Case {
+                delayed: delayed * MS,
+                is_seen,
+                ..case()
+            };
+            fault(case, before, within, now)
+        };
+        assert_eq!(fault(17, false, None), Fault::Unknown);
+        assert_eq!(fault(18, false, None), Fault::Starved);
+        assert_eq!(fault(12, false, within), Fault::Blocked);
+        assert_eq!(fault(18, false, within), Fault::Starved);
+        assert_eq!(fault(99, true, within), Fault::Blocked);
+    }
+
+    #[test]
+    fn what_was_not_seen_is_no_computing_without_a_processor() {
+        // It waited for a processor in all of the time in which it was looked at.
+        let before = account(100, 50);
+        let late = Case {
+            since_within: 15 * MS,
+            ..case()
+        };
+        let (within, now) = (account(100, 50), account(101, 65));
+        assert_eq!(fault(late, before, Some(within), now), Fault::Blocked);
+        let (within, now) = (account(114, 50), account(115, 65));
+        assert_eq!(fault(late, before, Some(within), now), Fault::Computing);
     }
 
     #[test]
@@ -256,6 +333,7 @@ mod tests {
     fn what_is_not_known_is_not_zero() {
         let unknown = Account {
             at: 0,
+            by: 0,
             cpu: None,
             wait: None,
         };

@@ -82,7 +82,8 @@ fn well_behaved_service() -> Outcome {
     }
     println!("ready");
     let _ = std::io::stdin().read_line(&mut String::new());
-    runtime.shutdown_background();
+    // Waits for the polls in flight, so that nothing is counted between two of the numbers below.
+    runtime.shutdown_timeout(Duration::from_secs(60));
     assert!(watchdog.flush(Duration::from_secs(10)));
     let text = exporter.render();
     let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();

@@ -4,34 +4,32 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::process::Command;
+mod common;
+
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
+use common::{child_of, in_a_child, scenario, stacks};
+use rustix::process::{DumpableBehavior, Signal, getpid, kill_process, set_dumpable_behavior};
 use shotclock::{Capability, Cause, Phase, SlowPoll, Stack, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const CHILD: &str = "SHOTCLOCK_TEST_SCENARIO";
-
-fn in_a_child(scenario: &str) {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["child", "--exact", "--nocapture"]);
-    let output = child.env(CHILD, scenario).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{scenario}");
-}
+const SIGNAL: &str = "signal ";
 
 /// Not a test by itself: the child of the others.
 #[test]
 fn child() {
-    match std::env::var(CHILD).as_deref() {
-        Ok("taken before") => taken_before(),
-        Ok("taken later") => taken_later(),
-        Ok("another signal") => another_signal(),
-        Ok("not dumpable") => not_dumpable(),
-        _ => {}
+    match scenario().as_deref() {
+        Some("taken before") => taken_before(),
+        Some("taken later") => taken_later(),
+        Some("another signal") => another_signal(),
+        Some("not dumpable") => not_dumpable(),
+        Some(scenario) => scenario
+            .strip_prefix(SIGNAL)
+            .into_iter()
+            .for_each(no_such_signal),
+        None => {}
     }
 }
 
@@ -41,6 +39,11 @@ fn stuck(watchdog: &Watchdog, reports: &mpsc::Receiver<SlowPoll>) -> SlowPoll {
     let _poll = watch.enter();
     std::thread::sleep(Duration::from_millis(200));
     reports.recv_timeout(PATIENCE).unwrap()
+}
+
+fn assert_counted(watchdog: &Watchdog) {
+    let stats = watchdog.watch("stuck").stats();
+    assert_eq!((stats.polls, stats.slow_polls), (1, 1));
 }
 
 fn watchdog(signal: Option<Signal>) -> (Watchdog, mpsc::Receiver<SlowPoll>) {
@@ -53,15 +56,35 @@ fn watchdog(signal: Option<Signal>) -> (Watchdog, mpsc::Receiver<SlowPoll>) {
     (builder.build().unwrap(), reports)
 }
 
-/// Installs a handler for SIGURG that is not ours.
-fn take_the_signal() -> tokio::runtime::Runtime {
+/// A handler for SIGURG that is not ours, and what it is told.
+struct Foreign {
+    runtime: tokio::runtime::Runtime,
+    signals: tokio::signal::unix::Signal,
+}
+
+fn take_the_signal() -> Foreign {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _entered = runtime.enter();
+    let entered = runtime.enter();
     let kind = tokio::signal::unix::SignalKind::from_raw(Signal::URG.as_raw());
-    let taken = tokio::signal::unix::signal(kind).unwrap();
-    std::mem::forget(taken);
-    drop(_entered);
-    runtime
+    let signals = tokio::signal::unix::signal(kind).unwrap();
+    drop(entered);
+    Foreign { runtime, signals }
+}
+
+impl Foreign {
+    /// It was told of no signal of ours, and is told of others.
+    fn assert_only_its_own(mut self) {
+        let within = |time: Duration, signals: &mut tokio::signal::unix::Signal| {
+            let one = async { tokio::time::timeout(time, signals.recv()).await.is_ok() };
+            self.runtime.block_on(one)
+        };
+        assert!(
+            !within(Duration::from_millis(50), &mut self.signals),
+            "one of ours"
+        );
+        kill_process(getpid(), Signal::URG).unwrap();
+        assert!(within(PATIENCE, &mut self.signals), "its own did not come");
+    }
 }
 
 fn is_complete(slow: &SlowPoll) -> bool {
@@ -69,31 +92,44 @@ fn is_complete(slow: &SlowPoll) -> bool {
 }
 
 fn taken_before() {
-    let _runtime = take_the_signal();
+    let foreign = take_the_signal();
     let (watchdog, reports) = watchdog(None);
     let missing = Capability::Missing("the signal has another handler".into());
-    assert_eq!(watchdog.capabilities().stacks, missing);
+    assert_eq!(stacks(&watchdog), missing);
     let slow = stuck(&watchdog, &reports);
     assert_eq!(slow.phase, Phase::Running);
     assert!(matches!(slow.cause, Cause::Blocked(_)) && !is_complete(&slow));
+    assert_counted(&watchdog);
+    foreign.assert_only_its_own();
 }
 
 fn taken_later() {
     let (watchdog, reports) = watchdog(None);
-    assert!(watchdog.capabilities().stacks.works());
-    let _runtime = take_the_signal();
+    assert!(stacks(&watchdog).works());
+    let foreign = take_the_signal();
     let slow = stuck(&watchdog, &reports);
     assert!(matches!(slow.cause, Cause::Blocked(_)) && !is_complete(&slow));
+    assert_counted(&watchdog);
+    foreign.assert_only_its_own();
 }
 
 fn another_signal() {
-    let _runtime = take_the_signal();
+    let foreign = take_the_signal();
     let (watchdog, reports) = watchdog(Some(Signal::WINCH));
-    assert!(watchdog.capabilities().stacks.works());
+    assert!(stacks(&watchdog).works());
     while !is_complete(&stuck(&watchdog, &reports)) {
         // On a busy machine a thread may answer too late.
         while reports.recv_timeout(PATIENCE).unwrap().phase != Phase::Finished {}
     }
+    foreign.assert_only_its_own();
+}
+
+/// No stacks by this one, and what ends a process still does.
+fn no_such_signal(number: &str) {
+    let builder = Watchdog::builder().stack_signal(number.parse().unwrap());
+    let missing = Capability::Missing("the signal cannot be handled".into());
+    assert_eq!(builder.build().unwrap().capabilities().stacks, missing);
+    kill_process(getpid(), Signal::FPE).unwrap();
 }
 
 fn not_dumpable() {
@@ -106,6 +142,7 @@ fn not_dumpable() {
     let slow = stuck(&watchdog, &reports);
     // Which call it is may be hidden; that it waits is not.
     assert!(matches!(slow.cause, Cause::Blocked(_)), "{slow}");
+    assert_counted(&watchdog);
 }
 
 #[test]
@@ -126,4 +163,23 @@ fn another_signal_can_be_chosen() {
 #[test]
 fn a_process_that_is_not_dumpable() {
     in_a_child("not dumpable");
+}
+
+/// Whatever number is given, it is said why there are no stacks, and a fault ends the process as before.
+#[test]
+fn a_signal_that_must_not_be_handled() {
+    let faults = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::BUS];
+    let faults = faults
+        .into_iter()
+        .chain([Signal::FPE, Signal::SEGV, Signal::SYS]);
+    let none = [i32::MIN, -1, 0, 9, 19, 32, 65, i32::MAX];
+    // Only the first watchdog of a process installs anything, so there is a process for each.
+    for number in faults.map(Signal::as_raw).chain(none) {
+        let status = child_of(&format!("{SIGNAL}{number}")).status;
+        assert_eq!(
+            status.signal(),
+            Some(Signal::FPE.as_raw()),
+            "{number}: {status}"
+        );
+    }
 }

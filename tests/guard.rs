@@ -7,9 +7,9 @@ mod common;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use shotclock::page::Page;
@@ -234,6 +234,65 @@ fn a_thread_that_has_handed_its_worker_over_is_not_blamed() {
     runtime.block_on(task).unwrap();
     assert!(watchdog.flush(PATIENCE));
     told.assert_no_worker();
+}
+
+/// Blocks the only worker when it has become another thread, which nobody knows, until it is told to go on.
+/// Says which thread it was.
+fn block_on_an_unknown_thread(runtime: &Runtime) -> (ThreadId, Sender<()>) {
+    let handle = runtime.handle().clone();
+    let hands_over = async move {
+        let (began, begins) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        handle.spawn(async move {
+            began.send(()).unwrap();
+            wait_for_the_release(&held);
+        });
+        // Its worker is another thread from now on, and that one is blocked.
+        tokio::task::block_in_place(|| begins.recv_timeout(PATIENCE).unwrap());
+        (thread::current().id(), release)
+    };
+    runtime.block_on(runtime.spawn(hands_over)).unwrap()
+}
+
+#[test]
+fn a_thread_that_went_back_to_the_pool_is_not_taken_for_its_worker() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(1);
+    let _guard = guard(&watchdog, "gone", &runtime);
+    let (gone, release) = block_on_an_unknown_thread(&runtime);
+    let stuck = told.worker();
+    assert_ne!(
+        stuck.thread.as_ref().map(|thread| thread.id),
+        Some(gone),
+        "{stuck}"
+    );
+    release.send(()).unwrap();
+}
+
+#[test]
+fn short_stalls_elsewhere_do_not_hide_a_worker_whose_thread_is_not_known() {
+    let (watchdog, told) = watchdog();
+    let runtime = runtime(1);
+    let _guard = guard(&watchdog, "hidden", &runtime);
+    let is_over = AtomicBool::new(false);
+    let stall = || {
+        let watch = watchdog.watch("elsewhere");
+        while !is_over.load(Ordering::Relaxed) {
+            let _poll = watch.enter();
+            thread::sleep(Duration::from_millis(150));
+        }
+    };
+    thread::scope(|scope| {
+        // At nearly any moment one of them is over its budget.
+        for _ in 0..3 {
+            scope.spawn(stall);
+        }
+        let (_, release) = block_on_an_unknown_thread(&runtime);
+        let stuck = told.workers.recv_timeout(PATIENCE);
+        is_over.store(true, Ordering::Relaxed);
+        release.send(()).unwrap();
+        assert!(stuck.is_ok(), "it was not told");
+    });
 }
 
 #[test]

@@ -26,7 +26,7 @@ struct Sum {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct CulpritSums {
+pub(crate) struct CulpritSums {
     known: BTreeMap<Name, Sum>,
     others: BTreeMap<Arc<str>, u64>,
 }
@@ -61,22 +61,24 @@ pub(crate) fn culprits() -> Vec<CulpritCount> {
 }
 
 impl CulpritSums {
-    fn add(&mut self, watch: &Arc<str>, culprit: &Arc<str>, nanos: u64) {
+    pub(crate) fn add(&mut self, watch: &Arc<str>, culprit: &Arc<str>, nanos: u64) {
         let name = (Arc::clone(watch), Arc::clone(culprit));
         let worst = self.known.values().filter(|sum| sum.is_worst).count();
         let is_full = self.known.len() >= MOST && !self.known.contains_key(&name);
-        if !is_full {
+        // The others are called so by whoever reports as well, and are one series.
+        if !is_full && **culprit != *OTHER {
             let sum = self.known.entry(name.clone()).or_default();
-            sum.total += nanos;
+            sum.total = sum.total.saturating_add(nanos);
             let total = sum.total;
             if !sum.is_worst && (worst < WORST || self.relegate(total)) {
                 self.known.entry(name.clone()).or_default().is_worst = true;
             }
         }
-        match self.known.get_mut(&name).filter(|sum| sum.is_worst) {
-            Some(sum) => sum.as_worst += nanos,
-            None => *self.others.entry(Arc::clone(watch)).or_default() += nanos,
-        }
+        let sum = match self.known.get_mut(&name).filter(|sum| sum.is_worst) {
+            Some(sum) => &mut sum.as_worst,
+            None => self.others.entry(Arc::clone(watch)).or_default(),
+        };
+        *sum = sum.saturating_add(nanos);
     }
 
     /// Makes room among the worst, if one of them is less than that.
@@ -90,8 +92,18 @@ impl CulpritSums {
         is_less
     }
 
+    /// Everything that was added, whether it is in a series now or was.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn total(&self) -> u128 {
+        let worst = self.known.values().map(|sum| sum.as_worst);
+        worst
+            .chain(self.others.values().copied())
+            .map(u128::from)
+            .sum()
+    }
+
     #[cfg_attr(not(any(test, feature = "metrics")), expect(dead_code))]
-    fn counts(&self) -> Vec<CulpritCount> {
+    pub(crate) fn counts(&self) -> Vec<CulpritCount> {
         let count = |watch: &Arc<str>, culprit: &Arc<str>, over_budget: u64| CulpritCount {
             watch: Arc::clone(watch),
             culprit: Arc::clone(culprit),
@@ -141,6 +153,24 @@ mod tests {
         let counts = add("f0", 50);
         assert_eq!(sum_of(&counts, "f0"), Some(150));
         assert_eq!(counts.len(), WORST + 1);
+    }
+
+    /// Past the limit of culprits, reports name it themselves; and a function may be called so.
+    #[test]
+    fn the_others_are_one_series() {
+        let mut sums = CulpritSums::default();
+        let watch: Arc<str> = "w".into();
+        for nanos in 0..=WORST as u64 {
+            sums.add(&watch, &format!("f{nanos}").into(), nanos);
+        }
+        sums.add(&watch, &OTHER.into(), 1_000);
+        let counts = sums.counts();
+        let others = counts.iter().filter(|count| &*count.culprit == OTHER);
+        assert_eq!(others.map(|count| count.over_budget).sum::<u64>(), 1_000);
+        assert_eq!(counts.len(), WORST + 1);
+        sums.add(&watch, &"f1".into(), u64::MAX);
+        sums.add(&watch, &"f1".into(), u64::MAX);
+        assert_eq!(sum_of(&sums.counts(), "f1"), Some(u64::MAX));
     }
 
     #[test]

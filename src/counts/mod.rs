@@ -5,6 +5,9 @@ mod culprits;
 mod lanes;
 mod runtimes;
 
+#[cfg(any(test, fuzzing))]
+#[allow(unused_imports, reason = "where nothing is fuzzed nobody takes it")]
+pub(crate) use culprits::CulpritSums;
 pub(crate) use culprits::count_culprit;
 #[cfg(feature = "metrics")]
 pub(crate) use culprits::{CulpritCount, culprits};

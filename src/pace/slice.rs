@@ -168,3 +168,120 @@ fn outermost() -> Option<(Poll, u64)> {
     let elapsed = home.clock.nanos_between(outermost.start, home.clock.raw());
     Some(((slot.index(), outermost.opening), elapsed))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::WatchExt as _;
+    use crate::tests::{Scene, poll_once};
+
+    /// Of 16 µs, of which one is for the way out.
+    fn slice() -> Slice {
+        Slice::new(Duration::from_micros(16))
+    }
+
+    const LIMIT: u64 = 15_000;
+
+    fn reading(poll: Option<Poll>, elapsed: u64) -> Reading {
+        Reading { poll, elapsed }
+    }
+
+    fn fitting(pace: (u64, u64), elapsed: u64) -> Option<u64> {
+        let slice = Slice { pace, ..slice() };
+        slice.clone().go_on(reading(None, elapsed))
+    }
+
+    #[test]
+    fn as_many_ticks_as_fit_into_a_quarter_of_the_slice_or_into_its_rest() {
+        // A tick a nanosecond, and two, and one in two.
+        assert_eq!(fitting((4_000, 4_000), 0), Some(LIMIT / READINGS));
+        assert_eq!(fitting((8_000, 4_000), 0), Some(2 * LIMIT / READINGS));
+        assert_eq!(fitting((4_000, 8_000), 0), Some(LIMIT / READINGS / 2));
+        assert_eq!(fitting((4_000, 4_000), LIMIT - 100), Some(100));
+        // Twice as many as before at most, and one at least.
+        assert_eq!(fitting((7, 1), 0), Some(14));
+        assert_eq!(fitting((1, 1_000_000), 0), Some(1));
+        assert_eq!(fitting((1, 0), 0), Some(2));
+        // And fewer than a beat.
+        assert_eq!(fitting((u64::MAX, 1), 0), Some(MOST));
+        assert_eq!(fitting((4_000, 4_000), LIMIT - 1), Some(1));
+        assert_eq!(fitting((4_000, 4_000), LIMIT), None);
+        assert_eq!(fitting((4_000, 4_000), LIMIT + 1), None);
+    }
+
+    /// What a look measured of so many ticks, after such a reading.
+    fn measured(before: Option<Reading>) -> (u64, u64) {
+        let mut slice = Slice {
+            before,
+            pace: (3, 5),
+            since: Instant::now().checked_sub(Duration::from_secs(100)),
+            ..slice()
+        };
+        slice.look(1_000);
+        slice.pace
+    }
+
+    #[test]
+    fn ticks_are_measured_within_one_poll() {
+        let since_then = measured(Some(reading(None, 99_000_000_000)));
+        let of_all = measured(None);
+        assert_eq!((since_then.0, of_all.0), (1_000, 1_000));
+        assert!(
+            since_then.1 + 99_000_000_000 >= of_all.1,
+            "{since_then:?} {of_all:?}"
+        );
+        assert!(since_then.1 < of_all.1, "{since_then:?} {of_all:?}");
+        let of_another_poll = measured(Some(reading(Some((7, 7)), 0)));
+        assert_eq!(of_another_poll, (3, 5));
+    }
+
+    /// In a watched poll under a clock that stands still.
+    fn in_a_poll(run: impl FnOnce(&Scene)) {
+        let scene = Scene::new();
+        let watch = scene.watch("paced");
+        let poll = pin!(async { run(&scene) }.watched(&watch));
+        assert!(poll_once(poll).is_ready());
+    }
+
+    #[test]
+    fn a_poll_that_a_yield_did_not_end_is_remembered_until_another_is_left() {
+        let endless = Some((7, 7));
+        let mut slice = Slice { endless, ..slice() };
+        assert!(slice.resume().is_some());
+        assert_eq!(slice.endless, endless);
+        slice.left = Some((8, 8));
+        assert!(slice.resume().is_some());
+        assert_eq!(slice.endless, endless);
+        in_a_poll(|_| {
+            slice.leave();
+            assert!(slice.resume().is_some());
+        });
+        assert_eq!(slice.endless, slice.left);
+        assert_ne!(slice.endless, endless);
+    }
+
+    #[test]
+    fn a_turn_is_passed_on_while_others_have_used_it_up_and_patience_lasts() {
+        in_a_poll(|scene| {
+            let mut slice = Slice::new(Duration::from_micros(160));
+            scene.pass(Duration::from_nanos(slice.limit));
+            let mut passed_on = || (0..1_000).take_while(|_| slice.resume().is_none()).count();
+            let first = passed_on();
+            assert!((32..64).contains(&first));
+            // It has had its turn, and is patient again.
+            assert_eq!(passed_on(), first);
+        });
+    }
+
+    #[test]
+    fn the_way_in_is_not_the_work_of_others() {
+        in_a_poll(|scene| {
+            scene.pass(Duration::from_nanos(WAY_IN - 1));
+            assert_eq!(slice().resume(), Some(1));
+            scene.pass(Duration::from_nanos(1));
+            assert_eq!(slice().resume(), None);
+        });
+    }
+}

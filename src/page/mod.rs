@@ -7,7 +7,7 @@
 //! # Who may see it
 //!
 //! Nothing mounts it unless you do. It shows the names of watches, functions, files and sockets of the
-//! program, and stacks: mount it where only those who run the service get to, on a port of its own
+//! program, and stacks (the crate's section on security says how to leave those out): mount it where only those who run the service get to, on a port of its own
 //! (`prometheus::Exporter` and `page` together serve it beside `/metrics`, on loopback if you say so), or
 //! behind what authenticates your administrators.
 //!

@@ -1,20 +1,28 @@
 //! The thread that answers scrapes.
+//!
+//! Whoever reaches the port can open connections, and say nothing on them, or never read the answer. So
+//! one connection is for one request, a request is short, a connection does not last, and there are few
+//! at a time: where there is no room, one that has not asked yet goes before one that is being answered.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
 
 use super::Exporter;
 use crate::error::Error;
@@ -23,6 +31,13 @@ const NAME: &str = "shotclock-http";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may last, which is how long a client may take to read its answer.
+const LIFETIME: Duration = Duration::from_secs(30);
+/// So many connections are open at once. Each may keep an answer in memory, and a descriptor of those
+/// that the service needs as well.
+const CONNECTIONS: usize = 16;
+/// So long may a request be: twice what is usual elsewhere.
+const LONGEST_REQUEST: usize = 16 * 1024;
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long to wait when a connection cannot be accepted, as when file descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,26 +102,63 @@ fn start(socket: std::net::TcpListener) -> io::Result<(Runtime, TcpListener)> {
 }
 
 async fn accept(socket: TcpListener, exporter: Exporter) {
+    let mut open = VecDeque::with_capacity(CONNECTIONS);
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, exporter.clone()))),
+            Ok((stream, _)) => {
+                make_room(&mut open);
+                let has_asked = Arc::<AtomicBool>::default();
+                let task = converse(stream, exporter.clone(), Arc::clone(&has_asked));
+                let task = tokio::spawn(task).abort_handle();
+                open.push_back(Conversation { task, has_asked });
+                // So that a request that is there already is seen before further ones come.
+                tokio::task::yield_now().await;
+            }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
 
-async fn converse(stream: TcpStream, exporter: Exporter) {
+/// A connection that is open, or was.
+struct Conversation {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+/// Ends the oldest conversation in which nothing was asked yet, or else the oldest, if there are as many
+/// as there may be.
+fn make_room(open: &mut VecDeque<Conversation>) {
+    open.retain(|conversation| !conversation.task.is_finished());
+    if open.len() >= CONNECTIONS {
+        let is_silent = |conversation: &Conversation| !conversation.has_asked.load(Relaxed);
+        let which = open.iter().position(is_silent).unwrap_or(0);
+        if let Some(conversation) = open.remove(which) {
+            conversation.task.abort();
+        }
+    }
+}
+
+pub(super) async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    exporter: Exporter,
+    has_asked: Arc<AtomicBool>,
+) {
     let answer = service_fn(move |request| {
+        has_asked.store(true, Relaxed);
         let response = answer(&request, &exporter);
         async { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.keep_alive(false).max_buf_size(LONGEST_REQUEST);
+    // Who has said everything and closes that side still waits for the answer.
+    http.half_close(true);
     // A client that goes away in the middle is its own affair.
-    let _ = http.serve_connection(TokioIo::new(stream), answer).await;
+    let conversation = http.serve_connection(TokioIo::new(stream), answer);
+    let _ = tokio::time::timeout(LIFETIME, conversation).await;
 }
 
-fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, exporter: &Exporter) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !matches!(request.method(), &Method::GET | &Method::HEAD) {
         let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n");
@@ -115,7 +167,9 @@ fn answer(request: &Request<Incoming>, exporter: &Exporter) -> Response<Full<Byt
         return refused;
     }
     if path == "/metrics" {
-        return respond(StatusCode::OK, TEXT, exporter.render());
+        // Without the room that the text was given to grow: it may have to wait for its reader.
+        let text = exporter.render().into_boxed_str().into_boxed_bytes();
+        return respond(StatusCode::OK, TEXT, text);
     }
     #[cfg(feature = "page")]
     if let Some(answer) = exporter.page_answer(path) {

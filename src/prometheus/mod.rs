@@ -33,6 +33,16 @@
 //! themselves and therefore exact. So are `shotclock_poll_busy_seconds_total{watch}` and
 //! `shotclock_culprit_over_budget_seconds_total{watch,culprit}`. Everything else goes through the `metrics` facade.
 
+#[cfg(all(
+    any(test, fuzzing),
+    not(any(shotclock_loom, miri)),
+    target_os = "linux",
+    target_arch = "x86_64",
+    feature = "page",
+    feature = "prometheus",
+    feature = "testing"
+))]
+pub(crate) mod fuzzing;
 mod listener;
 mod text;
 
@@ -41,8 +51,10 @@ use std::net::SocketAddr;
 #[cfg(feature = "page")]
 use std::sync::{Arc, OnceLock};
 
+use metrics_exporter_prometheus::formatting::sanitize_label_key;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::counts;
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 #[cfg(feature = "page")]
@@ -57,6 +69,10 @@ use listener::Listener;
 ///
 /// It may come before or after a watchdog is built. Port 0 takes any free port, which
 /// [`local_addr`](Exporter::local_addr) tells. The listener lives as long as the process.
+///
+/// It asks nobody who they are: bind a loopback address, or one that only those reach who may know. Each
+/// connection is for one request; one that is silent, too long or not read is closed, so that clients
+/// can hold neither the thread nor its memory.
 ///
 /// # Errors
 ///
@@ -132,11 +148,12 @@ impl Exporter {
 
     /// Adds a label to everything that is rendered from the watches. The handle does not tell which
     /// global labels its builder was given, so they are given here once more. The same name again
-    /// replaces its value; `watch`, `le` and `culprit` are taken, and passed over.
+    /// replaces its value; `watch`, `le` and `culprit` are taken, and passed over, as an empty one is.
+    /// What may not be in the name of a label becomes an underscore.
     #[must_use]
     pub fn global_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let name = name.into();
-        if !["watch", "le", "culprit"].contains(&&*name) {
+        let name = sanitize_label_key(&name.into());
+        if !["", "watch", "le", "culprit"].contains(&&*name) {
             self.labels.retain(|(known, _)| *known != name);
             self.labels.push((name, value.into()));
         }
@@ -169,19 +186,20 @@ impl Exporter {
     /// It publishes first, so that what comes through the facade and what comes from the watches
     /// agree.
     pub fn render(&self) -> String {
-        let sums = publish::publish();
-        let mut text = self.handle.render();
+        let (sums, mut text) = publish::publish_and(|| self.handle.render());
         if !publish::buckets_are_counters() {
-            text::watches(&mut text, &sums, &self.labels);
+            text::write(&mut text, &sums, &counts::culprits(), &self.labels);
         }
         text
     }
 
     /// Takes up what was recorded since, as `metrics-exporter-prometheus` asks for from time to
     /// time so that its memory does not grow. [`render`](Self::render) does it too, and so does the
-    /// listener of [`install`]: who serves the text otherwise calls it where scrapes may stay away.
+    /// listener of [`install`]: who serves the text otherwise calls it where scrapes may stay away. Call
+    /// these two, and not the handle's own: an exporter may lose a duration that is recorded at the moment
+    /// at which it takes up those before, and this crate records none then.
     pub fn run_upkeep(&self) {
-        self.handle.run_upkeep();
+        publish::between_batches(|| self.handle.run_upkeep());
     }
 }
 

@@ -2,25 +2,40 @@
 
 use std::fmt::Write as _;
 
-use metrics_exporter_prometheus::formatting::{
-    sanitize_label_key, sanitize_label_value, write_help_line, write_type_line,
-};
+use metrics_exporter_prometheus::formatting::{write_help_line, write_type_line};
 
-use crate::counts;
+use crate::counts::CulpritCount;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::publish::{CULPRITS, POLL_BUSY, POLL_DURATION, seconds};
 use crate::watch::{Sums, Totals};
 
 /// Appends the distribution and the busy time of every watch, and the culprits.
-pub(super) fn watches(text: &mut String, sums: &Sums, global: &[(String, String)]) {
+pub(super) fn write(
+    text: &mut String,
+    sums: &Sums,
+    culprits: &[CulpritCount],
+    global: &[(String, String)],
+) {
     let global: String = (global.iter())
         .map(|(name, value)| {
-            let (name, value) = (sanitize_label_key(name), sanitize_label_value(value));
+            let value = escaped(value);
             format!("{name}=\"{value}\",")
         })
         .collect();
+    watches(text, sums, &global);
+    write_culprits(text, culprits, &global);
+}
+
+/// The value of a label. Not as the exporter escapes it, which takes two backslashes for one that was
+/// escaped before: two names would be one series.
+fn escaped(value: &str) -> String {
+    let escaped = value.replace('\\', r"\\").replace('"', r#"\""#);
+    escaped.replace('\n', r"\n")
+}
+
+fn watches(text: &mut String, sums: &Sums, global: &str) {
     let labelled = sums.watches.iter().map(|(name, watch)| {
-        let labels = format!("{global}watch=\"{}\"", sanitize_label_value(name));
+        let labels = format!("{global}watch=\"{}\"", escaped(name));
         (labels, &watch.totals)
     });
     let labelled: Vec<_> = labelled.collect();
@@ -37,19 +52,17 @@ pub(super) fn watches(text: &mut String, sums: &Sums, global: &[(String, String)
         line(text, POLL_BUSY.0, labels, &seconds(totals.busy));
     }
     text.push('\n');
-    culprits(text, &global);
 }
 
 /// Appends for how long each function held workers past their budgets.
-fn culprits(text: &mut String, global: &str) {
-    let counts = counts::culprits();
+fn write_culprits(text: &mut String, counts: &[CulpritCount], global: &str) {
     if counts.is_empty() {
         return;
     }
     head(text, CULPRITS, "counter");
     for count in counts {
         let (watch, culprit) = (&count.watch, &count.culprit);
-        let (watch, culprit) = (sanitize_label_value(watch), sanitize_label_value(culprit));
+        let (watch, culprit) = (escaped(watch), escaped(culprit));
         let labels = format!("{global}watch=\"{watch}\",culprit=\"{culprit}\"");
         line(text, CULPRITS.0, &labels, &seconds(count.over_budget));
     }

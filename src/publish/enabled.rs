@@ -17,7 +17,7 @@ use crate::contain::contain;
 use crate::counts::{CulpritCount, LaneCounts, RuntimeCounts, culprits, lanes, runtimes};
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
-use crate::samples::{Samples, Series, SeriesRef};
+use crate::samples::{Held, LeftOver, Samples, Series, SeriesRef};
 use crate::watch::{Core, Ledger, Sums, Totals, WatchSums, collect};
 
 const NAME: &str = "shotclock-metrics";
@@ -81,11 +81,19 @@ pub(crate) fn sample(series: SeriesRef, nanos: u64) {
     }
 }
 
+/// One batch at a time; and what an exporter takes up, it takes up between two. It keeps durations in
+/// blocks that lose what comes in at the moment when they are emptied.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Publishes one batch on the calling thread, and returns what was in it.
+pub(crate) fn publish() -> Sums {
+    publish_and(|| ()).0
+}
+
+/// Publishes one batch, and does something before the next one begins.
 ///
 /// A recorder that panics loses this batch; the next one brings the same totals.
-pub(crate) fn publish() -> Sums {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Sums, T) {
     let _batch = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let sums = collect();
     contain(|| {
@@ -93,7 +101,15 @@ pub(crate) fn publish() -> Sums {
             Batch { recorder }.publish(&sums);
         });
     });
-    sums
+    let done = after();
+    (sums, done)
+}
+
+/// Does something while there is no batch.
+#[cfg(feature = "prometheus")]
+pub(crate) fn between_batches<T>(what: impl FnOnce() -> T) -> T {
+    let _batch = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    what()
 }
 
 struct Batch<'r> {
@@ -203,7 +219,7 @@ impl Batch<'_> {
     /// Records the single durations that were handed over, and what did not fit.
     fn samples<'s>(&self, sums: &'s Sums, others: impl Iterator<Item = &'s Series>) {
         while let Some((series, nanos)) = SAMPLES.pop() {
-            self.record(&series, nanos as f64 / 1e9, 1);
+            self.record(&series, LeftOver { count: 1, nanos });
         }
         let of_watches = sums
             .watches
@@ -212,18 +228,23 @@ impl Batch<'_> {
         for series in of_watches.chain(others) {
             let mut left_over = series.take_left_over();
             let now = left_over.split_off(AT_ONCE);
-            if now.count > 0 {
-                self.record(series, now.nanos as f64 / 1e9 / now.count as f64, now.count);
-            }
+            // Before the recorder is called, which may panic.
             if left_over.count > 0 {
                 series.leave(left_over);
+            }
+            if now.count > 0 {
+                self.record(series, now);
             }
         }
     }
 
-    fn record(&self, series: &Series, seconds: f64, count: u64) {
+    /// If the recorder gives no histogram for them, but panics, they wait for the next batch.
+    fn record(&self, series: &Series, durations: LeftOver) {
         let (label, value) = &series.label;
+        let held = Held::new(series, durations);
         let histogram = self.histogram(series.name, [(*label, &**value)]);
+        let LeftOver { count, nanos } = held.release();
+        let seconds = nanos as f64 / 1e9 / count as f64;
         histogram.record_many(seconds, usize::try_from(count).unwrap_or(usize::MAX));
     }
 

@@ -8,7 +8,7 @@ mod enabled;
 mod series;
 
 #[cfg(feature = "prometheus")]
-pub(crate) use enabled::buckets_are_counters;
+pub(crate) use enabled::{between_batches, buckets_are_counters, publish_and};
 #[cfg(feature = "metrics")]
 pub(crate) use enabled::{enroll, publish, publish_buckets_as_counters, sample, slow_poll, start};
 #[cfg(feature = "prometheus")]

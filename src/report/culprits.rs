@@ -12,8 +12,8 @@ use crate::counts::count_culprit;
 use crate::stack::{Frame, Stack};
 
 /// How many culprits are told apart, and stacks of each. What is beyond adds to the one called `other`.
-const MOST: usize = 1_000;
-const STACKS: usize = 16;
+pub(super) const MOST: usize = 1_000;
+pub(super) const STACKS: usize = 16;
 /// Of how many polls in flight it is remembered what was counted already.
 const IN_FLIGHT: usize = 4_096;
 
@@ -207,8 +207,21 @@ fn folded(accusation: &Accusation<'_>) -> String {
     let watches = watches.chain([&*accusation.identity.watch]);
     let functions = functions(accusation.stack);
     let parts = watches.chain(functions.iter().map(|name| &**name));
-    let clean = |part: &str| part.replace([';', '\n', '\r'], ":");
-    parts.map(clean).collect::<Vec<_>>().join(";")
+    let is_taken = |c: char| c == ';' || c.is_control();
+    let clean = |part: &str| part.replace(is_taken, ":");
+    without_number(parts.map(clean).collect::<Vec<_>>().join(";"))
+}
+
+/// A stack that ends in a number of its own would have two of them, which the tools take for a
+/// difference.
+fn without_number(mut stack: String) -> String {
+    let is_number = |c: char| c.is_ascii_digit() || ['.', '+'].contains(&c);
+    let name = stack.trim_end().trim_end_matches(is_number);
+    let blank = name.chars().last().filter(|c| c.is_whitespace());
+    if let Some(blank) = blank {
+        stack.replace_range(name.len() - blank.len_utf8()..name.len(), "_");
+    }
+    stack
 }
 
 /// The program's own, and the innermost of the libraries' that it called; from the outermost on.

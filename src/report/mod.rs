@@ -5,6 +5,16 @@ mod archive;
 mod culprit;
 mod culprits;
 mod desk;
+#[cfg(all(
+    any(test, fuzzing),
+    not(any(shotclock_loom, miri)),
+    target_os = "linux",
+    target_arch = "x86_64",
+    feature = "page",
+    feature = "prometheus",
+    feature = "testing"
+))]
+pub(crate) mod fuzzing;
 mod hint;
 mod later;
 #[cfg(feature = "page")]

@@ -93,6 +93,13 @@ impl Workers {
         mine.store(seat.number(), Relaxed);
     }
 
+    /// Says that a worker is another thread than was known.
+    pub(crate) fn vacate(&self, worker: usize) {
+        if let Some(seat) = self.seats.get(worker) {
+            seat.store(0, Relaxed);
+        }
+    }
+
     /// The thread that is a worker, as far as is known.
     pub(crate) fn seat(&self, worker: usize) -> Option<Seat> {
         Seat::from_number(self.seats.get(worker)?.load(Relaxed))

@@ -1,6 +1,6 @@
 //! What is done about a stall that goes on and on.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::examine::stance;
@@ -106,6 +106,20 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
     })
 }
 
+/// Writes to stderr, and does not wait for ever: the stuck thread may hold its lock, or wait itself for
+/// somebody to read it.
+fn say(words: String) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let (said, is_said) = mpsc::channel();
+    let say = move || {
+        eprintln!("{words}");
+        let _ = said.send(());
+    };
+    // Where no thread can be started, it goes unsaid.
+    let _ = std::thread::Builder::new().spawn(say);
+    let _ = is_said.recv_timeout(PATIENCE);
+}
+
 /// Ends the process at the second look, in the name of the stuck thread.
 fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
     let poll = &stalled.standing.poll;
@@ -122,16 +136,15 @@ fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
     if !stalled.slot.is_in_flight(poll) {
         return false;
     }
-    eprintln!(
+    say(format!(
         "shotclock: aborting the process: {} of {:?} has been stuck for {:.1?} ({})",
         poll.kind,
         stalled.core.name,
         Duration::from_nanos(age),
         finding.cause,
-    );
+    ));
     match thread {
         Some(thread) => thread.abort(),
         None => std::process::abort(),
     }
-    true
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
+use super::tick;
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
-use crate::suspension::SUSPENSIONS;
+use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys::Thread;
 use crate::verdict::{Case, Fault, judge};
-use crate::watch::Stacks;
+use crate::watch::Orders;
 
 /// What came of looking at a poll over its budget.
 pub(super) enum Examined {
@@ -28,7 +29,7 @@ pub(super) fn examine(
     stall: &Standing,
     clock: &Clock,
     taker: Option<&mut Taker>,
-    stacks: Stacks,
+    orders: &Orders,
 ) -> Examined {
     let thread = slot
         .margin()
@@ -55,7 +56,9 @@ pub(super) fn examine(
         (Fault::Unknown, ..) => Cause::Unknown,
     };
     let waits_for = match (cause, &standpoint) {
-        (Cause::Blocked(call), Some(Standpoint::Waits(waits))) => {
+        (Cause::Blocked(call), Some(Standpoint::Waits(waits)))
+            if !orders.without_paths || call.target == Target::Clock =>
+        {
             asked_for(slot, stall, call).or_else(|| waits_for(waits))
         }
         _ => None,
@@ -69,7 +72,9 @@ pub(super) fn examine(
         patience: PATIENCE,
     };
     let asleep = asleep(slot, standpoint.as_ref());
-    let taken = taker.take(&subject, stacks);
+    let taken = taker.take(&subject, orders.stacks);
+    // Which may have taken several ticks, and there may be more threads to look at.
+    tick(clock);
     if asleep.is_some() && taken.was_asked {
         with_note(slot, stall, |margin, poll| {
             margin.note(poll).disturbed = asleep;
@@ -165,20 +170,22 @@ fn accounts(
 ) -> (Fault, Option<Split>) {
     let mut margin = slot.margin();
     let now = clock.raw();
-    let Some((_, account)) = margin.account(now) else {
+    let Some((_, account)) = margin.account(now, clock) else {
         return (Fault::Unknown, None);
     };
     let start = stall.poll.start;
     let accounts = margin.note(&stall.poll).accounts(start, account);
-    let within = accounts.and_then(|accounts| accounts.within);
+    let within = accounts.and_then(|accounts| accounts.within_since());
     let elapsed = clock.nanos_between(start, now);
     let case = Case {
         elapsed,
         own: stall.own + elapsed.saturating_sub(stall.elapsed),
         budget: stall.poll.budget,
-        since_within: within.map_or(0, |within| clock.nanos_between(within.at, now)),
+        since_within: within.map_or(0, |since| clock.nanos_between(since, now)),
         before_start: accounts.map_or(0, |accounts| clock.nanos_between(accounts.before.at, start)),
         suspended: SUSPENSIONS.since(start),
+        delayed: DELAYS.since(start),
+        is_seen: true,
         waits_now: stance == Stance::Waiting,
     };
     judge(case, accounts.as_ref())

@@ -9,6 +9,16 @@
 mod capabilities;
 mod escalate;
 mod examine;
+#[cfg(all(
+    any(test, fuzzing),
+    not(any(shotclock_loom, miri)),
+    target_os = "linux",
+    target_arch = "x86_64",
+    feature = "page",
+    feature = "prometheus",
+    feature = "testing"
+))]
+pub(crate) mod fuzzing;
 mod oversleep;
 mod part;
 mod scan;
@@ -92,6 +102,15 @@ pub(crate) fn can_take_stacks() -> Result<(), String> {
     stacks::is_installed().and_then(|()| trial::outcome())
 }
 
+/// Publishes the time, if anybody goes by it. The sentinel's own thread only.
+fn tick(clock: &Clock) {
+    let read_clock = || clock.raw();
+    match tick_of() {
+        Some(_) => TICKS.publish(read_clock),
+        None => TICKS.stop(read_clock),
+    }
+}
+
 /// The thread's own state.
 struct Sentinel {
     scanner: Scanner,
@@ -141,13 +160,8 @@ impl Sentinel {
         self.nap(dues.fold(interval, Duration::min));
     }
 
-    /// Publishes the time, if anybody goes by it.
     fn tick(&self) {
-        let read_clock = || self.scanner.clock.raw();
-        match tick_of() {
-            Some(_) => TICKS.publish(read_clock),
-            None => TICKS.stop(read_clock),
-        }
+        tick(&self.scanner.clock);
     }
 
     /// Naps, and publishes the time meanwhile.

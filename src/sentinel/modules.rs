@@ -1,6 +1,8 @@
 //! The program and the libraries that are loaded, read from `/proc` and from their files: not through
 //! the loader, whose lock the thread that is looked at may hold.
 
+mod frame_table;
+
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,10 +15,13 @@ use super::part::Part;
 use crate::proc::{Mapping, executable_mappings};
 use crate::sys::read_memory;
 
+/// A part of a file: its addresses, and what is in it.
+type Section = (Range<u64>, Arc<[u8]>);
+
 /// What one file says about unwinding.
 pub(super) struct Unwinding {
-    pub(super) eh_frame: Option<(Range<u64>, Arc<[u8]>)>,
-    pub(super) eh_frame_hdr: Option<(Range<u64>, Arc<[u8]>)>,
+    pub(super) eh_frame: Option<Section>,
+    pub(super) eh_frame_hdr: Option<Section>,
     pub(super) text: Option<Range<u64>>,
 }
 
@@ -27,7 +32,7 @@ pub(super) struct Module {
     /// What is added to an address of the file to get one of the process.
     pub(super) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
-    parts: Vec<(Range<u64>, Part)>,
+    pub(super) parts: Vec<(Range<u64>, Part)>,
 }
 
 impl Module {
@@ -59,6 +64,15 @@ pub(super) struct Modules {
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Modules {
+    #[cfg(any(test, fuzzing))]
+    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes it")]
+    pub(super) fn of(module: Module) -> Self {
+        Self {
+            known: vec![module],
+            read_at: Some(Instant::now()),
+        }
+    }
+
     pub(super) fn at(&self, address: u64) -> Option<&Module> {
         self.known
             .iter()
@@ -106,6 +120,11 @@ fn with_file<T>(
     // The program may have been replaced on disk since it was started.
     let is_own = std::env::current_exe().is_ok_and(|exe| exe.as_os_str() == path);
     let path = if is_own { "/proc/self/exe" } else { path };
+    // What is mapped may be a device, and another thing may be at its path by now: opening it could wait
+    // for ever, or do something.
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
     let cache = ReadCache::new(File::open(path).ok()?);
     Some(use_file(object::File::parse(&cache).ok()?))
 }
@@ -138,7 +157,8 @@ fn read_from_memory(mapping: &Mapping) -> Option<(u64, Unwinding)> {
     parse(&object::File::parse(image.get(..read)?).ok()?, mapping)
 }
 
-fn parse<'d, R: object::ReadRef<'d>>(
+/// The file may be any by now, so nothing that it says is added up unchecked.
+pub(super) fn parse<'d, R: object::ReadRef<'d>>(
     file: &object::File<'d, R>,
     mapping: &Mapping,
 ) -> Option<(u64, Unwinding)> {
@@ -151,35 +171,47 @@ fn parse<'d, R: object::ReadRef<'d>>(
             object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0
         );
         let from = offset.saturating_sub(PAGE - 1);
-        is_executable && (from..offset + size).contains(&mapping.offset)
+        is_executable && (from..offset.saturating_add(size)).contains(&mapping.offset)
     };
     let segment = file.segments().find(holds)?;
     let (offset, _) = segment.file_range();
     // Where the mapping begins, as an address of the file.
-    let begin = (segment.address() + mapping.offset).checked_sub(offset)?;
+    let begin = segment.address().checked_add(mapping.offset)?;
+    let begin = begin.checked_sub(offset)?;
     let bias = mapping.addresses.start.checked_sub(begin)?;
     let section = |name: &str| {
         let section = file.section_by_name(name)?;
-        let addresses = section.address()..section.address() + section.size();
+        let addresses = addresses(section.address(), section.size())?;
         Some((addresses, section.data().ok()?.into()))
     };
     let text = file.section_by_name(".text");
+    let eh_frame: Option<Section> = section(".eh_frame");
+    let is_sound = |(at, table): &Section| {
+        let eh_frame = eh_frame.as_ref();
+        eh_frame.is_some_and(|(eh_frame, _)| frame_table::is_sound(table, at.start, eh_frame))
+    };
     let unwinding = Unwinding {
-        eh_frame: section(".eh_frame"),
-        eh_frame_hdr: section(".eh_frame_hdr"),
-        text: text.map(|text| text.address()..text.address() + text.size()),
+        // Without it, an index is made of the section itself.
+        eh_frame_hdr: section(".eh_frame_hdr").filter(is_sound),
+        eh_frame,
+        text: text.and_then(|text| addresses(text.address(), text.size())),
     };
     Some((bias, unwinding))
 }
 
+fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
+    Some(from..from.checked_add(size)?)
+}
+
 /// The functions that are parts of something, in order. A program that is stripped has no symbols, and
 /// so none of them.
-fn parts<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>) -> Vec<(Range<u64>, Part)> {
+pub(super) fn parts<'d, R: object::ReadRef<'d>>(
+    file: &object::File<'d, R>,
+) -> Vec<(Range<u64>, Part)> {
     let part = |symbol: object::Symbol<'d, '_, R>| {
         let name = symbol.name().ok().filter(|name| Part::may_be_in(name))?;
         let part = Part::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
-        let address = symbol.address();
-        Some((address..address + symbol.size(), part))
+        Some((addresses(symbol.address(), symbol.size())?, part))
     };
     let mut parts: Vec<_> = file.symbols().filter_map(part).collect();
     parts.sort_by_key(|(range, _)| range.start);
@@ -193,6 +225,18 @@ mod tests {
     #[inline(never)]
     fn somewhere() -> u64 {
         std::hint::black_box(7)
+    }
+
+    /// Opening one for reading waits for a writer.
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let path = format!("shotclock-fifo-{}", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let opened = with_file(path.to_str().unwrap(), |_| ());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(opened, None);
     }
 
     #[test]

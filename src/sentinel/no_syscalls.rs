@@ -7,7 +7,6 @@ use crate::proc::Waits;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Interrupted {
-    #[expect(dead_code, reason = "the contract is that of `syscalls`")]
     Restarts,
     #[expect(dead_code, reason = "the contract is that of `syscalls`")]
     IsRetriedByStd,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
 use crate::proc::Schedstat;
-use crate::suspension::{LEAST, SUSPENSIONS};
+use crate::suspension::{DELAYS, LEAST, SUSPENSIONS};
 use crate::sys::Thread;
 
 pub(super) struct Oversleep {
@@ -69,16 +69,17 @@ impl Oversleep {
         self.woke = Some(now);
     }
 
-    /// Notes a suspension if a stretch took longer than it should have by at least so much.
+    /// Notes a suspension if a stretch took longer than it should have by at least so much; or that nobody
+    /// looked meanwhile.
     fn note_if_late(&mut self, from: u64, now: u64, expected: u64, least: u64) {
         let taken = self.clock.nanos_between(from, now);
-        if taken.saturating_sub(expected) > least {
-            let waited = self.waited(now);
-            if taken.saturating_sub(expected).saturating_sub(waited) > least {
-                // All of the stretch is nobody's: it may have begun with it, and what this thread has
-                // waited is known only from a reading that may be older.
-                SUSPENSIONS.note(now, taken);
-            }
+        let late = taken.saturating_sub(expected);
+        if late > least && late.saturating_sub(self.waited(now)) > least {
+            // All of the stretch is nobody's: it may have begun with it, and what this thread has
+            // waited is known only from a reading that may be older.
+            SUSPENSIONS.note(now, taken);
+        } else if late > LATE {
+            DELAYS.note(now, late);
         }
     }
 

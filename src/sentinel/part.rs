@@ -14,18 +14,22 @@ pub(super) enum Part {
     Worker,
     /// … and the poll of a task.
     Task,
+    /// A thread of a runtime's pool, be it a worker or not.
+    Pool,
 }
 
 impl Part {
     /// A cheap look at a mangled name, because there are many.
     pub(super) fn may_be_in(mangled: &str) -> bool {
-        const WORDS: [&str; 6] = [
+        const WORDS: [&str; 8] = [
             "3std",
             "parking_lot",
             "current_thread",
             "block_in_place",
             "12multi_thread6worker",
             "4task3raw4poll",
+            "4task7harness",
+            "8blocking4pool",
         ];
         WORDS.iter().any(|word| mangled.contains(word))
     }
@@ -43,12 +47,22 @@ impl Part {
             Some(Part::Scheduler)
         } else if path.starts_with("tokio::runtime::scheduler::multi_thread::worker::") {
             Some(Part::Worker)
-        } else if path.starts_with("tokio::runtime::task::raw::poll") {
+        } else if path.starts_with("tokio::runtime::blocking::pool::") {
+            Some(Part::Pool)
+        } else if is_poll_of_a_task(path) {
             Some(Part::Task)
         } else {
             None
         }
     }
+}
+
+/// What a worker calls is the first of the two. In a release build that is nothing but a jump to the second,
+/// so that only this one is in the stack.
+fn is_poll_of_a_task(path: &str) -> bool {
+    let in_harness = path.strip_prefix("tokio::runtime::task::harness::");
+    path.starts_with("tokio::runtime::task::raw::poll")
+        || in_harness.is_some_and(|function| function.contains("::poll"))
 }
 
 #[cfg(test)]
@@ -80,6 +94,14 @@ mod tests {
             ),
             ("app::current_thread::run", None),
             (
+                "tokio::runtime::blocking::pool::Inner::run",
+                Some(Part::Pool),
+            ),
+            (
+                "<tokio::runtime::blocking::pool::Inner>::run",
+                Some(Part::Pool),
+            ),
+            (
                 "<tokio::runtime::scheduler::multi_thread::worker::Context>::run_task",
                 Some(Part::Worker),
             ),
@@ -87,7 +109,19 @@ mod tests {
                 "tokio::runtime::task::raw::poll::<app::F, tokio::S>",
                 Some(Part::Task),
             ),
+            (
+                "tokio::runtime::task::harness::Harness<T,S>::poll",
+                Some(Part::Task),
+            ),
+            (
+                "<tokio::runtime::task::harness::Harness<app::F, tokio::S>>::poll",
+                Some(Part::Task),
+            ),
             ("tokio::runtime::task::raw::drop_join_handle_slow", None),
+            (
+                "tokio::runtime::task::harness::Harness<T,S>::drop_join_handle_slow",
+                None,
+            ),
         ] {
             assert_eq!(Part::of(name), expected, "{name}");
         }

@@ -116,7 +116,7 @@ pub(super) fn note<'p>(
     let mut is_half_over =
         |poll: &InFlight| elapsed(poll.start) >= poll.budget / 2 && !margin.has_seen(poll);
     if polls.clone().any(&mut is_half_over) || is_old {
-        if let Some((before, now)) = margin.account(now) {
+        if let Some((before, now)) = margin.account(now, clock) {
             polls.for_each(|poll| margin.see(poll, before, now));
         }
     }
@@ -158,8 +158,8 @@ fn stalled(
     if standing.own < due {
         return due;
     }
-    let stacks = stalled.home.slow.orders().stacks;
-    let examined = examine(slot, standing, clock, taker.as_deref_mut(), stacks);
+    let orders = stalled.home.slow.orders();
+    let examined = examine(slot, standing, clock, taker.as_deref_mut(), orders);
     match examined {
         Examined::Innocent => stalled.excuse(),
         Examined::Guilty(finding) => {

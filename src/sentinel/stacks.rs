@@ -9,7 +9,7 @@ use super::syscalls::{Interrupted, interrupted};
 use super::trial;
 use super::unwind::Unwinder;
 use crate::contain::contain;
-use crate::proc::{Standpoint, Waits};
+use crate::proc::{self, Standpoint, Waits};
 use crate::slot::{InFlight, Slot};
 use crate::stack::Stack;
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
@@ -51,9 +51,9 @@ pub(super) struct Taker {
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) stack: Option<Stack>,
-    /// The thread was asked …
+    /// The thread was asked.
     pub(super) was_asked: bool,
-    /// … and did not answer in time.
+    /// It did not answer in time, or was not asked because it goes to and fro: it may be asked again.
     pub(super) is_late: bool,
 }
 
@@ -116,9 +116,11 @@ impl Taker {
         self.has(stack, Part::Scheduler)
     }
 
-    /// Whether a stack is that of a thread that has handed its worker to another one.
-    pub(super) fn is_in_block_in_place(&self, stack: &Stack) -> bool {
-        self.has(stack, Part::BlockInPlace)
+    /// Whether a stack is that of a thread that has handed its worker to another one: it is still in
+    /// `block_in_place`, or has gone back to the pool, of which a worker's thread is one too.
+    pub(super) fn has_handed_over(&self, stack: &Stack) -> bool {
+        let is_in_pool = || self.has(stack, Part::Pool) && !self.has(stack, Part::Worker);
+        self.has(stack, Part::BlockInPlace) || is_in_pool()
     }
 
     /// Whether a stack is that of a worker between two polls: in the hands of its runtime alone.
@@ -150,8 +152,9 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         _ => None,
     };
     let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject));
+    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject, stacks));
     let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
+    let went_on = matches!(captured, Some(Err(NoCapture::WentOn)));
     let captured = captured.and_then(Result::ok);
     let was_asked = is_late || captured.is_some();
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
@@ -165,7 +168,7 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late,
+        is_late: is_late || went_on,
     }
 }
 
@@ -181,6 +184,15 @@ fn may_signal(subject: &Subject<'_>, stacks: Stacks, caller_is_std: bool) -> boo
             Interrupted::Fails => false,
         },
         (Stacks::Auto, None) => subject.is_on_cpu,
+    }
+}
+
+/// Whether a call may fail by the signal, which is accepted: std makes it again, or the user wants it so.
+fn interrupts(subject: &Subject<'_>, stacks: Stacks) -> bool {
+    match subject.standpoint {
+        Some(Standpoint::Running | Standpoint::Elsewhere) => false,
+        Some(Standpoint::Waits(waits)) => interrupted(waits) != Interrupted::Restarts,
+        None => stacks == Stacks::Always,
     }
 }
 
@@ -209,7 +221,7 @@ fn try_out(unwinder: &mut Unwinder) -> Result<(), String> {
     is_installed()?;
     let thread = Thread::current().ok_or("threads have no numbers here")?;
     let copied = with_capturer(|capturer| {
-        capturer.ask(&thread)?;
+        capturer.ask(&thread, false)?;
         capturer.wait(&thread, Duration::from_secs(1))
     });
     let copied = copied.map_err(|why| why.to_string())?;
@@ -230,7 +242,8 @@ fn with_capturer<T>(
     }
 }
 
-fn capture(subject: &Subject<'_>) -> Result<Copied, NoCapture> {
+fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
+    let interrupts = interrupts(subject, stacks);
     with_capturer(|capturer| {
         {
             // As long as this is held the thread cannot end, so its number is its own.
@@ -239,7 +252,13 @@ fn capture(subject: &Subject<'_>) -> Result<Copied, NoCapture> {
             if owner.and_then(|owner| owner.thread.as_ref()) != Some(subject.thread) {
                 return Err(NoCapture::NotSent);
             }
-            capturer.ask(subject.thread)?;
+            // Looking and unwinding took a while, in which it may have come to a call that would fail.
+            if stacks == Stacks::Auto
+                && proc::standpoint(subject.thread).ok().as_ref() != subject.standpoint
+            {
+                return Err(NoCapture::WentOn);
+            }
+            capturer.ask(subject.thread, interrupts)?;
         }
         capturer.wait(subject.thread, subject.patience)
     })

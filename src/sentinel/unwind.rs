@@ -14,7 +14,7 @@ use crate::stack::Step;
 use crate::sys::{Copied, Registers};
 
 /// Deeper stacks are cut at their outer end.
-const MAX_STEPS: usize = 512;
+pub(super) const MAX_STEPS: usize = 512;
 
 /// Unwinds copies of stacks, and knows the modules that their addresses are in.
 pub(super) struct Unwinder {
@@ -24,7 +24,7 @@ pub(super) struct Unwinder {
 }
 
 /// A function that was being run, and where its frame begins.
-struct Frame {
+pub(super) struct Frame {
     address: FrameAddress,
     sp: u64,
 }
@@ -33,7 +33,7 @@ struct Frame {
 pub(super) struct Unwound {
     pub(super) steps: Vec<Step>,
     /// The stack pointer in each of them.
-    sps: Vec<u64>,
+    pub(super) sps: Vec<u64>,
 }
 
 impl Unwound {
@@ -52,6 +52,25 @@ impl Unwinder {
             cache: CacheNative::new(),
             modules: Modules::default(),
         }
+    }
+
+    /// One that knows a single module.
+    #[cfg(any(test, fuzzing))]
+    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes one")]
+    pub(super) fn over(module: Module, unwinding: Unwinding) -> Self {
+        let mut unwinder = Self::new();
+        unwinder
+            .unwinder
+            .add_module(section_info(&module, unwinding));
+        unwinder.modules = Modules::of(module);
+        unwinder
+    }
+
+    /// The module of an address.
+    #[cfg(any(test, fuzzing))]
+    #[allow(dead_code, reason = "where nothing is fuzzed nobody asks")]
+    pub(super) fn module(&self, address: u64) -> Option<&Module> {
+        self.modules.at(address)
     }
 
     /// Reads the modules, which otherwise happens when the first stack is unwound.
@@ -92,7 +111,7 @@ impl Unwinder {
         }
     }
 
-    fn frames(
+    pub(super) fn frames(
         &mut self,
         registers: Registers,
         mut read: impl FnMut(u64) -> Result<u64, ()>,
@@ -162,12 +181,12 @@ fn section_info(module: &Module, unwinding: Unwinding) -> framehop::Module<Arc<[
 }
 
 /// An address in the function: after a call there may be nothing of it any more.
-fn lookup(step: &Step) -> u64 {
+pub(super) fn lookup(step: &Step) -> u64 {
     step.address as u64 - u64::from(step.is_return)
 }
 
 /// The word at an address of the thread, out of the copy.
-fn word(copied: &Copied, address: u64) -> Option<u64> {
+pub(super) fn word(copied: &Copied, address: u64) -> Option<u64> {
     let at = usize::try_from(address).ok()?.checked_sub(copied.from)?;
     let bytes = copied.bytes.get(at..at.checked_add(size_of::<u64>())?)?;
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))

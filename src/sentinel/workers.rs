@@ -197,9 +197,13 @@ impl Round {
             own: elapsed,
         };
         // Before its stack is taken, which takes a while: the poll may end meanwhile.
-        let has_a_stall = slot.is_some_and(|slot| has_a_stall(slot, means.clock));
+        let has_a_stall = slot.is_some_and(|slot| has_a_stall(slot, 0, means.clock));
         let (view, slot) = match slot.map(|slot| self.examine(slot, &standing, means)) {
-            Some(View::AnotherThread) | None => (self.guess(&standing), None),
+            Some(View::AnotherThread) => {
+                self.workers.vacate(worker);
+                (self.guess(&standing), None)
+            }
+            None => (self.guess(&standing), None),
             Some(view) => (view, slot),
         };
         let has_moved = Some(self.workers.read(worker)) != self.seen[worker].reading;
@@ -207,7 +211,7 @@ impl Round {
             View::Stuck(found) if !has_moved => {
                 let is_told = match slot {
                     Some(_) => has_a_stall,
-                    None => has_an_unknown_thread_a_stall(&self.workers, means.clock),
+                    None => has_an_unknown_thread_a_stall(&self.workers, elapsed, means.clock),
                 };
                 self.found(worker, slot, found, is_told);
             }
@@ -222,9 +226,9 @@ impl Round {
     }
 
     fn examine(&self, slot: &Slot, standing: &Standing, means: &mut Means<'_>) -> View {
-        let stacks = self.guarded.home.slow.orders().stacks;
+        let orders = self.guarded.home.slow.orders();
         let taker = means.taker.as_deref_mut();
-        let Examined::Guilty(finding) = examine(slot, standing, means.clock, taker, stacks) else {
+        let Examined::Guilty(finding) = examine(slot, standing, means.clock, taker, orders) else {
             return View::Innocent;
         };
         let is_loading = means.taker.as_deref_mut().is_some_and(Taker::is_loading);
@@ -237,10 +241,10 @@ impl Round {
             seen.is_some_and(|(taker, stack)| part(taker, stack))
         };
         // A runtime of the current thread has no worker while nobody is in `block_on`, and its counters
-        // stand still. And a thread in `block_in_place` has handed its worker to another one.
+        // stand still. And a thread that was in `block_in_place` has handed its worker to another one.
         match self.workers.is_current_thread() {
             true if !is_in(Taker::is_in_block_on) => View::NoWorker,
-            false if is_in(Taker::is_in_block_in_place) => View::AnotherThread,
+            false if is_in(Taker::has_handed_over) => View::AnotherThread,
             // It waits for a lock of the runtime's, which somebody has who is not run; or in a hook.
             false if is_in(Taker::is_between_polls) && !self.is_long(standing) => View::Innocent,
             _ => View::Stuck(finding),
@@ -292,6 +296,11 @@ impl Round {
         }
         seen.again_at = seen.elapsed + seen.elapsed.min(LONGEST_WAIT);
         seen.late_stacks = 0;
+        if is_told && slot.is_none() {
+            // The poll that is told may be another thread's, and may soon be over.
+            seen.again_at = seen.elapsed + guarded.budget;
+            return;
+        }
         if seen.elapsed < seen.tell_at {
             return;
         }
@@ -334,15 +343,17 @@ fn stuck(worker: usize, slot: Option<&Slot>, elapsed: u64) -> Stuck {
     }
 }
 
-/// The same of any thread that is none of the workers that are known.
-fn has_an_unknown_thread_a_stall(workers: &Workers, clock: &Clock) -> bool {
+/// The same of any thread that is none of the workers that are known. A poll in which a worker has been for
+/// so long is no younger than half of that: there are others that have nothing to do with it.
+fn has_an_unknown_thread_a_stall(workers: &Workers, elapsed: u64, clock: &Clock) -> bool {
     let all = slot::all().into_iter();
     let mut others = all.filter(|slot| !workers.has(slot.index()));
-    others.any(|slot| has_a_stall(slot, clock))
+    others.any(|slot| has_a_stall(slot, elapsed / 2, clock))
 }
 
-/// Whether a watched poll of a thread is over its own budget: then that is what is told.
-fn has_a_stall(slot: &Slot, clock: &Clock) -> bool {
+/// Whether a watched poll of a thread, of at least that age, is over its own budget: then that is what is
+/// told.
+fn has_a_stall(slot: &Slot, age: u64, clock: &Clock) -> bool {
     let now = clock.raw();
     let is_mine =
         |poll: &InFlight| home_of(poll.watch).is_some_and(|home| home.clock.is_same(clock));
@@ -351,5 +362,5 @@ fn has_a_stall(slot: &Slot, clock: &Clock) -> bool {
     let mut watched = standings
         .iter()
         .filter(|standing| !standing.poll.kind.is_off_the_books());
-    watched.any(Standing::is_over)
+    watched.any(|standing| standing.elapsed >= age && standing.is_over())
 }

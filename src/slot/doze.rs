@@ -97,3 +97,65 @@ impl Doze {
         }
     }
 }
+
+#[cfg(all(test, not(shotclock_loom)))]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+    use crate::tests::PATIENCE;
+
+    fn doze() -> Arc<Doze> {
+        Arc::new(Doze {
+            asleep: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        })
+    }
+
+    #[test]
+    fn who_lies_down_sleeps_until_somebody_rouses_it() {
+        let doze = doze();
+        let (tell, told) = mpsc::channel();
+        let sleeper = Arc::clone(&doze);
+        thread::spawn(move || {
+            sleeper.register();
+            tell.send(sleeper.lie_down()).unwrap();
+            sleeper.sleep();
+            tell.send(true).unwrap();
+        });
+        let may_sleep = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(may_sleep, heavy_fence());
+        if may_sleep {
+            assert!(doze.asleep.load(Relaxed));
+            assert!(told.try_recv().is_err());
+            doze.rouse();
+        }
+        assert!(!doze.asleep.load(Relaxed));
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn who_gets_up_by_itself_does_not_sleep() {
+        let doze = doze();
+        doze.lie_down();
+        doze.get_up();
+        assert!(!doze.asleep.load(Relaxed));
+        doze.sleep();
+    }
+
+    #[test]
+    fn a_nap_ends_when_it_is_prodded() {
+        let doze = doze();
+        let (tell, told) = mpsc::channel();
+        let sleeper = Arc::clone(&doze);
+        thread::spawn(move || {
+            sleeper.register();
+            tell.send(()).unwrap();
+            thread::park();
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(PATIENCE).unwrap();
+        doze.prod();
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+}

@@ -76,6 +76,21 @@ fn lock() -> MutexGuard<'static, Slots> {
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+thread_local! {
+    /// While this thread forks.
+    static HELD: Cell<Option<MutexGuard<'static, Slots>>> = const { Cell::new(None) };
+}
+
+/// Keeps every other thread from the list of slots, so that it is free in the child of a fork.
+pub(crate) fn hold() {
+    let _ = HELD.try_with(|held| held.set(Some(lock())));
+}
+
+/// See [`hold`].
+pub(crate) fn release() {
+    let _ = HELD.try_with(|held| held.set(None));
+}
+
 /// The calling thread's slot.
 ///
 /// `None` only while the thread's last thread-locals are destroyed, after the slot went back.

@@ -5,6 +5,7 @@ use super::exceptions::Exceptions;
 use super::note::Note;
 use super::owner::{Owner, ThreadInfo};
 use super::{FRAMES, InFlight, Mark, depth_of};
+use crate::clock::Clock;
 use crate::proc::Turns;
 use crate::verdict::Account;
 
@@ -22,11 +23,11 @@ impl Margin {
         self.owner.as_ref().map(|owner| owner.info.clone())
     }
 
-    /// Takes the thread's account, and returns it with the one before it.
-    pub(crate) fn account(&mut self, at: u64) -> Option<(Account, Account)> {
+    /// Takes the thread's account, and returns it with the one before it. `at` is a reading of the clock.
+    pub(crate) fn account(&mut self, at: u64, clock: &Clock) -> Option<(Account, Account)> {
         let owner = self.owner.as_mut()?;
         let before = owner.latest;
-        Some((before, owner.account(at)))
+        Some((before, owner.account(at, clock)))
     }
 
     /// The note of a poll in flight. That of an earlier poll at its depth is thrown away.
@@ -73,9 +74,13 @@ impl Margin {
     }
 
     /// The note of a poll that has ended, which nothing can be added to any more, and its thread's
-    /// account if `at` is a moment of the machine. Owner only.
-    pub(crate) fn close(&mut self, mark: Mark, at: Option<u64>) -> (Note, Option<Account>) {
-        let account = at.and_then(|at| self.account(at));
+    /// account if `at` is a moment of the machine, by that clock. Owner only.
+    pub(crate) fn close(
+        &mut self,
+        mark: Mark,
+        at: Option<(u64, &Clock)>,
+    ) -> (Note, Option<Account>) {
+        let account = at.and_then(|(at, clock)| self.account(at, clock));
         let now = account.map(|(_, now)| now);
         let Some(opening) = mark.opening() else {
             return (Note::default(), now);
@@ -132,6 +137,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_excused_only_if_there_was_one_turn_since() {
+        let clock = Clock::new();
         let mut margin = Margin {
             owner: Some(Owner::current()),
             ..Margin::default()
@@ -139,14 +145,14 @@ mod tests {
         while margin.turns().is_some_and(|turns| turns.count < 2) {
             std::thread::yield_now();
         }
-        let wait = margin.account(0).unwrap().1.wait;
+        let wait = margin.account(0, &clock).unwrap().1.wait;
         assert_eq!(excused(&mut margin, 0, 7), 0);
         assert_eq!(excused(&mut margin, 2, 7), 0);
         assert_eq!(excused(&mut margin, 1, 8), 0);
         assert!(excused(&mut margin, 1, 7) >= wait.unwrap());
         // What was excused is in no account.
         let (turns, account) = loop {
-            let (before, account) = (margin.turns(), margin.account(0).unwrap().1);
+            let (before, account) = (margin.turns(), margin.account(0, &clock).unwrap().1);
             if margin.turns() == before {
                 break (before.unwrap(), account);
             }

@@ -31,26 +31,30 @@
 
 mod doze;
 mod exceptions;
+mod frame;
 mod kind;
 mod lease;
 mod margin;
 mod nest;
 mod note;
 mod owner;
+mod read;
+mod ticked;
 
 use std::marker::PhantomData;
 use std::panic::Location;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, broken, fence, unless_broken};
-use crate::sys::StaticRef;
-use crate::ticks::TICKS;
+use crate::sync::{
+    AtomicBool, AtomicU64, Mutex, MutexGuard, add_single_writer, fence, unless_broken,
+};
 
 pub(crate) use doze::DOZE;
 pub use exceptions::Allowance;
+use frame::Frame;
 use kind::BY_TICKS;
 pub use kind::Kind;
-pub(crate) use lease::{Seat, all, current, is_current};
+pub(crate) use lease::{Seat, all, current, hold, is_current, release};
 pub(crate) use margin::Margin;
 pub(crate) use nest::{InFlight, Nest, Standing};
 pub use note::OtherThread;
@@ -82,46 +86,6 @@ const GROUND: u64 = SERIAL;
 /// The opening that a poll has which is nested too deep to have a frame. No frame ever has it.
 const TOO_DEEP: u64 = u64::MAX;
 
-/// What is known of one poll in flight, in a cache line.
-#[repr(align(64))]
-struct Frame {
-    /// The id of the watch, and the [`Kind`] in the lowest bits.
-    watch: AtomicU64,
-    start: AtomicU64,
-    /// Nanoseconds.
-    budget: AtomicU64,
-    location: StaticRef<Location<'static>>,
-    /// Where the stack stood when the poll began: what is beyond it is not of this poll.
-    stack: AtomicU64,
-    /// The `state` that was published with this frame; a [`Mark`] of another one is stale.
-    opening: AtomicU64,
-    /// Nanoseconds of watched polls that ended inside this one: what is not its self time.
-    nested: AtomicU64,
-    /// Nanoseconds of slow polls inside this one that were blamed already.
-    blamed: AtomicU64,
-}
-
-impl Frame {
-    fn new(opening: u64) -> Self {
-        Self {
-            watch: AtomicU64::new(NO_WATCH),
-            start: AtomicU64::new(0),
-            budget: AtomicU64::new(0),
-            location: StaticRef::empty(),
-            stack: AtomicU64::new(0),
-            opening: AtomicU64::new(opening),
-            nested: AtomicU64::new(0),
-            blamed: AtomicU64::new(0),
-        }
-    }
-}
-
-/// Adds without a read-modify-write, which one writer may do (invariant 1).
-#[inline]
-fn add_single_writer(cell: &AtomicU64, value: u64) {
-    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
-}
-
 /// One thread's polls in flight. Aligned so that two threads' slots never share a cache line (nor
 /// the pair of lines that the prefetcher of common x86-64 processors takes together).
 #[repr(align(128))]
@@ -152,22 +116,6 @@ pub(crate) struct Opened {
     pub(crate) location: &'static Location<'static>,
     /// The stack pointer, or 0 where it is not known.
     pub(crate) stack: usize,
-}
-
-/// Between which raw readings of the clock a poll began. No `latest`: before the next tick, which is
-/// still to come.
-pub(crate) struct Start {
-    pub(crate) earliest: u64,
-    pub(crate) latest: Option<u64>,
-}
-
-/// See [`Slot::outermost_poll`].
-pub(crate) struct Outermost {
-    pub(crate) opening: u64,
-    /// The id of the watch.
-    pub(crate) watch: u64,
-    /// A raw reading of the watch's clock.
-    pub(crate) start: u64,
 }
 
 /// What [`Slot::begin`] gives and [`Slot::end`] takes back: the opening of the frame.
@@ -258,60 +206,6 @@ impl Slot {
         share
     }
 
-    /// Takes a poll back out that nobody was told of, with `elapsed` nanoseconds for what is around it.
-    /// False, and nothing is done, if it was not the last that began, or if there were slow polls inside.
-    /// Owner only.
-    #[inline]
-    pub(crate) fn end_quietly(&self, mark: Mark, elapsed: impl Fn() -> u64) -> bool {
-        let state = self.state.load(Relaxed);
-        if state != mark.opening && !self.is_quiet(state, mark) {
-            return false;
-        }
-        // The serial is one more, the depth one less.
-        let below = state.wrapping_add(SERIAL - 1);
-        if depth_of(below) > 0 {
-            add_single_writer(&self.frame(below).nested, elapsed());
-        }
-        self.state.store(below, Release);
-        true
-    }
-
-    /// Whether a poll inside of which others ended is the last that began, and none of them was slow.
-    #[inline]
-    fn is_quiet(&self, state: u64, mark: Mark) -> bool {
-        let (top, outer) = (
-            self.frame(state),
-            self.frame(state.wrapping_add(SERIAL - 1)),
-        );
-        top.opening.load(Relaxed) == mark.opening
-            && top.blamed.load(Relaxed) == 0
-            && outer.opening.load(Relaxed) != VACATED
-    }
-
-    /// Whether the innermost poll in flight, if there is one, goes by ticks. Owner only.
-    #[inline]
-    pub(crate) fn is_by_ticks(&self) -> bool {
-        // So do the ground and a vacated frame, of which it makes no difference.
-        self.frame(self.state.load(Relaxed)).watch.load(Relaxed) & BY_TICKS != 0
-    }
-
-    /// When a poll began that loaded this tick; it may have been made exact meanwhile. Owner only.
-    pub(crate) fn start_of(&self, mark: Mark, tick: u64) -> Start {
-        let frame = self.frame(mark.opening);
-        let is_its = frame.opening.load(Relaxed) == mark.opening;
-        if is_its && frame.watch.load(Relaxed) & BY_TICKS == 0 {
-            let exact = frame.start.load(Relaxed);
-            return Start {
-                earliest: exact,
-                latest: Some(exact),
-            };
-        }
-        Start {
-            earliest: tick,
-            latest: TICKS.replaced(tick),
-        }
-    }
-
     /// Takes a poll back out of the nest that is in no books: what was inside it counts as if it had
     /// been directly inside the one around it. Owner only.
     #[cfg(any(test, feature = "testing"))]
@@ -331,37 +225,6 @@ impl Slot {
         let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
         let is_watch = |tag: &u64| *tag != NO_WATCH && !Kind::of(*tag).is_off_the_books();
         tags.filter(is_watch).map(Kind::watch_of)
-    }
-
-    /// The outermost poll in flight: its opening, the id of its watch, and when it began. Guards and
-    /// destructors are none: no yield ends them. Owner only.
-    ///
-    /// Who asks wants to know how old it is. One that goes by ticks begins now, and is exact from here on:
-    /// it is asked for soon after its beginning, and a slice is shorter than a tick.
-    pub(crate) fn outermost_poll(&self, now: impl Fn(u64) -> Option<u64>) -> Option<Outermost> {
-        let depth = depth_of(self.state.load(Relaxed));
-        let frames = self.frames.get(1..=depth).unwrap_or_default();
-        let is_poll = |tag| tag != NO_WATCH && Kind::of(tag).is_poll();
-        let outermost = frames
-            .iter()
-            .find(|frame| is_poll(frame.watch.load(Relaxed)))?;
-        let tag = outermost.watch.load(Relaxed);
-        let watch = Kind::watch_of(tag);
-        if tag & BY_TICKS != 0 {
-            let now = now(watch)?;
-            if broken("exact-order") {
-                outermost.watch.store(tag & !BY_TICKS, Release);
-            }
-            // The start first: who reads it under the old tag takes it for a tick of just now.
-            outermost.start.store(now, Relaxed);
-            let publish = unless_broken("exact-publish", Release);
-            outermost.watch.store(tag & !BY_TICKS, publish);
-        }
-        Some(Outermost {
-            opening: outermost.opening.load(Relaxed),
-            watch,
-            start: outermost.start.load(Relaxed),
-        })
     }
 
     /// The openings of the polls in flight. Owner only.
@@ -387,77 +250,6 @@ impl Slot {
         self.margin
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Whether a poll that was read is still running. Any thread.
-    ///
-    /// `state` first: if it is that of a later poll at this depth, its release makes the later
-    /// opening visible; and an opening never comes back.
-    ///
-    /// Of the stretch of a worker nothing is known here: who looks at it asks its runtime.
-    pub(crate) fn is_in_flight(&self, poll: &InFlight) -> bool {
-        let depth = poll.depth();
-        if depth == 0 {
-            return true;
-        }
-        (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
-            && (self.frames[depth].opening.load(Relaxed) == poll.opening
-                || broken("in-flight-opening"))
-    }
-
-    /// The margin, if a poll that was read is still running. As long as it is held the poll is not
-    /// closed, and its thread does not end.
-    pub(crate) fn hold(&self, poll: &InFlight) -> Option<MutexGuard<'_, Margin>> {
-        let margin = self.margin();
-        (self.is_in_flight(poll) || broken("hold-look")).then_some(margin)
-    }
-
-    /// A number that is another one after any poll of this thread began or ended.
-    pub(crate) fn state(&self) -> u64 {
-        self.state.load(Relaxed)
-    }
-
-    /// Whether a poll runs on this thread, by its [`state`](Self::state).
-    pub(crate) fn is_busy(state: u64) -> bool {
-        state & DEPTH_MASK > 0
-    }
-
-    /// The polls in flight on this slot's thread. Any thread.
-    ///
-    /// One that goes by ticks began when its tick was replaced, or, if that is the latest still, has only
-    /// just begun.
-    ///
-    /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
-    /// some tries, because then nothing of it is stuck.
-    pub(crate) fn read(&self) -> Nest {
-        const TRIES: usize = 64;
-        (0..TRIES).find_map(|_| self.try_read()).unwrap_or_default()
-    }
-
-    fn try_read(&self) -> Option<Nest> {
-        let state = self.state.load(unless_broken("read-state", Acquire));
-        let depth = (state & DEPTH_MASK) as usize;
-        let mut nest = Nest::default();
-        for frame in &self.frames[1..=depth] {
-            // Before the start, which is written first where a poll is made exact.
-            let tag = frame.watch.load(unless_broken("read-tag", Acquire));
-            if tag == NO_WATCH {
-                continue;
-            }
-            nest.push(InFlight {
-                watch: Kind::watch_of(tag),
-                kind: Kind::of(tag),
-                start: began(tag, frame.start.load(Relaxed)),
-                budget: frame.budget.load(Relaxed),
-                blamed: frame.blamed.load(Relaxed),
-                location: frame.location.get(),
-                stack: frame.stack.load(Relaxed) as usize,
-                opening: frame.opening.load(Relaxed),
-            });
-        }
-        fence(Acquire, "read-fence");
-        let is_of_one_moment = self.state.load(Relaxed) == state || broken("read-again");
-        is_of_one_moment.then_some(nest)
     }
 
     /// The frame at the depth of a `state`.
@@ -547,15 +339,6 @@ impl Mark {
     /// nested too deep to be told apart.
     pub(crate) fn opening(self) -> Option<u64> {
         (self.opening != TOO_DEEP).then_some(self.opening)
-    }
-}
-
-/// When a poll began, of which `start` was published under `tag`, at the latest.
-fn began(tag: u64, start: u64) -> u64 {
-    const JUST_NOW: u64 = u64::MAX;
-    match tag & BY_TICKS {
-        0 => start,
-        _ => TICKS.replaced(start).unwrap_or(JUST_NOW),
     }
 }
 

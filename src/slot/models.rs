@@ -71,6 +71,28 @@ fn a_reader_never_sees_half_a_poll() {
         .fails_without("read-again", "half a poll");
 }
 
+/// A guard that is dropped out of order leaves a poll or none to the reader, and never one without its
+/// number: that would be taken for the stretch of a worker, of which a stall is noted elsewhere.
+#[test]
+fn what_is_vacated_is_no_poll() {
+    let model = Model::new(|| {
+        let slot = Arc::new(Slot::new(0));
+        let outer = begin(&slot, 1);
+        let _inner = begin(&slot, 2);
+        let reader = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || {
+                for poll in slot.try_read().iter().flat_map(Nest::iter) {
+                    assert_ne!(poll.depth(), 0, "no poll");
+                }
+            })
+        };
+        slot.end(outer, 1, BUDGET, false);
+        reader.join().unwrap();
+    });
+    model.holds().fails_without("read-vacated", "no poll");
+}
+
 /// Who sees that a slow poll inside has ended sees that it was blamed: the outer one is not blamed again.
 #[test]
 fn what_was_blamed_inside_is_seen_with_its_end() {

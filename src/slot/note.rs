@@ -125,9 +125,9 @@ impl Note {
     /// The accounts around a poll that began at `start`, up to `now`.
     pub(crate) fn accounts(&self, start: u64, now: Account) -> Option<Accounts> {
         let (earlier, seen) = self.seen?;
-        let (before, within) = if seen.at <= start {
+        let (before, within) = if seen.by <= start {
             (seen, None)
-        } else if earlier.at <= start {
+        } else if earlier.by <= start {
             (earlier, Some(seen))
         } else {
             // Both are from within. What the thread has waited since it began is surely enough.
@@ -138,5 +138,45 @@ impl Note {
             within,
             now,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    /// Taken by somebody who was interrupted between the clock and the account.
+    fn account(at: u64, by: u64) -> Account {
+        Account {
+            at,
+            by,
+            ..Account::BIRTH
+        }
+    }
+
+    fn accounts(earlier: Account, seen: Account, start: u64) -> Accounts {
+        let note = Note {
+            seen: Some((earlier, seen)),
+            ..Note::default()
+        };
+        note.accounts(start, account(1_000, 1_000)).unwrap()
+    }
+
+    #[test]
+    fn an_account_counts_as_of_when_it_was_surely_taken() {
+        let (earlier, seen) = (account(100, 150), account(400, 500));
+        let (before, within) = (account(100, 150), Some(500));
+        for start in [150, 399, 450, 499] {
+            let found = accounts(earlier, seen, start);
+            assert_eq!((found.before, found.within_since()), (before, within));
+        }
+        let found = accounts(earlier, seen, 500);
+        assert_eq!((found.before, found.within_since()), (seen, None));
+        let found = accounts(earlier, seen, 149);
+        assert_eq!(
+            (found.before, found.within_since()),
+            (Account::BIRTH, Some(150))
+        );
     }
 }

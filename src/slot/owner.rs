@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
+use crate::clock::Clock;
 use crate::proc::{Schedstat, Turns};
 use crate::sys::Thread;
 use crate::verdict::Account;
@@ -43,8 +44,9 @@ pub(crate) struct Owner {
     pub(crate) info: ThreadInfo,
     /// `None` where the operating system does not tell.
     pub(crate) thread: Option<Thread>,
-    /// Opened when the thread is first looked at.
-    schedstat: Option<Option<Schedstat>>,
+    /// Opened when the thread is first looked at; where that fails, as when descriptors have run out, at
+    /// a later look.
+    schedstat: Option<Schedstat>,
     /// The latest account of it.
     pub(super) latest: Account,
     /// For how many nanoseconds it has waited for a processor only because it was asked for its stack
@@ -63,12 +65,14 @@ impl Owner {
         }
     }
 
-    /// Asks what the thread has been accounted so far; `at` is the moment.
-    pub(super) fn account(&mut self, at: u64) -> Account {
+    /// Asks what the thread has been accounted so far; `at` is the moment, or one before.
+    pub(super) fn account(&mut self, at: u64, clock: &Clock) -> Account {
         let wait = self.turns().map(|turns| turns.wait);
+        let cpu = self.thread.as_ref().and_then(Thread::cpu_time);
         self.latest = Account {
             at,
-            cpu: self.thread.as_ref().and_then(Thread::cpu_time),
+            by: clock.raw(),
+            cpu,
             wait: wait.map(|wait| wait.saturating_sub(self.disturbed)),
         };
         self.latest
@@ -84,8 +88,9 @@ impl Owner {
 
     /// What it had of the processors so far.
     pub(super) fn turns(&mut self) -> Option<Turns> {
-        let open = || self.thread.as_ref().and_then(Schedstat::open);
-        let schedstat = self.schedstat.get_or_insert_with(open);
-        schedstat.as_ref().and_then(Schedstat::read)
+        if self.schedstat.is_none() {
+            self.schedstat = self.thread.as_ref().and_then(Schedstat::open);
+        }
+        self.schedstat.as_ref().and_then(Schedstat::read)
     }
 }

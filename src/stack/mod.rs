@@ -63,6 +63,24 @@ impl Stack {
         }
     }
 
+    /// One of which the names are known.
+    #[cfg(any(test, fuzzing))]
+    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes one")]
+    pub(crate) fn of_frames(frames: Vec<Frame>) -> Self {
+        let named = Named {
+            frames,
+            inside: None,
+        };
+        let taken = Taken {
+            steps: Vec::new(),
+            inside: None,
+            frames: OnceLock::from(named),
+        };
+        Self {
+            taken: Arc::new(taken),
+        }
+    }
+
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.taken.steps.iter()
     }

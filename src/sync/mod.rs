@@ -4,6 +4,8 @@
 //! A fence on one side only is modelled as one on both: what [`heavy_fence`] does, in the kernel, is to
 //! run a full fence on every other thread of the process, wherever that thread is.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 mod broken;
 #[cfg(all(test, shotclock_loom))]
 pub(crate) mod model;
@@ -35,6 +37,12 @@ pub(crate) use broken::{broken, exchange, fence, unless_broken};
 pub(crate) use crossbeam_queue::ArrayQueue;
 #[cfg(shotclock_loom)]
 pub(crate) use queue::ArrayQueue;
+
+/// Adds without a read-modify-write, which is exact where there is one writer.
+#[inline]
+pub(crate) fn add_single_writer(cell: &AtomicU64, value: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
+}
 
 /// The cheap half of a fence between a store and a load: it holds the compiler alone, and is worth
 /// something only against a [`heavy_fence`].

@@ -38,6 +38,8 @@ pub(crate) enum NoCapture {
     NoSuchSignal,
     /// The signal could not be sent.
     NotSent,
+    /// The thread goes on, from where it was seen.
+    WentOn,
     /// A late answer is still awaited.
     Busy,
     /// The thread did not answer in time: it has the signal masked, or is not run.
@@ -52,6 +54,7 @@ impl fmt::Display for NoCapture {
             NoCapture::SignalTaken => "the signal has another handler",
             NoCapture::NoSuchSignal => "the signal cannot be handled",
             NoCapture::NotSent => "the signal could not be sent",
+            NoCapture::WentOn => "the thread went on before it could be asked",
             NoCapture::Busy => "the answer to an earlier request has not come yet",
             NoCapture::NoAnswer => {
                 "the thread did not answer: it has the signal masked, or is not run"

@@ -16,7 +16,7 @@ impl Capturer {
         Err(NoCapture::Unsupported)
     }
 
-    pub(crate) fn ask(&mut self, _: &Thread) -> Result<(), NoCapture> {
+    pub(crate) fn ask(&mut self, _: &Thread, _: bool) -> Result<(), NoCapture> {
         match self.none {}
     }
 

@@ -42,7 +42,15 @@ impl Thread {
         None
     }
 
-    pub(crate) fn abort(&self) {
-        std::process::abort();
+    pub(crate) fn abort(&self) -> ! {
+        std::process::abort()
     }
+}
+
+/// Forks go unnoticed.
+pub(crate) fn notice_forks(_: fn(), _: fn()) {}
+
+/// See [`notice_forks`].
+pub(crate) fn is_forked() -> bool {
+    false
 }

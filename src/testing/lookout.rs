@@ -54,6 +54,7 @@ impl Place {
             slow: Arc::new(Listener {
                 orders: Orders {
                     stacks: Stacks::Auto,
+                    without_paths: false,
                     steps: Vec::new(),
                 },
             }),

@@ -2,6 +2,7 @@
 
 mod blame;
 mod endings;
+mod jumps;
 mod pacing;
 mod reporting;
 mod stalls;
@@ -17,8 +18,12 @@ use crate::clock::Clock;
 use crate::{Builder, SlowPoll, Watch, Watchdog};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
-/// How long a test waits for a reporter's thread before it gives up: long enough for any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for a reporter's thread before it gives up: long enough for any machine. Where the
+/// code is changed to see whether a test fails, many of them wait in vain.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(match cfg!(shotclock_mutants) {
+    true => 5,
+    false => 60,
+});
 
 /// A watchdog whose time stands still until it is told to pass, and what it reported.
 pub(crate) struct Scene {

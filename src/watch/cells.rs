@@ -1,6 +1,6 @@
 //! The counters of one watch: one set of cells for each thread, written by that thread alone.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::known;
@@ -11,6 +11,7 @@ use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
 use crate::slot::Slot;
+use crate::sync::{AtomicU64, add_single_writer};
 use crate::table::Table;
 
 /// The statistics behind all handles of one watch.
@@ -99,12 +100,6 @@ pub(crate) struct Totals {
     causes: [u64; KNOWN_CAUSES],
 }
 
-/// Adds without a read-modify-write, which one writer may do.
-#[inline]
-fn add_single_writer(cell: &AtomicU64, value: u64) {
-    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
-}
-
 impl Core {
     pub(crate) fn new(name: Arc<str>) -> Self {
         Self {
@@ -175,7 +170,7 @@ impl Totals {
 impl Cells {
     fn new() -> Self {
         Self {
-            histogram: [const { AtomicU64::new(0) }; CELLS],
+            histogram: std::array::from_fn(|_| AtomicU64::new(0)),
             total: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             longest: AtomicU64::new(0),
@@ -218,8 +213,7 @@ impl Cells {
         for (sum, cell) in cells.zip(&self.histogram) {
             *sum += cell.load(Relaxed);
         }
-        totals.total += self.total.load(Relaxed);
-        totals.busy += self.busy.load(Relaxed);
+        totals.add_time(self.total.load(Relaxed), self.busy.load(Relaxed));
         totals.longest = totals.longest.max(self.longest.load(Relaxed));
         totals.panicked += self.panicked.load(Relaxed);
         totals.slow += self.slow.load(Relaxed);
@@ -229,12 +223,17 @@ impl Cells {
     }
 }
 
-#[cfg(feature = "metrics")]
 impl Totals {
+    /// Nanoseconds. They wrap around as the cells do: after 584 years, or under a clock that jumps.
+    pub(crate) fn add_time(&mut self, total: u64, busy: u64) {
+        self.total = self.total.wrapping_add(total);
+        self.busy = self.busy.wrapping_add(busy);
+    }
+
+    #[cfg(feature = "metrics")]
     pub(crate) fn add(&mut self, other: &Self) {
         self.distribution.add(&other.distribution);
-        self.total += other.total;
-        self.busy += other.busy;
+        self.add_time(other.total, other.busy);
         self.longest = self.longest.max(other.longest);
         self.panicked += other.panicked;
         self.slow += other.slow;

@@ -275,7 +275,7 @@ impl Watch {
     ///     let legacy = watchdog.watch("legacy").contained();
     ///     let work = async {
     ///         for _ in 0..3 {
-    ///             std::thread::sleep(Duration::from_millis(15));
+    ///             std::thread::sleep(Duration::from_millis(100));
     ///             tokio::task::yield_now().await;
     ///         }
     ///     };

@@ -18,8 +18,11 @@ pub enum Stacks {
     ///
     /// # Non-guarantees
     ///
-    /// A thread that is seen running may enter such a call in the microsecond until the signal
-    /// arrives.
+    /// A thread may enter such a call in the microseconds between the look and the signal. On x86-64 the
+    /// handler then has the call made again, so that it does not fail; but it must find the number of the
+    /// call in the code before it. It cannot where one place makes all calls: in the C function
+    /// `syscall`, in glibc from 2.41 on, in musl. There, and on other processors, such a call may return
+    /// `EINTR`.
     #[default]
     Auto,
     /// Signals every stuck thread.
@@ -37,6 +40,8 @@ pub enum Stacks {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) stacks: Stacks,
+    /// Not to say which file or socket a thread waits for.
+    pub(crate) without_paths: bool,
     /// By age of the stall.
     pub(crate) steps: Vec<Step>,
 }

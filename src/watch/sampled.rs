@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Totals;
 use crate::histogram::{CELLS, cell_of};
-use crate::sync::{AtomicU64, broken, fence, thread, unless_broken};
+use crate::sync::{AtomicU64, add_single_writer, broken, fence, thread, unless_broken};
 
 /// A sample stands for 1 to so many polls after it, which with itself makes one in 64: but the first ones
 /// stand for fewer, because the first poll of all is seldom like the others.
@@ -44,12 +44,6 @@ pub(crate) struct Sampled {
     /// How many samples there were.
     samples: AtomicU64,
     random: AtomicU64,
-}
-
-/// Adds without a read-modify-write, which one writer may do.
-#[inline]
-fn add_single_writer(cell: &AtomicU64, value: u64) {
-    cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
 }
 
 impl Sampled {
@@ -147,8 +141,7 @@ impl Sampled {
             *sum += cell.load(Relaxed);
         }
         let (total, busy) = self.sums();
-        totals.total += total;
-        totals.busy += busy;
+        totals.add_time(total, busy);
     }
 
     fn sums(&self) -> (u64, u64) {

@@ -14,7 +14,8 @@ use crate::report::{
     TracingReporter,
 };
 use crate::sentinel;
-use crate::sys::CAPTURE_SIGNAL;
+use crate::slot;
+use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
     Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step, StuckWorkers, Timing,
 };
@@ -49,6 +50,7 @@ pub struct Builder {
     reporters: Vec<Box<dyn Reporter>>,
     stacks: Stacks,
     stack_signal: i32,
+    without_paths: bool,
     escalation: Vec<(Duration, Escalation)>,
     contain: bool,
     max_contained: usize,
@@ -71,6 +73,7 @@ impl Builder {
             reporters: Vec::new(),
             stacks: Stacks::Auto,
             stack_signal: CAPTURE_SIGNAL,
+            without_paths: false,
             escalation: Vec::new(),
             contain: false,
             max_contained: 64,
@@ -211,9 +214,31 @@ impl Builder {
     /// There is one handler in a process: it is installed by the first watchdog that is built with
     /// anything but [`Stacks::Never`], with the signal of that one. If the signal has another handler
     /// already, or gets one later, no stacks are taken, and
-    /// [`Watchdog::capabilities`] says so.
+    /// [`Watchdog::capabilities`] says so; as it does of a number that is no signal, and of a signal
+    /// by which faults are told, as `SIGSEGV`.
     pub fn stack_signal(mut self, signal: i32) -> Self {
         self.stack_signal = signal;
+        self
+    }
+
+    /// Leaves out of the reports which file, pipe or socket a stuck thread waits for: a path may hold
+    /// what nobody but the service is to know. What kind of thing it is, is still said.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shotclock::{Stacks, Watchdog};
+    ///
+    /// // Reports hold no names of the program's but those of watches, tasks and threads.
+    /// let watchdog = Watchdog::builder()
+    ///     .stacks(Stacks::Never)
+    ///     .without_paths()
+    ///     .build()?;
+    /// # drop(watchdog);
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    pub fn without_paths(mut self) -> Self {
+        self.without_paths = true;
         self
     }
 
@@ -286,9 +311,11 @@ impl Builder {
     /// # Errors
     ///
     /// If the budget, the limit of watches or the capacity of the report queue is zero, if that
-    /// capacity is above its limit, or if a thread cannot be started.
+    /// capacity is above its limit, or if a thread cannot be started; so also in the child of a fork, if
+    /// the parent had built a watchdog.
     pub fn build(self) -> Result<Watchdog, Error> {
         self.check()?;
+        sys::notice_forks(slot::hold, slot::release);
         publish::start()?;
         offload::enroll_cpu_lane();
         #[cfg(feature = "metrics")]
@@ -303,7 +330,7 @@ impl Builder {
         let budget = self.budget;
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
         sentinel::start(&clock, self.stacks, self.stack_signal)?;
-        let stacks = self.stacks;
+        let (stacks, without_paths) = (self.stacks, self.without_paths);
         let archive = Arc::new(Archive::default());
         let archivist = Box::new(Archivist(Arc::clone(&archive)));
         let archivist = Outlet::open(archivist, "shotclock-arch", ARCHIVE_QUEUE)?;
@@ -312,7 +339,11 @@ impl Builder {
             calls,
             steps,
         } = self.start_threads()?;
-        let orders = Orders { stacks, steps };
+        let orders = Orders {
+            stacks,
+            without_paths,
+            steps,
+        };
         let desk = Desk::new(
             outlets,
             calls,
@@ -364,6 +395,9 @@ impl Builder {
         }
         if self.report_queue == 0 {
             return Err(Error::setting("report_queue", at_least_one));
+        }
+        if sys::is_forked() {
+            return Err(Error::forked());
         }
         if self.report_queue > MAX_QUEUE {
             return Err(Error::setting("report_queue", "must be at most 1,048,576"));

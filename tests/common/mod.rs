@@ -5,11 +5,45 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use rustix::time::{ClockId, clock_gettime};
+use shotclock::{Capability, Watchdog};
+
+const CHILD: &str = "SHOTCLOCK_TEST_SCENARIO";
+
+/// Runs the test `child` of this program in a process of its own, which does what the scenario of that
+/// name is.
+pub(crate) fn in_a_child(scenario: &str) {
+    let output = child_of(scenario);
+    assert!(output.status.success(), "{scenario}: {}", output.status);
+}
+
+/// As [`in_a_child`], for what need not go well.
+pub(crate) fn child_of(scenario: &str) -> Output {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["child", "--exact", "--nocapture"]);
+    let output = child.env(CHILD, scenario).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// What this process is to do, if it is such a child.
+pub(crate) fn scenario() -> Option<String> {
+    std::env::var(CHILD).ok()
+}
+
+/// Whether stacks are taken here: on a busy machine it may be long before that was tried out.
+pub(crate) fn stacks(watchdog: &Watchdog) -> Capability {
+    let know = |_| match watchdog.capabilities().stacks {
+        Capability::Missing(why) if why.contains("not been tried out yet") => None,
+        known => Some(known),
+    };
+    (0..100).find_map(know).expect("it is not tried out")
+}
 
 /// What a future panics with.
 pub(crate) async fn failure_of(future: impl Future) -> String {

@@ -2,8 +2,9 @@
 //!
 //! A handler may interrupt anything: the allocator, the loader, an unwinding. So it does next to
 //! nothing: it saves and restores `errno`, checks that it is asked, copies registers and bytes to a
-//! place that has been there from the start, rings, and returns. It allocates nothing, takes no lock,
-//! touches no thread-local and cannot panic. The unwinding is done by the asker, on the copy.
+//! place that has been there from the start, rings, sees to a call that it interrupted by mistake
+//! (`again`), and returns. It allocates nothing, takes no lock, touches no thread-local and cannot
+//! panic. The unwinding is done by the asker, on the copy.
 //!
 //! One request at a time, in one static place: there is one sentinel.
 
@@ -11,6 +12,8 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use super::again::make_again;
 use super::memory::read_raw;
 use super::thread::{Thread, current_id, send};
 use crate::sys::capture::{Copied, NoCapture, Registers};
@@ -31,6 +34,8 @@ struct Desk {
     /// Where the stack of the thread that is asked is.
     low: AtomicUsize,
     high: AtomicUsize,
+    /// The thread that was asked last although its call may fail by that; 0 if there is none.
+    interrupts: AtomicU32,
     /// Counts answers; the asker waits for it to change.
     bell: AtomicU32,
     answer: UnsafeCell<Answer>,
@@ -53,6 +58,7 @@ static DESK: Desk = Desk {
     errand: Errand::new(),
     low: AtomicUsize::new(0),
     high: AtomicUsize::new(0),
+    interrupts: AtomicU32::new(0),
     bell: AtomicU32::new(0),
     answer: UnsafeCell::new(Answer {
         registers: Registers {
@@ -70,6 +76,18 @@ static DESK: Desk = Desk {
 /// The signal that is in use; 0 before the handler is installed.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
+/// By these the processor or the kernel tells of a fault. A handler that returns would have it made
+/// again, for ever, where the process should have ended.
+const FAULTS: [libc::c_int; 7] = [
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+];
+
 /// The right to ask. There is one in a process.
 pub(crate) struct Capturer {
     signal: libc::c_int,
@@ -79,8 +97,11 @@ impl Capturer {
     /// Installs the handler, unless somebody else has one.
     ///
     /// `SA_RESTART`, so that what can be restarted is; no `SA_ONSTACK`, because std's alternate stack
-    /// is for overflows and small.
+    /// is for overflows and small. Every signal is masked meanwhile, for a few microseconds: see `again`.
     pub(crate) fn install(signal: i32) -> Result<Self, NoCapture> {
+        if FAULTS.contains(&signal) {
+            return Err(NoCapture::NoSuchSignal);
+        }
         if SIGNAL
             .compare_exchange(0, signal, Relaxed, Relaxed)
             .is_err()
@@ -104,6 +125,7 @@ impl Capturer {
             let mut ours: libc::sigaction = std::mem::zeroed();
             ours.sa_sigaction = on_signal as *const () as usize;
             ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            libc::sigfillset(&mut ours.sa_mask);
             if libc::sigaction(signal, &ours, std::ptr::null_mut()) != 0 {
                 return refuse(NoCapture::NoSuchSignal);
             }
@@ -123,11 +145,15 @@ impl Capturer {
 
     /// Asks a thread, and does not wait. The caller keeps the thread from ending meanwhile: its number
     /// could be given to another one.
-    pub(crate) fn ask(&mut self, thread: &Thread) -> Result<(), NoCapture> {
+    ///
+    /// `interrupts` says that the thread waits in a call that may fail by this, and that it is meant to.
+    pub(crate) fn ask(&mut self, thread: &Thread, interrupts: bool) -> Result<(), NoCapture> {
         if !self.is_ours() {
             return Err(NoCapture::SignalTaken);
         }
+        let interrupts = if interrupts { thread.id } else { 0 };
         let prepare = || {
+            DESK.interrupts.store(interrupts, Relaxed);
             DESK.low.store(thread.stack.start, Relaxed);
             DESK.high.store(thread.stack.end, Relaxed);
         };
@@ -185,6 +211,12 @@ extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut l
         DESK.errand.deliver(thread);
         DESK.bell.fetch_add(1, Relaxed);
         ring();
+    }
+    // A late signal too: it interrupts what it was not meant for.
+    #[cfg(target_arch = "x86_64")]
+    if DESK.interrupts.load(Relaxed) != thread {
+        // SAFETY: the kernel passes a `ucontext_t`, and takes it back when the handler ends.
+        make_again(unsafe { &mut *context.cast::<libc::ucontext_t>() });
     }
     // SAFETY: as above.
     unsafe { *errno = before };

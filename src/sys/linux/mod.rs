@@ -2,10 +2,13 @@
 
 mod descriptor;
 mod fence;
+mod fork;
 mod memory;
 mod stack;
 mod thread;
 
+#[cfg(target_arch = "x86_64")]
+mod again;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod capture;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -15,6 +18,7 @@ pub(crate) use capture::Capturer;
 
 pub(crate) use descriptor::{file_type, socket_timeout};
 pub(crate) use fence::fence_every_thread;
+pub(crate) use fork::{is_forked, notice_forks};
 pub(crate) use memory::read_memory;
 pub(crate) use stack::stack_pointer;
 pub(crate) use thread::Thread;

@@ -1,6 +1,7 @@
 //! One thread, as the kernel knows it.
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// What another thread must know of one to look at it.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,9 +34,15 @@ impl Thread {
         read_clock((!id << 3) | PER_THREAD | SCHEDULER)
     }
 
-    /// Ends the process in the name of this thread, so that a core dump shows it first.
-    pub(crate) fn abort(&self) {
-        send(self.id, libc::SIGABRT);
+    /// Ends the process in the name of this thread, so that a core dump shows it first; or else in that of
+    /// the calling one, as where the signal cannot be sent, or the thread has it masked.
+    pub(crate) fn abort(&self) -> ! {
+        // Long enough for a handler that writes a report of the crash.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        if send(self.id, libc::SIGABRT) {
+            std::thread::sleep(PATIENCE);
+        }
+        std::process::abort()
     }
 }
 

@@ -1,0 +1,124 @@
+//! What the kernel writes of threads and mappings.
+
+use super::Input;
+use crate::proc::{Mapping, Standpoint, Turns, Waits};
+use crate::proc::{parse_mappings, parse_standpoint, parse_state, parse_turns};
+use crate::sentinel::fuzzing::system_call;
+
+/// Files of `/proc`: what the kernel may write is read as it is meant, and of what it does not write
+/// nothing is made up.
+pub fn procfs(data: &[u8]) {
+    any(&String::from_utf8_lossy(data));
+    let mut input = Input::new(data);
+    standpoint(&mut input);
+    turns(&mut input);
+    state(&mut input);
+    mappings(&mut input);
+    system_call(&mut input);
+}
+
+/// Text that nobody vouches for: what is understood says the same when it is written again.
+fn any(text: &str) {
+    match parse_standpoint(text) {
+        Some(Standpoint::Waits(waits)) => {
+            assert_eq!(
+                parse_standpoint(&line_of(waits)),
+                Some(Standpoint::Waits(waits))
+            );
+            assert_eq!(text.split_whitespace().count(), 9, "{text:?}");
+        }
+        Some(Standpoint::Running) => assert!(text.trim_start().starts_with("running")),
+        Some(Standpoint::Elsewhere) => assert!(text.trim_start().starts_with('-')),
+        None => {}
+    }
+    if let Some(Turns { wait, count }) = parse_turns(text) {
+        let words: Vec<_> = text.split_whitespace().collect();
+        assert_eq!(
+            (decimal(words[1]), decimal(words[2])),
+            (Some(wait), Some(count))
+        );
+    }
+    if let Some(state) = parse_state(text) {
+        assert!(text.contains(')') && !state.is_whitespace());
+    }
+    let mappings = parse_mappings(text);
+    assert!(mappings.len() <= text.split('\n').count());
+    let lines: Vec<_> = mappings.iter().map(maps_line).collect();
+    assert_eq!(parse_mappings(&lines.concat()), mappings);
+}
+
+/// Digits one by one, which the parser does not do.
+fn decimal(word: &str) -> Option<u64> {
+    let digits = word.strip_prefix('+').unwrap_or(word).chars();
+    digits.map(|c| c.to_digit(10)).try_fold(0u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit?))
+    })
+}
+
+fn line_of(waits: Waits) -> String {
+    let [a, b, c, d, e, f] = waits.arguments;
+    let Waits { number, sp, pc, .. } = waits;
+    format!("{number} {a:#x} {b:#x} {c:#x} {d:#x} {e:#x} {f:#x} {sp:#x} {pc:#x}\n")
+}
+
+fn standpoint(input: &mut Input<'_>) {
+    let waits = Waits {
+        number: (input.number() >> 1) as i64,
+        arguments: std::array::from_fn(|_| input.number()),
+        sp: input.number(),
+        pc: input.number(),
+    };
+    assert_eq!(
+        parse_standpoint(&line_of(waits)),
+        Some(Standpoint::Waits(waits))
+    );
+    let elsewhere = format!("-1 {:#x} {:#x}\n", waits.sp, waits.pc);
+    assert_eq!(parse_standpoint(&elsewhere), Some(Standpoint::Elsewhere));
+}
+
+fn turns(input: &mut Input<'_>) {
+    let (on_cpu, wait, count) = (input.number(), input.number(), input.number());
+    let was_run = on_cpu > 0 || count > 0;
+    let expected = was_run.then_some(Turns { wait, count });
+    assert_eq!(parse_turns(&format!("{on_cpu} {wait} {count}\n")), expected);
+}
+
+fn state(input: &mut Input<'_>) {
+    let state = char::from(b"RSDTtZXIPW"[input.below(10)]);
+    let name = input.name();
+    // The kernel keeps 15 bytes of a name, whatever they are.
+    let name = String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]);
+    let stat = format!("4242 ({name}) {state} 1 4242 4242 0 -1 4194304\n");
+    assert_eq!(parse_state(&stat), Some(state), "{stat:?}");
+}
+
+fn maps_line(mapping: &Mapping) -> String {
+    let Mapping {
+        addresses,
+        offset,
+        path,
+    } = mapping;
+    let (from, to) = (addresses.start, addresses.end);
+    format!("{from:08x}-{to:08x} r-xp {offset:08x} 08:01 1234    {path}\n")
+}
+
+fn mappings(input: &mut Input<'_>) {
+    let (mut text, mut expected) = (String::new(), Vec::new());
+    for _ in 0..input.below(5) {
+        let from = input.number() >> 1;
+        let mapping = Mapping {
+            addresses: from..from + 1 + (input.number() >> 1),
+            offset: input.number(),
+            // A line break is the only thing that the kernel escapes.
+            path: format!("/{}", input.name().replace('\n', "\\012")),
+        };
+        let line = maps_line(&mapping);
+        if input.flag() {
+            text += &line;
+            expected.push(mapping);
+        } else {
+            text += &line.replace(" r-xp ", " rw-p ");
+        }
+    }
+    assert_eq!(parse_mappings(&text), expected, "{text}");
+}

@@ -1,0 +1,221 @@
+//! What clients send to the listener.
+
+use std::cell::LazyCell;
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
+
+use super::super::listener::converse;
+use super::super::{Exporter, builder};
+use crate::fuzzing::Input;
+use crate::watchdog::Watchdog;
+
+thread_local! {
+    static SERVER: LazyCell<(Runtime, Exporter)> = LazyCell::new(server);
+}
+
+fn server() -> (Runtime, Exporter) {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    let watchdog = Watchdog::builder().without_tracing();
+    let watchdog = watchdog.stacks(crate::Stacks::Never).build();
+    let exporter = Exporter::new(builder().build_recorder().handle());
+    exporter.show_page(&watchdog.expect("a watchdog can be built"));
+    (runtime.expect("a runtime can be built"), exporter)
+}
+
+/// Any bytes from a client are answered or not; a request is answered as it is said, and nothing of it comes
+/// back.
+pub fn http(data: &[u8]) {
+    let mut input = Input::new(data);
+    let chunk = 1 + usize::from(input.byte());
+    if input.flag() {
+        any(input.bytes(usize::MAX), chunk);
+    } else {
+        request(&mut input, chunk);
+    }
+}
+
+fn any(sent: &[u8], chunk: usize) {
+    let answered = converse_with(sent, chunk);
+    if answered.is_empty() {
+        return;
+    }
+    let answer = Response::read(&answered);
+    assert!(
+        [200, 400, 404, 405, 414, 431, 505].contains(&answer.status),
+        "{}",
+        answer.status
+    );
+    if answer.status >= 400 {
+        let known = [
+            "",
+            "only GET here\n",
+            "the metrics are at /metrics\n",
+            "no such page\n",
+        ];
+        let body = String::from_utf8_lossy(&answer.body);
+        assert!(known.contains(&&*body), "{body:?}");
+    }
+}
+
+const PATHS: [&str; 12] = [
+    "/metrics",
+    "/metrics/",
+    "/",
+    "/debug/shotclock",
+    "/debug/shotclock/",
+    "/debug/shotclock/state.json",
+    "/debug/shotclock/stacks.folded",
+    "/debug/shotclock/flight.json",
+    "/debug/shotclockstate.json",
+    "/debug/shotclock/../state.json",
+    "/debug/shotclock/%2e%2e/",
+    "/METRICS",
+];
+const METHODS: [&str; 8] = [
+    "GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "get", "DELETE",
+];
+
+/// What is said of it: the status, and the body where that is always the same.
+fn expected(method: &str, path: &str) -> (u16, Option<&'static str>) {
+    if !["GET", "HEAD"].contains(&method) {
+        return (405, Some("only GET here\n"));
+    }
+    match path.strip_prefix("/debug/shotclock") {
+        _ if path == "/metrics" => (200, None),
+        None => (404, Some("the metrics are at /metrics\n")),
+        Some("" | "/" | "/state.json" | "/stacks.folded" | "/flight.json") => (200, None),
+        Some(_) => (404, Some("no such page\n")),
+    }
+}
+
+fn request(input: &mut Input<'_>, chunk: usize) {
+    let method = METHODS[input.below(METHODS.len())];
+    let path = PATHS[input.below(PATHS.len())];
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "%/.-_=&+;:@!$'()*,~".contains(c);
+    let plain: String = input.name().chars().filter(|c| is_plain(*c)).collect();
+    let path = match input.below(3) {
+        0 => format!("{path}{plain}"),
+        _ => path.to_owned(),
+    };
+    let query = if input.flag() {
+        format!("?{plain}")
+    } else {
+        String::new()
+    };
+    let header = input.name().replace(|c: char| c.is_control(), "");
+    let sent = format!(
+        "{method} {path}{query} HTTP/1.1\r\nhost: a\r\nx-any: {header}\r\nconnection: close\r\n\r\n"
+    );
+    let (status, body) = expected(method, &path);
+    let answer = Response::read(&converse_with(sent.as_bytes(), chunk));
+    assert_eq!(answer.status, status, "{sent:?}");
+    let has_body = method != "HEAD";
+    let len = answer.headers.get("content-length");
+    // Of an empty one it is not said in an answer that has none anyway.
+    let len = len.map(|len| len.parse().expect("a number"));
+    match has_body {
+        true => assert_eq!(Some(answer.body.len()), len, "{sent:?}"),
+        false => assert_eq!(answer.body, b"", "{sent:?}"),
+    }
+    if let (Some(body), true) = (body, has_body) {
+        assert_eq!(answer.body, body.as_bytes(), "{sent:?}");
+    }
+    if path.ends_with(".json") && status == 200 && method == "GET" {
+        let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
+        assert!(json.is_ok_and(|json| json.is_object()));
+    }
+}
+
+/// The first of what was answered.
+struct Response {
+    status: u16,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Response {
+    fn read(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.expect("a head that ends");
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head of text");
+        let mut lines = head.split("\r\n");
+        let mut words = lines.next().unwrap_or_default().splitn(3, ' ');
+        assert!(
+            words
+                .next()
+                .is_some_and(|version| version.starts_with("HTTP/1."))
+        );
+        let status = words.next().and_then(|status| status.parse().ok());
+        let headers = lines.map(|line| {
+            let (name, value) = line.split_once(": ").expect("a header has a value");
+            (name.to_owned(), value.to_owned())
+        });
+        Self {
+            status: status.expect("a status"),
+            headers: headers.collect(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+}
+
+/// Sends it, and hears what is answered until the connection is closed.
+fn converse_with(sent: &[u8], chunk: usize) -> Vec<u8> {
+    let mut wire = Wire {
+        sent,
+        chunk,
+        answered: Vec::new(),
+    };
+    SERVER.with(|server| {
+        let (runtime, exporter) = &**server;
+        let has_asked = Arc::default();
+        runtime.block_on(converse(&mut wire, exporter.clone(), has_asked));
+    });
+    wire.answered
+}
+
+/// A connection of which the other end has sent everything, and then closed its side.
+struct Wire<'d> {
+    sent: &'d [u8],
+    /// So much of it arrives at a time.
+    chunk: usize,
+    answered: Vec<u8>,
+}
+
+impl AsyncRead for Wire<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let len = self.chunk.min(self.sent.len()).min(into.remaining());
+        let (now, later) = self.sent.split_at(len);
+        into.put_slice(now);
+        self.sent = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.answered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

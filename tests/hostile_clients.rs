@@ -1,0 +1,202 @@
+//! Clients of the listener that mean it harm, or know no better: it answers the others all the same,
+//! and its memory and its descriptors are bounded.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod heap;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use shotclock::Watchdog;
+use shotclock::prometheus::{self, Exporter};
+
+/// How long a test waits for what must come before it gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Many more than the listener has open at once.
+const MANY: usize = 500;
+
+/// One test at a time: memory and descriptors are those of the process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address() -> SocketAddr {
+    static EXPORTER: OnceLock<Exporter> = OnceLock::new();
+    let install = || prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap();
+    EXPORTER.get_or_init(install).local_addr().unwrap()
+}
+
+fn connect() -> TcpStream {
+    let stream = TcpStream::connect(address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything that the listener says until it hangs up, in whichever way.
+fn rest_of(mut stream: TcpStream) -> String {
+    let mut said = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut said) {
+        let hung_up = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+        assert!(hung_up.contains(&error.kind()), "{error}");
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn ask(request: &[u8]) -> String {
+    let mut stream = connect();
+    // It may hang up before everything is sent.
+    let _ = stream.write_all(request);
+    rest_of(stream)
+}
+
+fn assert_scraped() {
+    let text = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Opens so many connections, says something on each, and keeps them open.
+fn open_with(said: &[u8]) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = connect();
+        let _ = stream.write_all(said);
+        stream
+    };
+    (0..MANY).map(open).collect()
+}
+
+#[test]
+fn a_scrape_is_answered_beside_500_clients_that_do_not_finish_their_requests() {
+    let _alone = alone();
+    assert_scraped();
+    let before = descriptors();
+    for said in [
+        &b""[..],
+        b"GET /metr",
+        b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: ",
+    ] {
+        let mut silent = open_with(said);
+        assert_scraped();
+        let theirs = descriptors() - before - silent.len();
+        assert!(
+            theirs <= 20,
+            "{theirs} connections are open at the listener"
+        );
+        // Byte by byte, as slowly as it takes to ask each.
+        for stream in &mut silent {
+            let _ = stream.write_all(b"a");
+        }
+        assert_scraped();
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_is_hung_up_on() {
+    let _alone = alone();
+    let (silent, mut half) = (connect(), connect());
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: ")
+        .unwrap();
+    for stream in [silent, half] {
+        let answer = rest_of(stream);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_asks_is_hung_up_on_when_it_was_answered() {
+    let _alone = alone();
+    // It does not close its end, and says that it wants to go on.
+    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn one_request_of_a_thousand_in_a_row_is_answered() {
+    let _alone = alone();
+    let answer = ask(&b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000));
+    assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
+    assert_scraped();
+}
+
+#[test]
+fn a_request_that_does_not_end_takes_no_memory() {
+    let _alone = alone();
+    assert_scraped();
+    let endless = |head: &[u8]| {
+        let mut request = head.to_vec();
+        request.resize(8 << 20, b'a');
+        // What was allocated for it is there before and after.
+        let grew = heap::growth(|| {
+            for _ in 0..8 {
+                let answer = ask(&request);
+                let is_refused = ["HTTP/1.1 4", ""]
+                    .iter()
+                    .any(|start| answer.starts_with(start));
+                assert!(is_refused && !answer.contains(" 200 "), "{answer}");
+            }
+        });
+        println!("{grew} bytes");
+        assert!(
+            grew < 1 << 20,
+            "{grew} bytes for {:?}",
+            String::from_utf8_lossy(head)
+        );
+    };
+    endless(b"GET /");
+    endless(b"GET /metrics HTTP/1.1\r\nX: ");
+    endless(b"POST /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000000\r\n\r\n");
+    let many_headers = [
+        &b"GET /metrics HTTP/1.1\r\n"[..],
+        &b"X: y\r\n".repeat(1_000),
+    ]
+    .concat();
+    assert!(!ask(&many_headers).contains(" 200 "));
+    assert_scraped();
+}
+
+/// Clients that ask for much and never read it: each answer waits in memory, of so many as may be open.
+#[test]
+fn clients_that_do_not_read_their_answers_take_bounded_memory() {
+    let _alone = alone();
+    let watchdog = Watchdog::builder().without_tracing().build().unwrap();
+    let watches: Vec<_> = (0..900)
+        .map(|n| watchdog.watch(format!("some name of a watch, number {n}")))
+        .collect();
+    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").len();
+    assert!(
+        answer > 2 << 20,
+        "{answer} bytes fit into the buffers of sockets"
+    );
+    let mut clients = Vec::new();
+    let grew = heap::growth(|| {
+        // Each takes the listener's thread for as long as an answer takes.
+        for _ in 0..40 {
+            let mut stream = connect();
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
+                .unwrap();
+            // So that it is answered, and not merely queued.
+            stream.read_exact(&mut [0; 12]).unwrap();
+            clients.push(stream);
+        }
+        let (text, whole) = (ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"), answer);
+        assert!(text.len() > whole / 2, "{} of {whole} bytes", text.len());
+    });
+    println!("{grew} bytes, answers of {answer}");
+    // Those that are open, and a few that are being made or read.
+    assert!(grew < 24 * answer, "{grew} bytes, answers of {answer}");
+    drop(watches);
+}

@@ -1,0 +1,273 @@
+//! A process from which something was taken: threads, system calls; or which was forked.
+//! Each scenario has a process of its own.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    unsafe_code,
+    reason = "limits are set by calls of the operating system"
+)]
+
+mod common;
+mod lacking;
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use common::{child_of, compute, in_a_child, scenario, stacks};
+use lacking::{PATIENCE, set_limit, stuck, watchdog};
+use rustix::process::Resource;
+use shotclock::{Capability, Cause, Escalation, SlowPoll, Watch, WatchExt as _, Watchdog};
+
+/// Not a test by itself: the child of the others.
+#[test]
+fn child() {
+    match scenario().as_deref() {
+        Some("no threads") => no_threads(),
+        Some("no threads later") => no_threads_later(),
+        Some("no tgkill") => no_tgkill(),
+        Some("no process_vm_readv") => no_process_vm_readv(),
+        Some("abort without tgkill") => abort_without_tgkill(),
+        Some("abort with stderr taken") => abort_with_stderr_taken(),
+        Some("fork") => fork(),
+        _ => {}
+    }
+}
+
+/// So that no thread can be started: the limit is one of the user's, and does not hold for root.
+fn take_threads() {
+    // SAFETY: numbers only. glibc changes the user of every thread.
+    unsafe {
+        if libc::getuid() == 0 {
+            assert_eq!(libc::setgid(65_534), 0);
+            assert_eq!(libc::setuid(65_534), 0);
+        }
+    }
+    set_limit(Resource::Nproc, 1);
+    let refused = std::thread::Builder::new().spawn(|| ());
+    assert_eq!(refused.err().unwrap().raw_os_error(), Some(libc::EAGAIN));
+}
+
+fn no_threads() {
+    take_threads();
+    for _ in 0..3 {
+        let error = Watchdog::builder().build().unwrap_err();
+        println!("{error}");
+        assert!(error.is_thread_refused(), "{error}");
+        assert!(
+            error.to_string().contains("shotclock-"),
+            "it says which: {error}"
+        );
+    }
+    assert!(shotclock::default_watchdog().is_err());
+    let guard = shotclock::guard();
+    assert!(!guard.is_active());
+    // The hard limit is where it was.
+    set_limit(Resource::Nproc, u64::MAX);
+    let (watchdog, reports) = watchdog();
+    let (running, _) = stuck(&watchdog, &reports);
+    println!("{running}");
+}
+
+/// What is begun already goes on; what needs a thread says so, and the service goes on.
+fn no_threads_later() {
+    let (watchdog, reports) = watchdog();
+    assert!(stacks(&watchdog).works());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    take_threads();
+    stuck(&watchdog, &reports);
+    // It guards, without the probes.
+    let guard = watchdog.guard("main", runtime.handle());
+    assert!(guard.is_active());
+    let watch = watchdog.watch("served");
+    runtime.block_on(async {
+        // The pool of the runtime has no thread yet.
+        let offloaded = shotclock::offload(|| 7).await;
+        println!("{offloaded:?}");
+        assert!(offloaded.is_err());
+        // No beat comes: the pace goes by its count.
+        let mut pace = shotclock::yield_after(Duration::from_millis(1));
+        for _ in 0..1_000 {
+            pace.tick().await;
+        }
+        async {}.watched(&watch).await;
+    });
+    assert_eq!(watch.stats().polls, 1);
+    let served = shotclock::prometheus::install("127.0.0.1:0".parse().unwrap());
+    assert!(served.unwrap_err().is_thread_refused());
+    assert!(Watchdog::builder().build().unwrap_err().is_thread_refused());
+    stuck(&watchdog, &reports);
+}
+
+/// Has a system call fail with `EPERM` from now on, in every thread.
+fn forbid(call: libc::c_long) {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let mut steps = [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, call as u32, 0, 1),
+        step(RETURN, refuse, 0, 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the program is there while it is read.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        assert_eq!(
+            libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program),
+            0
+        );
+    }
+}
+
+fn no_tgkill() {
+    forbid(libc::SYS_tgkill);
+    let (watchdog, reports) = watchdog();
+    let missing = Capability::Missing("the signal could not be sent".into());
+    assert_eq!(stacks(&watchdog), missing);
+    let (running, _) = stuck(&watchdog, &reports);
+    assert!(matches!(running.cause, Cause::Blocked(_)), "{running}");
+}
+
+fn no_process_vm_readv() {
+    forbid(libc::SYS_process_vm_readv);
+    let (watchdog, reports) = watchdog();
+    // The handler copies the thread's own stack itself.
+    assert!(stacks(&watchdog).works());
+    let (running, _) = stuck(&watchdog, &reports);
+    assert!(matches!(running.cause, Cause::Blocked(_)), "{running}");
+    // Who computes is signalled, and has its whole stack.
+    let watch = watchdog.watch("computes");
+    let mut is_complete = false;
+    while !is_complete {
+        let poll = watch.enter();
+        compute(Duration::from_millis(100));
+        drop(poll);
+        let is_whole =
+            |slow: &SlowPoll| slow.stack.as_ref().is_some_and(|stack| stack.is_complete());
+        // On a busy machine a thread may answer too late.
+        is_complete = reports.try_iter().any(|slow| is_whole(&slow));
+    }
+}
+
+fn stuck_for_ever() -> ! {
+    let builder = Watchdog::builder().without_tracing();
+    let builder = builder.escalate(Duration::from_millis(50), Escalation::Abort);
+    let watchdog = builder.build().unwrap();
+    let watch = watchdog.watch("stuck for ever");
+    let _poll = watch.enter();
+    std::thread::sleep(PATIENCE);
+    std::process::exit(0);
+}
+
+fn abort_without_tgkill() {
+    forbid(libc::SYS_tgkill);
+    stuck_for_ever();
+}
+
+fn abort_with_stderr_taken() {
+    let _taken = std::io::stderr().lock();
+    stuck_for_ever();
+}
+
+/// A child of a fork has one thread: what it polls is timed and counted, and no more. It waits for no lock
+/// that another thread held, of which there are some at nearly every moment in here.
+fn fork() {
+    let (watchdog, reports) = watchdog();
+    let watch = watchdog
+        .watch("forked")
+        .with_budget(Duration::from_nanos(1));
+    for _ in 0..50 {
+        // The sentinel looks at this all the time.
+        let _poll = watch.enter();
+        compute(Duration::from_millis(2));
+        // SAFETY: what the child does is what is tested; it ends itself.
+        match unsafe { libc::fork() } {
+            0 => {
+                // SAFETY: it ends the child if it should hang.
+                unsafe { libc::alarm(60) };
+                let is_well = catch_unwind(AssertUnwindSafe(|| forked(&watch)));
+                // SAFETY: without destructors, as after a fork.
+                unsafe { libc::_exit(if is_well.is_ok() { 0 } else { 1 }) };
+            }
+            child => {
+                assert!(child > 0);
+                let mut status = 0;
+                // SAFETY: the status is there to be written.
+                let ended = unsafe { libc::waitpid(child, &mut status, 0) };
+                assert_eq!((ended, status), (child, 0), "of the child");
+            }
+        }
+    }
+    assert!(watchdog.flush(PATIENCE));
+    while reports.try_recv().is_ok() {}
+    // The parent is as it was.
+    stuck(&watchdog, &reports);
+}
+
+fn forked(watch: &Watch) {
+    let before = watch.stats();
+    assert_eq!(before.in_flight, 1, "the one around the fork");
+    for _ in 0..100 {
+        let poll = watch.enter();
+        std::hint::black_box((0..100).fold(7, |a, b| a ^ b));
+        drop(poll);
+    }
+    let after = watch.stats();
+    assert_eq!(after.polls, before.polls + 100);
+    assert_eq!(after.slow_polls, before.slow_polls + 100);
+    let error = Watchdog::builder().build().unwrap_err();
+    assert!(
+        error.is_thread_refused() && error.to_string().contains("forked"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_threads_building_is_an_error_that_says_so() {
+    in_a_child("no threads");
+}
+
+#[test]
+fn without_threads_later_what_runs_goes_on() {
+    in_a_child("no threads later");
+}
+
+#[test]
+fn without_tgkill_there_are_no_stacks_and_all_else() {
+    in_a_child("no tgkill");
+}
+
+#[test]
+fn without_process_vm_readv_there_are_stacks_of_what_computes() {
+    in_a_child("no process_vm_readv");
+}
+
+#[test]
+fn without_tgkill_the_process_is_aborted_all_the_same() {
+    let status = child_of("abort without tgkill").status;
+    // Of itself, by whatever is left to it.
+    assert!(status.signal().is_some(), "{status}");
+}
+
+#[test]
+fn whoever_holds_stderr_does_not_keep_the_process_from_being_aborted() {
+    let status = child_of("abort with stderr taken").status;
+    assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
+}
+
+#[test]
+fn a_child_of_a_fork_counts_and_does_not_hang() {
+    in_a_child("fork");
+}

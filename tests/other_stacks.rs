@@ -1,0 +1,172 @@
+//! Threads that a signal does not reach, or finds on a stack that is not their own: their polls are told
+//! and counted all the same.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    unsafe_code,
+    reason = "stacks are switched and signals masked by calls of C"
+)]
+
+mod common;
+
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use common::{compute, stacks};
+use shotclock::{Cause, Phase, SlowPoll, Stack, Watchdog};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn watchdog() -> (Watchdog, Receiver<SlowPoll>) {
+    let (tx, reports) = mpsc::channel();
+    let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
+    let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
+    let builder = builder.reports_per_second(u32::MAX);
+    (builder.build().unwrap(), reports)
+}
+
+/// Computes until it was told of, and for a while after that.
+fn computes_until_told(watchdog: &Watchdog, reports: &Receiver<SlowPoll>) -> Vec<SlowPoll> {
+    let watch = watchdog.watch("computes").with_budget(5 * MS);
+    let mut told = Vec::new();
+    {
+        let _poll = watch.enter();
+        while told.len() < 3 {
+            compute(MS);
+            told.extend(
+                reports
+                    .try_iter()
+                    .filter(|slow| slow.phase == Phase::Running),
+            );
+        }
+    }
+    told
+}
+
+/// State: it is told with its cause and without a stack; and when it unmasks the signal, nothing comes of
+/// it.
+#[test]
+fn a_thread_that_has_the_signal_masked_is_told_without_its_stack() {
+    let (watchdog, reports) = watchdog();
+    assert!(stacks(&watchdog).works());
+    let set_mask = |how| {
+        // SAFETY: the set is written before it is read.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGURG);
+            assert_eq!(libc::pthread_sigmask(how, &set, std::ptr::null_mut()), 0);
+        }
+    };
+    std::thread::spawn(move || {
+        set_mask(libc::SIG_BLOCK);
+        for slow in computes_until_told(&watchdog, &reports) {
+            assert_eq!(slow.cause, Cause::Computing, "{slow}");
+            assert!(slow.stack.is_none(), "{slow}");
+        }
+        set_mask(libc::SIG_UNBLOCK);
+        // A late answer is nobody's: the next stack is that of who is asked.
+        while !computes_until_told(&watchdog, &reports)
+            .iter()
+            .any(is_whole)
+        {}
+    })
+    .join()
+    .unwrap();
+}
+
+fn is_whole(slow: &SlowPoll) -> bool {
+    slow.stack.as_ref().is_some_and(Stack::is_complete)
+}
+
+fn names_the_loop(slow: &SlowPoll) -> bool {
+    let stack = slow.stack.as_ref();
+    stack.is_some_and(|stack| stack.to_string().contains("computes_until_told"))
+}
+
+/// What runs on another stack, which gets nothing but an address.
+struct Elsewhere {
+    watchdog: Watchdog,
+    reports: Receiver<SlowPoll>,
+    told: Vec<SlowPoll>,
+}
+
+thread_local! {
+    static ELSEWHERE: std::cell::Cell<*mut Elsewhere> = const { std::cell::Cell::new(std::ptr::null_mut()) };
+}
+
+extern "C" fn elsewhere() {
+    // SAFETY: who switched here put it there, and waits meanwhile.
+    let it = unsafe { &mut *ELSEWHERE.get() };
+    // On a busy machine a thread may answer too late.
+    while !it.told.iter().any(names_the_loop) {
+        it.told = computes_until_told(&it.watchdog, &it.reports);
+    }
+}
+
+extern "C" fn elsewhere_by_a_signal(_: libc::c_int) {
+    elsewhere();
+}
+
+fn on_another_stack(switch: impl FnOnce()) {
+    let (watchdog, reports) = watchdog();
+    assert!(stacks(&watchdog).works());
+    let mut it = Elsewhere {
+        watchdog,
+        reports,
+        told: Vec::new(),
+    };
+    ELSEWHERE.set(&mut it);
+    switch();
+    let slow = it.told.iter().find(|slow| names_the_loop(slow)).unwrap();
+    println!("{slow}");
+    assert_eq!(slow.cause, Cause::Computing);
+}
+
+/// State: the stack is had as far as it is mapped.
+#[test]
+fn a_poll_on_the_stack_of_a_coroutine_is_captured() {
+    let mut stack = vec![0u8; 512 * 1024];
+    on_another_stack(|| {
+        // SAFETY: the contexts are made by the calls that are for it, and the stack outlives the switch.
+        unsafe {
+            let mut here: libc::ucontext_t = std::mem::zeroed();
+            let mut there: libc::ucontext_t = std::mem::zeroed();
+            assert_eq!(libc::getcontext(&mut there), 0);
+            there.uc_stack.ss_sp = stack.as_mut_ptr().cast();
+            there.uc_stack.ss_size = stack.len();
+            there.uc_link = &mut here;
+            libc::makecontext(&mut there, elsewhere, 0);
+            assert_eq!(libc::swapcontext(&mut here, &there), 0);
+        }
+    });
+}
+
+/// State: as above. What computes there is interrupted once more, for its stack.
+#[test]
+fn a_poll_on_the_stack_of_a_signal_handler_is_captured() {
+    let mut stack = vec![0u8; 512 * 1024];
+    on_another_stack(|| {
+        // SAFETY: the stack outlives the signal, which is raised here; and nothing was interrupted that
+        // could mind what the handler does.
+        unsafe {
+            let mut before: libc::stack_t = std::mem::zeroed();
+            let ours = libc::stack_t {
+                ss_sp: stack.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: stack.len(),
+            };
+            assert_eq!(libc::sigaltstack(&ours, &mut before), 0);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = elsewhere_by_a_signal as *const () as usize;
+            action.sa_flags = libc::SA_ONSTACK;
+            assert_eq!(
+                libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()),
+                0
+            );
+            assert_eq!(libc::raise(libc::SIGUSR1), 0);
+            assert_eq!(libc::sigaltstack(&before, std::ptr::null_mut()), 0);
+        }
+    });
+}

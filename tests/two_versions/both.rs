@@ -1,0 +1,195 @@
+//! Two versions of the crate in one process, of which neither knows the other: both watch, and their
+//! handlers leave each other alone. Each scenario has a process of its own.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SCENARIO: &str = "SHOTCLOCK_TEST_SCENARIO";
+const BUDGET: Duration = Duration::from_micros(400);
+
+/// The same for either version: their types are not of one kind.
+macro_rules! version {
+    ($name:ident, $version:ident) => {
+        mod $name {
+            use std::sync::mpsc::{self, Receiver};
+            use std::time::Duration;
+
+            use $version::{Capability, Cause, Phase, SlowPoll, Stack, Watchdog};
+
+            const PATIENCE: Duration = Duration::from_secs(60);
+
+            pub(crate) struct Watching {
+                pub(crate) watchdog: Watchdog,
+                reports: Receiver<SlowPoll>,
+            }
+
+            impl Watching {
+                pub(crate) fn start(signal: libc::c_int) -> Self {
+                    let (tx, reports) = mpsc::channel();
+                    let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
+                    let builder = Watchdog::builder().without_tracing();
+                    let builder = builder.reports_per_second(u32::MAX).report_queue(100_000);
+                    let builder = builder.on_slow_poll(report).stack_signal(signal);
+                    Self {
+                        watchdog: builder.build().unwrap(),
+                        reports,
+                    }
+                }
+
+                /// Why there are no stacks; empty if there are. On a busy machine it may be long before that
+                /// was tried out.
+                pub(crate) fn stacks(&self) -> String {
+                    let know = |_| match self.watchdog.capabilities().stacks {
+                        Capability::Works => Some(String::new()),
+                        Capability::Missing(why) if why.contains("not been tried out yet") => None,
+                        missing => Some(missing.to_string()),
+                    };
+                    (0..100).find_map(know).expect("it is not tried out")
+                }
+
+                /// Waits until a poll that blocks was told.
+                pub(crate) fn wait_for_stall(&self) {
+                    let slow = self.reports.recv_timeout(PATIENCE).unwrap();
+                    assert_eq!(slow.phase, Phase::Running, "{slow}");
+                    assert!(matches!(slow.cause, Cause::Blocked(_)), "{slow}");
+                }
+
+                /// Waits until it was told to have ended.
+                pub(crate) fn wait_for_end(&self) {
+                    while self.reports.recv_timeout(PATIENCE).unwrap().phase != Phase::Finished {}
+                }
+
+                /// How many whole stacks were told since the last call.
+                pub(crate) fn whole_stacks(&self) -> usize {
+                    let stack =
+                        |slow: &SlowPoll| slow.stack.as_ref().is_some_and(Stack::is_complete);
+                    self.reports.try_iter().filter(|slow| stack(slow)).count()
+                }
+            }
+        }
+    };
+}
+
+version!(first, shotclock);
+version!(second, other);
+
+fn in_a_child(scenario: &str) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["child", "--exact", "--nocapture"]);
+    let status = child.env(SCENARIO, scenario).status().unwrap();
+    assert!(status.success(), "{scenario}: {status}");
+}
+
+/// Not a test by itself: the child of the others.
+#[test]
+fn child() {
+    match std::env::var(SCENARIO).as_deref() {
+        Ok("one signal") => one_signal(),
+        Ok("two signals") => two_signals(),
+        _ => {}
+    }
+}
+
+fn one_signal() {
+    let recorder = shotclock::prometheus::builder().install_recorder();
+    let first = first::Watching::start(libc::SIGURG);
+    assert_eq!(first.stacks(), "");
+    let second = second::Watching::start(libc::SIGURG);
+    let why = second.stacks();
+    assert!(why.contains("the signal has another handler"), "{why}");
+
+    let watches = (
+        first.watchdog.watch("first"),
+        second.watchdog.watch("second"),
+    );
+    for polls in 1..=3 {
+        {
+            let _of_first = watches.0.enter();
+            let _of_second = watches.1.enter();
+            std::thread::sleep(Duration::from_millis(200));
+            first.wait_for_stall();
+            second.wait_for_stall();
+        }
+        first.wait_for_end();
+        second.wait_for_end();
+        let (stats, of_second) = (watches.0.stats(), watches.1.stats());
+        assert_eq!((stats.polls, stats.slow_polls), (polls, polls));
+        assert_eq!((of_second.polls, of_second.slow_polls), (polls, polls));
+    }
+    // The second has not taken the signal from the first.
+    drop(watches.1);
+    let mut stacks = 0;
+    while stacks == 0 {
+        let _poll = watches.0.enter();
+        std::thread::sleep(Duration::from_millis(50));
+        stacks = first.whole_stacks();
+    }
+    second.watchdog.publish_metrics();
+    let text = shotclock::prometheus::Exporter::new(recorder.unwrap()).render();
+    assert!(
+        text.contains("shotclock_polls_total{watch=\"second\"} 3\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("shotclock_polls_total{watch=\"first\"} "),
+        "{text}"
+    );
+}
+
+/// The C function; whether it was interrupted.
+fn poll() -> bool {
+    // SAFETY: of no descriptors, for a millisecond.
+    let failed = unsafe { libc::poll(std::ptr::null_mut(), 0, 1) } == -1;
+    // SAFETY: the calling thread's own.
+    failed && unsafe { *libc::__errno_location() } == libc::EINTR
+}
+
+/// Each has a signal: both take stacks of the same polls, and no call fails by that.
+fn two_signals() {
+    const STACKS: usize = 50;
+    let first = first::Watching::start(libc::SIGURG);
+    let second = second::Watching::start(libc::SIGWINCH);
+    assert_eq!(
+        (first.stacks(), second.stacks()),
+        (String::new(), String::new())
+    );
+    let watches = (
+        first.watchdog.watch("both").with_budget(BUDGET),
+        second.watchdog.watch("both").with_budget(BUDGET),
+    );
+    let (mut of_first, mut of_second, mut polls, mut interrupted) = (0, 0, 0, 0);
+    while of_first < STACKS || of_second < STACKS {
+        {
+            let _of_first = watches.0.enter();
+            let _of_second = watches.1.enter();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(10) {
+                for n in 0..1_000_000_u64 {
+                    std::hint::black_box(n);
+                }
+                interrupted += u32::from(poll());
+            }
+        }
+        polls += 1;
+        of_first += first.whole_stacks();
+        of_second += second.whole_stacks();
+    }
+    println!("{polls} polls, {of_first} and {of_second} whole stacks, {interrupted} interrupted");
+    assert_eq!(interrupted, 0);
+    assert_eq!(
+        (watches.0.stats().polls, watches.1.stats().polls),
+        (polls, polls)
+    );
+}
+
+#[test]
+fn both_watch_and_the_first_has_the_signal() {
+    in_a_child("one signal");
+}
+
+#[test]
+fn with_a_signal_for_each_both_take_stacks() {
+    in_a_child("two signals");
+}
