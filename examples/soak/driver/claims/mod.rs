@@ -1,0 +1,64 @@
+//! What has to hold, and whether it did.
+
+mod blame;
+mod counts;
+mod health;
+
+use super::child::Counts;
+use super::rounds::Soak;
+use super::scrape::Scrape;
+
+/// One sentence, the figures to it, and what speaks against it.
+pub(super) struct Claim {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) figure: String,
+    pub(super) faults: Vec<String>,
+}
+
+impl Claim {
+    pub(super) fn holds(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// All of them. `ended` says whether the service ended as it should.
+pub(super) fn claims(soak: &Soak, counted: &Counts, scrape: &Scrape, ended: bool) -> Vec<Claim> {
+    vec![
+        counts::polls(soak, counted),
+        counts::known(soak, scrape),
+        counts::answers(soak, scrape),
+        counts::panics(soak, scrape),
+        counts::offloads(soak, counted, scrape),
+        blame::stalls(soak, scrape),
+        blame::workers(soak),
+        blame::false_blame(soak, counted, scrape),
+        blame::exceptions(soak, scrape),
+        blame::reports(soak, scrape),
+        health::counters(soak),
+        health::series(soak),
+        health::allocated(soak),
+        health::memory(soak),
+        health::files(soak),
+        health::threads(soak),
+        health::interrupted(counted),
+        health::end(scrape, ended),
+    ]
+}
+
+fn differ(what: &str, known: u64, counted: u64) -> Option<String> {
+    (known != counted).then(|| format!("{what}: {known} by the test, {counted} in /metrics"))
+}
+
+/// In groups of three.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}

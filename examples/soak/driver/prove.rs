@@ -1,0 +1,35 @@
+//! That each claim can fail: one thing after the other is broken on purpose.
+
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
+use super::soak;
+use crate::Result;
+use crate::sabotage::Sabotage;
+
+const TIME: Duration = Duration::from_secs(10);
+const ROUNDS: u64 = 2;
+
+/// Whether each time the claims failed that were to, and no others.
+pub(super) async fn run(seed: u64) -> Result<bool> {
+    println!("| broken on purpose | claims that fail | |");
+    println!("|---|---|---|");
+    let mut as_expected = true;
+    for sabotage in Sabotage::value_variants() {
+        let (_, claims) = soak(TIME, ROUNDS, seed, Some(*sabotage)).await?;
+        let failed = claims.iter().filter(|claim| !claim.holds());
+        let failed: Vec<_> = failed.map(|claim| claim.name).collect();
+        let verdict = match failed == sabotage.breaks() {
+            true => "as it has to be",
+            false => "**WRONG**",
+        };
+        println!(
+            "| {} | {} | {verdict} |",
+            sabotage.what(),
+            failed.join(", ")
+        );
+        as_expected &= failed == sabotage.breaks();
+    }
+    Ok(as_expected)
+}

@@ -1,0 +1,108 @@
+//! What was done on purpose, matched with what was reported, one by one. What is left over on the one side
+//! was lost, on the other side it is a false blame.
+
+mod polls;
+mod workers;
+
+use std::collections::{HashMap, HashSet};
+
+use crate::wire::News;
+pub(super) use polls::{Polls, Site};
+pub(super) use workers::Workers;
+
+#[derive(Debug, Default)]
+pub(super) struct Stalls {
+    pub(super) polls: Polls,
+    pub(super) workers: Workers,
+    pub(super) reports: Reports,
+    /// Reports of something that nobody did.
+    pub(super) false_blame: Vec<String>,
+}
+
+impl Stalls {
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Stall(stall) => {
+                if let Some(watch) = &stall.watch {
+                    self.polls.announced(watch, &stall.task);
+                }
+                self.workers.announced(stall);
+            }
+            News::Over { thread, at } => self.workers.over(&thread, at),
+            News::Slow {
+                report,
+                ended,
+                watch,
+                task,
+                text,
+            } => {
+                let before = self.reports.note(report, ended, &text);
+                if let (Some(was_told), true) = (before, ended) {
+                    let is_known = self.polls.told(&watch, &task, was_told);
+                    self.false_blame.extend((!is_known).then_some(text));
+                }
+            }
+            News::Stuck {
+                report,
+                ended,
+                thread,
+                at,
+                millis,
+                text,
+            } => {
+                let before = self.reports.note(report, ended, &text);
+                if before == Some(false) {
+                    let is_known = self.workers.told(&thread, at.saturating_sub(millis), at);
+                    self.false_blame.extend((!is_known).then_some(text));
+                }
+            }
+            News::Serves { .. }
+            | News::Count { .. }
+            | News::Counted { .. }
+            | News::Flushed { .. } => {}
+        }
+    }
+
+    /// How many reports there were.
+    pub(super) fn told(&self) -> u64 {
+        self.reports.ended.len() as u64
+    }
+
+    /// Nothing happens any more, and everything is told that will be.
+    pub(super) fn rest(&mut self) {
+        self.polls.rest();
+        self.workers.rest();
+        self.reports.rest();
+    }
+}
+
+/// The order of reports: any number while it runs, and then one of its end.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    open: HashMap<u64, String>,
+    ended: HashSet<u64>,
+    /// What came after an end, and what had none.
+    pub(super) disorder: Vec<String>,
+}
+
+impl Reports {
+    /// Says whether there was a report of the same before. `None` if it had ended.
+    fn note(&mut self, report: u64, ended: bool, text: &str) -> Option<bool> {
+        if self.ended.contains(&report) {
+            self.disorder.push(format!("after its end: {text}"));
+            return None;
+        }
+        Some(if ended {
+            self.ended.insert(report);
+            self.open.remove(&report).is_some()
+        } else {
+            self.open.insert(report, text.to_owned()).is_some()
+        })
+    }
+
+    fn rest(&mut self) {
+        let endless = self.open.drain().map(|(_, text)| text);
+        self.disorder
+            .extend(endless.map(|text| format!("without an end: {text}")));
+    }
+}

@@ -1,0 +1,48 @@
+//! Stalls in watched polls. A report is that of the stall of its watch and its task, which has one at a time.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::wire::Id;
+
+/// The stalls of one watch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::driver) struct Site {
+    pub(in crate::driver) announced: u64,
+    pub(in crate::driver) told: u64,
+    /// Of those, while they still ran.
+    pub(in crate::driver) told_early: u64,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::driver) struct Polls {
+    pub(in crate::driver) sites: BTreeMap<String, Site>,
+    /// Announced, and not told of so far.
+    untold: HashMap<(String, Id), u64>,
+}
+
+impl Polls {
+    pub(super) fn announced(&mut self, watch: &str, task: &Id) {
+        self.sites.entry(watch.to_owned()).or_default().announced += 1;
+        *self
+            .untold
+            .entry((watch.to_owned(), task.clone()))
+            .or_default() += 1;
+    }
+
+    /// The end of a poll was told, and perhaps that it ran. False if nothing of the kind was announced.
+    pub(super) fn told(&mut self, watch: &str, task: &Id, early: bool) -> bool {
+        let key = (watch.to_owned(), task.clone());
+        let Some(untold) = self.untold.get_mut(&key).filter(|untold| **untold > 0) else {
+            return false;
+        };
+        *untold -= 1;
+        let site = self.sites.entry(key.0).or_default();
+        site.told += 1;
+        site.told_early += u64::from(early);
+        true
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.untold.clear();
+    }
+}

@@ -1,0 +1,127 @@
+//! Counts the polls of a service that is watched by `WatchLayer`, from around it, and its answers.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::extract::{MatchedPath, Request};
+use axum::response::Response;
+use metrics::{Counter, counter};
+use tower::{Layer, Service};
+
+use super::counting::{Counting, Tallies, Tally};
+
+/// The watch of a request, for both layers: its route.
+pub(crate) fn route(request: &Request) -> Cow<'static, str> {
+    let path = request.extensions().get::<MatchedPath>();
+    path.map_or(UNMATCHED.into(), |path| path.as_str().to_owned().into())
+}
+
+const UNMATCHED: &str = "unmatched";
+
+/// What is counted of one route.
+#[derive(Clone)]
+struct Books {
+    tally: Arc<Tally>,
+    answers: Counter,
+}
+
+impl Books {
+    fn new(route: &str, tallies: &Tallies) -> Self {
+        Self {
+            tally: tallies.of(route),
+            answers: counter!("soak_answers_total", "route" => route.to_owned()),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct CountLayer {
+    books: Arc<HashMap<String, Books>>,
+    unmatched: Books,
+    ready: Arc<Tally>,
+    twice: bool,
+}
+
+impl CountLayer {
+    /// With the routes known beforehand, so that no request waits for a lock. With `twice`, each answer
+    /// counts for two.
+    pub(crate) fn new(routes: &[String], tallies: &Tallies, twice: bool) -> Self {
+        let books = |route: &String| (route.clone(), Books::new(route, tallies));
+        Self {
+            books: Arc::new(routes.iter().map(books).collect()),
+            unmatched: Books::new(UNMATCHED, tallies),
+            ready: tallies.of("poll_ready"),
+            twice,
+        }
+    }
+}
+
+impl<S> Layer<S> for CountLayer {
+    type Service = CountService<S>;
+
+    fn layer(&self, watched: S) -> CountService<S> {
+        CountService {
+            watched,
+            layer: self.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct CountService<S> {
+    watched: S,
+    layer: CountLayer,
+}
+
+impl<S, B> Service<Request> for CountService<S>
+where
+    S: Service<Request, Response = Response<B>>,
+{
+    type Response = Response<Counting<B>>;
+    type Error = S::Error;
+    type Future = Answer<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.layer.ready.count(|| self.watched.poll_ready(cx))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let CountLayer {
+            books,
+            unmatched,
+            twice,
+            ..
+        } = &self.layer;
+        let books = books.get(&*route(&request)).unwrap_or(unmatched).clone();
+        let future = books.tally.count(|| self.watched.call(request));
+        Answer {
+            future: Counting::new(future, &books.tally),
+            books,
+            twice: *twice,
+        }
+    }
+}
+
+/// The future of a call.
+pub(crate) struct Answer<F> {
+    future: Counting<F>,
+    books: Books,
+    twice: bool,
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Counting<B>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.future).poll(cx));
+        self.books.answers.increment(1 + u64::from(self.twice));
+        let tally = &self.books.tally;
+        Poll::Ready(answer.map(|answer| answer.map(|body| Counting::new(body, tally))))
+    }
+}

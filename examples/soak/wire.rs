@@ -1,0 +1,60 @@
+//! What the service tells its driver: one line of JSON each, on its standard output.
+
+use serde::{Deserialize, Serialize};
+
+/// The number of a thread or task, as the standard library and tokio write it; empty where there is none.
+pub(crate) type Id = String;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// It serves, and its metrics are, at these addresses.
+    Serves { service: String, metrics: String },
+    /// A poll is about to hold its thread.
+    Stall(Stall),
+    /// It held it until now.
+    Over { thread: Id, at: u64 },
+    /// The watchdog reports a poll.
+    Slow {
+        report: u64,
+        ended: bool,
+        watch: String,
+        task: Id,
+        text: String,
+    },
+    /// The watchdog reports a worker, which has been stuck for so many milliseconds.
+    Stuck {
+        report: u64,
+        ended: bool,
+        thread: Id,
+        at: u64,
+        millis: u64,
+        text: String,
+    },
+    /// What was counted of one watch.
+    Count { watch: String, count: Count },
+    /// That was all that was counted. So many system calls were interrupted, and so many bytes are allocated.
+    Counted { interrupted: u64, allocated: u64 },
+    /// All reports were made that will be, or not.
+    Flushed { whole: bool },
+}
+
+/// What is done on purpose, at a time in milliseconds from the start of the service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Stall {
+    /// `None` if no watch is around it, so that the guard of the runtime has to find it.
+    pub(crate) watch: Option<String>,
+    pub(crate) task: Id,
+    pub(crate) thread: Id,
+    pub(crate) at: u64,
+    /// For a person who looks for it.
+    pub(crate) how: String,
+}
+
+/// Polls of a watch, as the service counts them without its watchdog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Count {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    /// Destructors that took so long that the watchdog may count them as slow polls.
+    pub(crate) long_drops: u64,
+}
