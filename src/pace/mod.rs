@@ -326,3 +326,39 @@ impl<R: Rule> Future for YieldNow<'_, R> {
         Poll::Ready(())
     }
 }
+
+#[cfg(all(test, not(shotclock_loom)))]
+mod tests {
+    use super::*;
+
+    /// By a beat of 1,000: due at the fourth look.
+    struct Looks(Vec<u64>);
+
+    impl rule::sealed::Rule for Looks {
+        fn floor() -> u64 {
+            1_000
+        }
+
+        fn look(&mut self, ticks: u64) -> Option<u64> {
+            self.0.push(ticks);
+            (self.0.len() < 4).then_some(5)
+        }
+
+        fn resume(&mut self) -> Option<u64> {
+            Some(5)
+        }
+
+        fn leave(&mut self) {}
+    }
+
+    #[test]
+    fn it_looks_when_so_many_ticks_are_done_and_not_before() {
+        let mut pace = Pace::new(Looks(Vec::new()), 3);
+        let due = (1..).find(|_| pace.is_due());
+        assert_eq!(due, Some(3 + 5 + 5 + 5));
+        assert_eq!(pace.rule.0, [3, 5, 5, 5]);
+        // It stays due, without another look.
+        assert!(pace.is_due());
+        assert_eq!(pace.rule.0.len(), 4);
+    }
+}

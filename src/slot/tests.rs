@@ -10,10 +10,14 @@ fn end(slot: &Slot, mark: Mark, elapsed: u64) -> Share {
 }
 
 fn begin(slot: &Slot, watch: u64, start: u64) -> Mark {
+    begin_kind(slot, Kind::Poll, watch, start)
+}
+
+fn begin_kind(slot: &Slot, kind: Kind, watch: u64, start: u64) -> Mark {
     slot.begin(Opened {
         by_ticks: false,
         watch,
-        kind: Kind::Poll,
+        kind,
         start,
         budget: BUDGET,
         location: Location::caller(),
@@ -138,6 +142,9 @@ fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
     begin(&slot, 4, 0);
     slot.withdraw(audited);
     assert_eq!(watches(&slot), [1]);
+    slot.withdraw(audited);
+    assert_eq!(watches(&slot), [1]);
+    let audited = begin(&slot, 2, 0);
     slot.withdraw(audited);
     assert_eq!(watches(&slot), [1]);
     let share = end(&slot, outer, 55);
@@ -270,6 +277,45 @@ fn a_vacated_frame_is_no_poll() {
         slot.outermost_poll(|_| None).map(|poll| poll.watch),
         Some(2)
     );
+}
+
+#[test]
+fn no_state_ever_comes_back() {
+    let slot = Slot::new(0);
+    let last = std::cell::Cell::new(0);
+    let assert_new = |what: &str| {
+        let serial = slot.state() >> DEPTH_BITS;
+        assert!(serial > last.replace(serial), "{what}");
+    };
+    let begin = |watch| {
+        let mark = begin(&slot, watch, 0);
+        assert_new("begun");
+        mark
+    };
+    let [outer, first, second, third] = [1, 2, 3, 4].map(begin);
+    slot.end(first, 1, BUDGET, false);
+    assert_new("vacated");
+    slot.end(third, 1, BUDGET, true);
+    assert_new("ended");
+    begin(5);
+    slot.end(second, 1, BUDGET, true);
+    assert_new("ended, and what is inside cut off");
+    let withdrawn = begin(6);
+    slot.withdraw(withdrawn);
+    assert_new("withdrawn");
+    slot.end(outer, 1, BUDGET, true);
+    assert_new("ended");
+    assert!(slot.read().is_empty());
+}
+
+#[test]
+fn who_is_around_a_poll_is_known_but_for_audits() {
+    let slot = Slot::new(0);
+    begin(&slot, 1, 0);
+    begin_kind(&slot, Kind::Audited, 2, 0);
+    begin_kind(&slot, Kind::Entered, 3, 0);
+    let poll = begin(&slot, 4, 0);
+    assert_eq!(slot.outer_watches(poll).collect::<Vec<_>>(), [1, 3]);
 }
 
 #[test]

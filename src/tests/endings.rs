@@ -293,6 +293,52 @@ fn a_guard_that_outlives_its_threads_slot_still_counts() {
 }
 
 #[test]
+fn a_guard_that_outlives_its_threads_slot_and_the_next_thread_are_apart() {
+    use std::sync::Barrier;
+
+    /// Destroyed after the slot was given back.
+    struct Kept<'t>(Option<crate::Entered<'static>>, &'t Barrier);
+    impl Drop for Kept<'_> {
+        fn drop(&mut self) {
+            self.1.wait();
+            self.1.wait();
+            self.0 = None;
+        }
+    }
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<Kept<'static>>> = const { std::cell::RefCell::new(None) };
+    }
+    let scene = Scene::new();
+    let watch: &'static Watch = Box::leak(Box::new(scene.watch("first")));
+    let next = scene.watch("next");
+    for _ in 0..8 {
+        let keeper: &'static Barrier = Box::leak(Box::new(Barrier::new(2)));
+        let first = std::thread::spawn(move || {
+            KEPT.with_borrow_mut(|kept| *kept = None);
+            KEPT.set(Some(Kept(Some(watch.enter()), keeper)));
+        });
+        keeper.wait();
+        // Most likely this one is given the slot that has just become free.
+        let (begun, ended) = (&Barrier::new(2), &Barrier::new(2));
+        std::thread::scope(|threads| {
+            let second = threads.spawn(|| {
+                let _guard = next.enter();
+                begun.wait();
+                ended.wait();
+                next.stats().in_flight
+            });
+            begun.wait();
+            scene.pass(11 * MS);
+            keeper.wait();
+            first.join().unwrap();
+            ended.wait();
+            assert_eq!(second.join().unwrap(), 1);
+        });
+    }
+    assert_eq!((watch.stats().slow_polls, next.stats().slow_polls), (8, 8));
+}
+
+#[test]
 fn a_thread_that_is_ending_still_counts() {
     struct PollsLast(Watch);
     impl Drop for PollsLast {
