@@ -327,7 +327,7 @@ impl<R: Rule> Future for YieldNow<'_, R> {
     }
 }
 
-#[cfg(all(test, not(shotclock_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -18,6 +18,7 @@ const READINGS: u64 = 4;
 
 /// More ticks are not counted between two looks, so that a beat is farther than any count.
 const MOST: u64 = pulse::STEP / 2;
+const _: () = assert!(MOST < pulse::STEP);
 
 /// A slice is used up a sixteenth of it early: the rest is spent on the way out.
 const EARLY: u64 = 16;
@@ -233,6 +234,7 @@ mod tests {
             "{since_then:?} {of_all:?}"
         );
         assert!(since_then.1 < of_all.1, "{since_then:?} {of_all:?}");
+        assert!(of_all.1 >= 100_000_000_000, "{of_all:?}");
         let of_another_poll = measured(Some(reading(Some((7, 7)), 0)));
         assert_eq!(of_another_poll, (3, 5));
     }
@@ -267,8 +269,10 @@ mod tests {
         in_a_poll(|scene| {
             let mut slice = Slice::new(Duration::from_micros(160));
             scene.pass(Duration::from_nanos(slice.limit));
+            let patience = slice.patience as usize;
             let mut passed_on = || (0..1_000).take_while(|_| slice.resume().is_none()).count();
             let first = passed_on();
+            assert_eq!(first, patience);
             assert!((32..64).contains(&first));
             // It has had its turn, and is patient again.
             assert_eq!(passed_on(), first);

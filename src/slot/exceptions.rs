@@ -160,6 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn at_the_limit_it_is_kept_to() {
+        let mut exceptions = Exceptions::default();
+        let at_the_limit = |since| 150 - since;
+        let ticket = exceptions.begin(100, allowance(50));
+        assert_eq!(exceptions.due(at_the_limit), Some(0));
+        assert_eq!(exceptions.excuse(POLL, 80, at_the_limit), 50);
+        assert_eq!(exceptions.broken(POLL, at_the_limit), None);
+        exceptions.end(ticket, [POLL].into_iter(), at_the_limit);
+        assert_eq!(exceptions.excuse(POLL, 80, |since| 200 - since), 50);
+        assert_eq!(exceptions.broken(POLL, |since| 200 - since), None);
+    }
+
+    #[test]
     fn past_the_limit_nothing_is_excused() {
         let mut exceptions = Exceptions::default();
         let ticket = exceptions.begin(100, allowance(50));

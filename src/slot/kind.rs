@@ -74,17 +74,26 @@ impl fmt::Display for Kind {
 mod tests {
     use super::*;
 
+    const NAMES: [(Kind, &str); 5] = [
+        (Kind::Poll, "poll"),
+        (Kind::Drop, "drop"),
+        (Kind::Contained, "contained poll"),
+        (Kind::Entered, "entered stretch"),
+        (Kind::Audited, "audited poll"),
+    ];
+
     #[test]
     fn watch_and_kind_share_a_number() {
-        for kind in [
-            Kind::Poll,
-            Kind::Drop,
-            Kind::Contained,
-            Kind::Entered,
-            Kind::Audited,
-        ] {
+        for (kind, _) in NAMES {
             let tag = kind.tag(1_234_567);
             assert_eq!((Kind::watch_of(tag), Kind::of(tag)), (1_234_567, kind));
+        }
+    }
+
+    #[test]
+    fn reports_call_it_by_its_name() {
+        for (kind, name) in NAMES {
+            assert_eq!(kind.to_string(), name);
         }
     }
 }

@@ -136,6 +136,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_first_of_a_poll_is_noted_until_another_has_its_depth() {
+        let clock = Clock::new();
+        let mut margin = Margin::default();
+        assert_eq!(margin.accounted_at(), None);
+        margin.owner = Some(Owner::current());
+        let (before, now) = margin.account(7, &clock).unwrap();
+        assert_eq!(margin.accounted_at(), Some(7));
+        let (poll, next) = (InFlight::of_opening(0x101), InFlight::of_opening(0x201));
+        assert!(!margin.has_seen(&poll));
+        margin.see(&poll, before, now);
+        margin.see(&poll, now, now);
+        assert!(margin.has_seen(&poll));
+        assert_eq!(margin.note(&poll).seen, Some((before, now)));
+        assert!(!margin.has_seen(&next));
+        assert!(!margin.has_seen(&poll));
+    }
+
+    #[test]
     fn a_wait_is_excused_only_if_there_was_one_turn_since() {
         let clock = Clock::new();
         let mut margin = Margin {

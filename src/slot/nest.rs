@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn stretches_of_a_worker_are_told_apart_below_all_polls() {
+        let stretches = [1, 2, 0x300].map(|number| InFlight::of_worker(number, 0, 0));
+        assert!(stretches.iter().all(|stretch| stretch.depth() == 0));
+        assert!(stretches.is_sorted_by(|one, next| one.opening < next.opening));
+    }
+
+    #[test]
     fn the_innermost_that_is_over_its_budget_excuses_those_around() {
         assert_eq!(own(&[(15, 10, 0), (12, 10, 0)]), [(3, false), (12, true)]);
         assert_eq!(own(&[(30, 10, 0), (12, 10, 0)]), [(18, true), (12, true)]);

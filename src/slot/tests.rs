@@ -235,12 +235,54 @@ fn a_seat_is_good_until_its_thread_ends() {
 }
 
 #[test]
+fn seats_of_threads_at_work_are_good_and_told_apart() {
+    let all_sit = std::sync::Barrier::new(8);
+    let sit = || {
+        let seat = Seat::here().unwrap();
+        all_sit.wait();
+        assert!(is_current(seat.slot().unwrap()));
+        assert_eq!(seat.slot().unwrap().index(), seat.index());
+        all_sit.wait();
+        seat
+    };
+    let mut seats: Vec<Seat> = Vec::new();
+    for _ in 0..3 {
+        let now = std::thread::scope(|threads| {
+            let threads: Vec<_> = (0..8).map(|_| threads.spawn(sit)).collect();
+            let seats = threads.into_iter().map(|thread| thread.join().unwrap());
+            seats.collect::<Vec<_>>()
+        });
+        assert!(now.iter().all(|seat| !seats.contains(seat)));
+        seats.extend(now);
+        assert!(seats.iter().all(|seat| seat.slot().is_none()));
+    }
+}
+
+#[test]
+fn who_forks_keeps_the_list_of_slots() {
+    let is_released = AtomicBool::new(false);
+    hold();
+    std::thread::scope(|threads| {
+        let other = threads.spawn(|| {
+            all();
+            is_released.load(Relaxed)
+        });
+        // Time for it to be too early.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        is_released.store(true, Relaxed);
+        release();
+        assert!(other.join().unwrap());
+    });
+}
+
+#[test]
 fn what_is_in_flight_is_so_until_it_ends() {
     let slot = Slot::new(7);
     assert_eq!(slot.index(), 7);
     let outer = begin(&slot, 1, 0);
     let inner = begin(&slot, 2, 0);
     let polls: Vec<_> = slot.read().iter().copied().collect();
+    assert!(!slot.read().is_empty());
     let in_flight = || polls.iter().map(|poll| slot.is_in_flight(poll));
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, true]);
     let openings = [&outer, &inner].map(|mark| mark.opening().unwrap());
