@@ -109,7 +109,7 @@ impl Margin {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::slot::Disturbed;
+    use crate::slot::{Disturbed, Told};
 
     /// Of a thread that was asked so many turns ago in one call, and now waits in another or the same.
     fn excused(margin: &mut Margin, turns: u64, call: i64) -> u64 {
@@ -117,7 +117,7 @@ mod tests {
         loop {
             let (now, before) = (margin.turns().unwrap(), margin.disturbed());
             let since = Turns {
-                wait: 0,
+                wait: now.wait / 2,
                 count: now.count - turns,
             };
             margin.note(&poll).disturbed = Some(Disturbed {
@@ -128,6 +128,7 @@ mod tests {
             // Unless this thread was given one more turn just then.
             if margin.turns() == Some(now) {
                 let excused = margin.disturbed() - before;
+                assert!(excused == 0 || excused == now.wait - since.wait);
                 margin.excuse_disturbance(&poll, call);
                 assert_eq!(margin.disturbed(), before + excused, "and once only");
                 return excused;
@@ -154,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_poll_that_has_ended_nothing_is_told() {
+        let poll = InFlight::of_opening(0x101);
+        let mut margin = Margin::default();
+        assert!(!margin.note(&poll).was_told());
+        margin.note(&poll).told = Told::Running { id: 1 };
+        assert!(margin.note(&poll).was_told());
+        let (note, account) = margin.close(Mark::new(0x101), None);
+        assert_eq!((note.told, account), (Told::Running { id: 1 }, None));
+        assert_eq!(margin.note(&poll).told, Told::Ended);
+        assert!(!margin.note(&poll).was_told());
+    }
+
+    #[test]
     fn a_wait_is_excused_only_if_there_was_one_turn_since() {
         let clock = Clock::new();
         let mut margin = Margin {
@@ -167,7 +181,7 @@ mod tests {
         assert_eq!(excused(&mut margin, 0, 7), 0);
         assert_eq!(excused(&mut margin, 2, 7), 0);
         assert_eq!(excused(&mut margin, 1, 8), 0);
-        assert!(excused(&mut margin, 1, 7) >= wait.unwrap());
+        assert!(excused(&mut margin, 1, 7) >= wait.unwrap() / 2);
         // What was excused is in no account.
         let (turns, account) = loop {
             let (before, account) = (margin.turns(), margin.account(0, &clock).unwrap().1);

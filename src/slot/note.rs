@@ -179,4 +179,19 @@ mod tests {
             (Account::BIRTH, Some(150))
         );
     }
+
+    #[test]
+    fn another_thread_is_told_in_one_line() {
+        let thread = ThreadInfo {
+            name: Some("worker".into()),
+            id: std::thread::current().id(),
+        };
+        let other = OtherThread {
+            thread,
+            watches: ["outer".into(), "in\nner".into()].into(),
+            stack: None,
+        };
+        let told = "meanwhile on worker: outer > in\\nner";
+        assert_eq!(other.to_string(), told);
+    }
 }

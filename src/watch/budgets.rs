@@ -31,14 +31,19 @@ fn first_in_use(counts: &Counts) -> Option<usize> {
     counts.iter().position(|count| count.load(Relaxed) > 0)
 }
 
+fn shortest_in_use(counts: &Counts) -> Option<Duration> {
+    first_in_use(counts).map(|cell| Duration::from_nanos(shortest_of(cell)))
+}
+
 /// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
 pub(crate) fn shortest() -> Duration {
-    Duration::from_nanos(shortest_of(first_in_use(&IN_USE).unwrap_or(CELLS - 1)))
+    let longest = || Duration::from_nanos(shortest_of(CELLS - 1));
+    shortest_in_use(&IN_USE).unwrap_or_else(longest)
 }
 
 /// The same of those whose polls are timed by ticks, if there are any.
 pub(crate) fn shortest_by_ticks() -> Option<Duration> {
-    first_in_use(&BY_TICKS).map(|cell| Duration::from_nanos(shortest_of(cell)))
+    shortest_in_use(&BY_TICKS)
 }
 
 /// A budget that is in use as long as this lives.
@@ -93,5 +98,33 @@ mod tests {
         assert_eq!(shortest(), Duration::from_nanos(999_999));
         assert_eq!(shortest_by_ticks(), Some(shortest()));
         drop(in_use);
+    }
+
+    #[test]
+    fn the_first_cell_in_use_has_the_shortest() {
+        let counts: Counts = [const { AtomicU64::new(0) }; CELLS];
+        assert_eq!(shortest_in_use(&counts), None);
+        for (cell, shortest) in [(39, 861), (4, 1), (12, 7)] {
+            counts[cell].store(1, Relaxed);
+            let first = shortest_in_use(&counts).unwrap();
+            assert!(first.as_millis() <= shortest, "{first:?}");
+        }
+        assert_eq!(first_in_use(&counts), Some(4));
+    }
+
+    #[test]
+    fn a_budget_is_in_use_as_long_as_its_watch() {
+        // No other test has one like that.
+        let nanos = 650_000_000;
+        let cell = cell_of(nanos);
+        let in_use = || [&IN_USE, &BY_TICKS].map(|counts| counts[cell].load(Relaxed));
+        let ticked = InUse::new(nanos, true);
+        assert_eq!(in_use(), [1, 1]);
+        let exact = InUse::new(nanos, false);
+        assert_eq!(in_use(), [2, 1]);
+        drop(ticked);
+        assert_eq!(in_use(), [1, 0]);
+        drop(exact);
+        assert_eq!(in_use(), [0, 0]);
     }
 }

@@ -271,4 +271,58 @@ mod tests {
     fn cells_are_as_large_as_the_architecture_says() {
         assert_eq!((size_of::<Cells>(), size_of::<Sampled>()), (792, 1_104));
     }
+
+    #[test]
+    fn slow_polls_by_cause_add_up_to_all_of_them() {
+        let core = Core::new("causes".into());
+        let causes = [
+            Cause::Computing,
+            Cause::Blocked(Default::default()),
+            Cause::Starved,
+            Cause::Suspended,
+            Cause::Unknown,
+        ];
+        let slow = Counted {
+            slow: true,
+            ..Counted::default()
+        };
+        for (index, cause) in causes.iter().enumerate() {
+            for _ in 0..=index {
+                core.causes.count(cause);
+                core.count_rarely(None, slow);
+            }
+        }
+        let by_cause = [
+            ("computing", 1),
+            ("blocked", 2),
+            ("starved", 3),
+            ("suspended", 4),
+            ("unknown", 5),
+        ];
+        assert_eq!(core.totals().slow_by_cause(), by_cause);
+    }
+
+    #[test]
+    fn totals_of_two_watches_are_added_up() {
+        let mut sum = Totals::default();
+        for times in [1, 10] {
+            let mut totals = Totals {
+                total: times,
+                busy: 2 * times,
+                longest: 3 * times,
+                panicked: 4 * times,
+                slow: 30 * times,
+                contained: 6 * times,
+                causes: [7, 8, 9, 1].map(|count| count * times),
+                ..Totals::default()
+            };
+            totals.distribution.cells[5] = times;
+            sum.add(&totals);
+        }
+        assert_eq!((sum.total, sum.busy, sum.longest), (11, 22, 30));
+        assert_eq!((sum.panicked, sum.slow, sum.contained), (44, 330, 66));
+        assert_eq!(sum.distribution.count(), 11);
+        let counts = sum.slow_by_cause().map(|(_, count)| count);
+        assert_eq!(counts, [77, 88, 99, 11, 55]);
+    }
 }

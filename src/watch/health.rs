@@ -70,3 +70,26 @@ impl fmt::Display for Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_in_a_few_words_what_is_stuck() {
+        let said = |stalls, stuck_workers, oldest_stall| {
+            let health = Health {
+                status: Status::Stalled,
+                stalls,
+                stuck_workers,
+                oldest_stall,
+            };
+            health.to_string()
+        };
+        let oldest = Some(Duration::from_millis(1_500));
+        assert_eq!(said(0, 0, None), "responsive");
+        assert_eq!(said(2, 0, oldest), "2 stalled, the oldest for 1.5s");
+        let with_workers = "1 stalled, 2 workers stuck, the oldest for 1.5s";
+        assert_eq!(said(1, 2, oldest), with_workers);
+    }
+}

@@ -173,4 +173,34 @@ mod tests {
         let ledger = Ledger::new(1);
         assert_eq!(name(&ledger.get_or_register("".into())), "unnamed");
     }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn reports_that_nobody_got_are_added_up_each_by_its_reason() {
+        let counts = |tally: &Tally| {
+            let counts = [
+                &tally.dropped,
+                &tally.rate_limited,
+                &tally.reentrant,
+                &tally.allowed,
+                &tally.suspended,
+                &tally.starved,
+                &tally.throttled,
+            ];
+            counts.map(|count| count.load(Relaxed))
+        };
+        let tally = Tally {
+            dropped: 1.into(),
+            rate_limited: 2.into(),
+            reentrant: 3.into(),
+            allowed: 4.into(),
+            suspended: 5.into(),
+            starved: 6.into(),
+            throttled: 7.into(),
+        };
+        let sum = Tally::default();
+        sum.add(&tally);
+        sum.add(&tally);
+        assert_eq!(counts(&sum), [2, 4, 6, 8, 10, 12, 14]);
+    }
 }

@@ -156,6 +156,11 @@ mod tests {
     fn ledger_with_polls(name: &'static str, polls: u64) -> Arc<Ledger> {
         let ledger = Ledger::new(10);
         enroll(&ledger);
+        count(&ledger, name, polls);
+        ledger
+    }
+
+    fn count(ledger: &Ledger, name: &'static str, polls: u64) {
         let core = ledger.get_or_register(name.into()).core;
         for _ in 0..polls {
             let poll = Counted {
@@ -164,7 +169,6 @@ mod tests {
             };
             core.count_rarely(None, poll);
         }
-        ledger
     }
 
     #[test]
@@ -179,5 +183,53 @@ mod tests {
         assert_eq!(polls(name), Some(7));
         let _third = ledger_with_polls(name, 1);
         assert_eq!(polls(name), Some(8));
+    }
+
+    #[test]
+    fn a_ledger_is_let_go_of_when_its_watchdog_has_ended_and_not_before() {
+        let name = "roster: lets go";
+        let ledger = ledger_with_polls(name, 3);
+        assert_eq!(polls(name), Some(3));
+        count(&ledger, name, 1);
+        assert_eq!(polls(name), Some(4));
+        let ended = Arc::downgrade(&ledger);
+        drop(ledger);
+        // Another test may be adding up at this moment, and let go of it a moment later.
+        while ended.upgrade().is_some() {
+            assert_eq!(polls(name), Some(4));
+        }
+        assert_eq!(polls(name), Some(4));
+    }
+
+    #[test]
+    fn past_so_many_names_of_ended_watchdogs_they_share_one() {
+        let ledger = Ledger::new(2 * REMEMBERED);
+        for number in 0..REMEMBERED + 5 {
+            ledger.get_or_register(format!("{number}").into());
+        }
+        let mut ended = Ended::default();
+        ended.take_over(&ledger);
+        assert_eq!(ended.watches.len(), REMEMBERED + 1);
+        assert!(ended.watches.contains_key(OTHER));
+    }
+
+    #[test]
+    fn what_is_in_flight_is_counted_where_it_belongs() {
+        let name = "roster: in flight";
+        let builder = crate::Watchdog::builder().without_tracing();
+        let watchdog = builder.build().unwrap();
+        let watch = watchdog.watch(name);
+        let slow = watch.with_budget(std::time::Duration::ZERO);
+        let now = || {
+            let watch = &collect().watches[name];
+            (watch.in_flight, watch.stalls)
+        };
+        assert_eq!(now(), (0, 0));
+        let day = watch.with_budget(std::time::Duration::from_secs(86_400));
+        let _outer = day.enter();
+        let _middle = day.enter();
+        assert_eq!(now(), (2, 0));
+        let _inner = slow.enter();
+        assert_eq!(now(), (3, 1));
     }
 }

@@ -245,6 +245,7 @@ mod tests {
         let sampled = Sampled::new(0);
         assert!(sampled.is_due());
         sampled.renew(1_000, 700);
+        assert_eq!(sampled.elapsed(), 1_000);
         assert!(!sampled.is_due());
         sampled.count();
         assert_eq!(
@@ -257,6 +258,38 @@ mod tests {
         assert_eq!((totals.total, totals.busy), (1_050, 750));
         assert_eq!(totals.distribution.count(), 2);
         assert_eq!(totals.distribution.cells[cell_of(1_000)], 1);
+    }
+
+    /// For how many polls a sample stands, after so many before it; of many samples the least and the most.
+    fn stands_for(before: usize) -> (usize, usize) {
+        let gaps = (0..2_000).map(|seed| {
+            let sampled = Sampled::new(seed);
+            (0..=before).for_each(|_| sampled.renew(100, 100));
+            (0..)
+                .take_while(|_| !sampled.is_due())
+                .map(|_| sampled.count())
+                .count()
+        });
+        let gaps: Vec<usize> = gaps.collect();
+        (*gaps.iter().min().unwrap(), *gaps.iter().max().unwrap())
+    }
+
+    #[test]
+    fn the_first_samples_stand_for_fewer_and_each_for_one_at_least() {
+        let found = [0, 1, 9, 61, 62, 99].map(stands_for);
+        assert_eq!(
+            found,
+            [(1, 2), (1, 4), (1, 20), (1, 124), (1, 125), (1, 125)]
+        );
+    }
+
+    /// The first numbers that follow 1, by the shifts of Marsaglia's paper (13, 7, 17).
+    #[test]
+    fn what_is_drawn_is_as_random_as_it_says() {
+        let sampled = Sampled::new(0);
+        sampled.random.store(1, Relaxed);
+        let drawn = [sampled.draw(), sampled.draw()];
+        assert_eq!(drawn, [1_082_269_761, 1_152_992_998_833_853_505]);
     }
 
     #[test]

@@ -203,14 +203,41 @@ mod tests {
             };
             cores[core].count_rarely(None, poll);
         }
-        let table = Snapshot::new(&cores, &clock).to_string();
+        let snapshot = Snapshot::new(&cores, &clock);
+        let slow_polls = |name| snapshot.get(name).map(|stats| stats.slow_polls);
         assert_eq!(
-            table,
+            (slow_polls("worst"), slow_polls("quiet")),
+            (Some(1), Some(0))
+        );
+        assert_eq!(slow_polls("another"), None);
+        assert_eq!(
+            snapshot.to_string(),
             "\
 watch        polls  slow  panicked  in flight    busy     p50     p99  longest
 worst            1     1         0          0  25.0ms  22.5ms  25.0ms   25.0ms
 line\\nbreak      1     0         0          0   4.0µs   3.6µs   4.0µs    4.0µs
 quiet            0     0         0          0       -       -       -        -"
         );
+    }
+
+    #[test]
+    fn the_histogram_has_the_cells_that_are_not_empty() {
+        let core = Arc::new(Core::new("histogram".into()));
+        for elapsed in [4_000, 4_000, 25_000_000, 300_000_000_000] {
+            let poll = Counted {
+                elapsed,
+                is_poll: true,
+                ..Counted::default()
+            };
+            core.count_rarely(None, poll);
+        }
+        let stats = WatchStats::new(&core, &[]);
+        let (bounds, counts): (Vec<_>, Vec<_>) = stats.histogram().unzip();
+        assert_eq!(counts, [2, 1, 1]);
+        let least = [Duration::from_micros(4), Duration::from_millis(25)];
+        for (bound, least) in bounds.iter().zip(least) {
+            assert!(bound.is_some_and(|bound| bound >= least && bound < least * 13 / 10));
+        }
+        assert_eq!(bounds[2], None);
     }
 }

@@ -31,3 +31,25 @@ impl StuckWorkers {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn workers_are_stuck_until_they_are_cleared() {
+        let (clock, time) = quanta::Clock::mock();
+        let clock = Clock::over(clock);
+        let stuck = StuckWorkers::default();
+        assert_eq!(stuck.now(&clock), (0, None));
+        stuck.note(1, 0, clock.raw());
+        time.increment(Duration::from_nanos(30));
+        stuck.note(2, 0, clock.raw());
+        time.increment(Duration::from_nanos(40));
+        assert_eq!(stuck.now(&clock), (2, Some(70)));
+        stuck.clear(1, 0);
+        assert_eq!(stuck.now(&clock), (1, Some(40)));
+    }
+}

@@ -1,5 +1,7 @@
 //! How polls are timed.
 
+use std::time::Duration;
+
 use super::shortest_by_ticks;
 
 /// So many ticks are in the shortest of the budgets that go by them.
@@ -61,8 +63,13 @@ impl Timing {
 
 /// How many nanoseconds there are between two ticks at present; `None` if no watch goes by them.
 pub(crate) fn tick_of() -> Option<u64> {
-    let shortest = shortest_by_ticks()?.as_nanos() as u64;
-    Some((shortest / TICKS_IN_A_BUDGET).clamp(SHORTEST, LONGEST))
+    shortest_by_ticks().map(tick_under)
+}
+
+/// The same where that is the shortest budget.
+fn tick_under(shortest: Duration) -> u64 {
+    let shortest = shortest.as_nanos() as u64;
+    (shortest / TICKS_IN_A_BUDGET).clamp(SHORTEST, LONGEST)
 }
 
 #[cfg(test)]
@@ -74,5 +81,14 @@ mod tests {
         assert!(!Timing::Ticked.is_by_ticks(3_999_999));
         assert!(Timing::Ticked.is_by_ticks(4_000_000));
         assert!(!Timing::Exact.is_by_ticks(u64::MAX));
+    }
+
+    #[test]
+    fn there_are_four_ticks_in_a_budget_but_no_more_than_can_be_afforded() {
+        let ticks = [1, 4, 10, 40, 1_000].map(|ms| tick_under(Duration::from_millis(ms)));
+        let ns = [1_000_000, 1_000_000, 2_500_000, 10_000_000, 10_000_000];
+        assert_eq!(ticks, ns);
+        let _in_use = crate::watch::budgets::InUse::new(10_000_000, true);
+        assert!(tick_of().is_some_and(|tick| (SHORTEST..=2_500_000).contains(&tick)));
     }
 }
