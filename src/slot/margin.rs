@@ -176,7 +176,8 @@ mod tests {
             owner: Some(Owner::current()),
             ..Margin::default()
         };
-        while margin.turns().is_some_and(|turns| turns.count < 2) {
+        let too_few = |turns: Turns| turns.count < 2 || turns.wait == 0;
+        while margin.turns().is_some_and(too_few) {
             std::thread::yield_now();
         }
         let wait = margin.account(0, &clock).unwrap().1.wait;

@@ -35,9 +35,13 @@ fn shortest_in_use(counts: &Counts) -> Option<Duration> {
     first_in_use(counts).map(|cell| Duration::from_nanos(shortest_of(cell)))
 }
 
+/// All budgets from there on count as one.
+fn longest() -> Duration {
+    Duration::from_nanos(shortest_of(CELLS - 1))
+}
+
 /// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
 pub(crate) fn shortest() -> Duration {
-    let longest = || Duration::from_nanos(shortest_of(CELLS - 1));
     shortest_in_use(&IN_USE).unwrap_or_else(longest)
 }
 
@@ -110,6 +114,7 @@ mod tests {
             assert!(first.as_millis() <= shortest, "{first:?}");
         }
         assert_eq!(first_in_use(&counts), Some(4));
+        assert!((800..900).contains(&longest().as_millis()));
     }
 
     #[test]
