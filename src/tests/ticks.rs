@@ -35,3 +35,24 @@ fn polls_are_timed_where_they_are_told_to() {
     while !goes_by_ticks(&ticked) {}
     assert!((0..1_000).all(|_| !goes_by_ticks(&exact)));
 }
+
+/// Whether a poll of this thread stands for others of its watch.
+fn has_sample(watch: &Watch) -> bool {
+    let cells = slot::current().and_then(|slot| watch.core().cells(slot));
+    cells.is_some_and(|cells| cells.sampled().is_some())
+}
+
+#[test]
+fn only_polls_that_go_by_ticks_stand_for_others() {
+    let (ticked, exact) = (watch(Timing::Ticked), watch(Timing::Exact));
+    run(async {}.watched(&exact));
+    assert_eq!((exact.stats().polls, has_sample(&exact)), (1, false));
+    // Neither guards nor destructors do.
+    drop(ticked.enter());
+    drop(async {}.watched(&ticked));
+    assert_eq!((ticked.stats().polls, has_sample(&ticked)), (1, false));
+    // One that a tick came in the middle of does not.
+    while !has_sample(&ticked) {
+        run(async {}.watched(&ticked));
+    }
+}
