@@ -253,6 +253,7 @@ fn an_iterator_is_a_cooperative_stream() {
         }
     }
     let mut numbers = iter(Bomb(4)).yield_every(1);
+    assert!(!numbers.is_terminated());
     let polls = futures::executor::block_on(polls_of(async {
         assert_eq!(numbers.by_ref().collect::<Vec<_>>().await, [3, 2, 1]);
     }));
