@@ -270,8 +270,9 @@ mod tests {
                 .map(|_| sampled.count())
                 .count()
         });
-        let gaps: Vec<usize> = gaps.collect();
-        (*gaps.iter().min().unwrap(), *gaps.iter().max().unwrap())
+        gaps.fold((usize::MAX, 0), |(least, most), gap| {
+            (least.min(gap), most.max(gap))
+        })
     }
 
     #[test]
