@@ -5,7 +5,7 @@
 //! ```
 
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use shotclock::{Phase, SlowPoll, WatchExt as _, Watchdog};
@@ -68,10 +68,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let stock = Arc::new(Mutex::new(0));
     let held = Arc::clone(&stock);
+    let taken = Arc::new(Barrier::new(2));
+    let seen = Arc::clone(&taken);
     let holder = std::thread::spawn(move || {
         let _held = held.lock();
+        seen.wait();
         std::thread::sleep(STUCK);
     });
+    taken.wait();
     let tasks = [
         tokio::spawn(checkout().watched(&watchdog.watch("checkout"))),
         tokio::spawn(
@@ -91,7 +95,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         task.await?;
     }
     drop(holder.join());
-    println!("{}", watchdog.snapshot());
+    // What was told of the polls stands before what was counted of them.
     watchdog.flush(Duration::from_secs(10));
+    println!("{}", watchdog.snapshot());
     Ok(())
 }

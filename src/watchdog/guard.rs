@@ -127,6 +127,9 @@ impl Watchdog {
 /// gives it, to watch single futures as well. Where the program has no `tracing` subscriber, it writes
 /// to stderr, so that nobody needs to set up anything to see something.
 ///
+/// Reports are written by a thread of the watchdog's own, once their symbols are read. A program that
+/// ends soon after somebody was stuck calls [`Watchdog::flush`] of the [`default_watchdog`] first.
+///
 /// # Examples
 ///
 /// ```
