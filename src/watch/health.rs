@@ -62,8 +62,10 @@ impl fmt::Display for Health {
             None => f.write_str("responsive"),
             Some(oldest) => {
                 write!(f, "{} stalled", self.stalls)?;
-                if self.stuck_workers > 0 {
-                    write!(f, ", {} workers stuck", self.stuck_workers)?;
+                match self.stuck_workers {
+                    0 => {}
+                    1 => f.write_str(", 1 worker stuck")?,
+                    several => write!(f, ", {several} workers stuck")?,
                 }
                 write!(f, ", the oldest for {oldest:.1?}")
             }
@@ -89,7 +91,9 @@ mod tests {
         let oldest = Some(Duration::from_millis(1_500));
         assert_eq!(said(0, 0, None), "responsive");
         assert_eq!(said(2, 0, oldest), "2 stalled, the oldest for 1.5s");
-        let with_workers = "1 stalled, 2 workers stuck, the oldest for 1.5s";
-        assert_eq!(said(1, 2, oldest), with_workers);
+        let one = "1 stalled, 1 worker stuck, the oldest for 1.5s";
+        assert_eq!(said(1, 1, oldest), one);
+        let several = "1 stalled, 2 workers stuck, the oldest for 1.5s";
+        assert_eq!(said(1, 2, oldest), several);
     }
 }
