@@ -60,8 +60,10 @@ static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
 pub fn allow_blocking(reason: impl Into<Cow<'static, str>>, max: Duration) -> Allowed {
     let allowance = Allowance::new(reason.into().into(), max);
     let begun = slot::current().map(|slot| {
-        let ticket = slot.margin().exceptions.begin(CLOCK.raw(), allowance);
-        (slot, ticket)
+        let (polls, now) = (slot.openings(), CLOCK.raw());
+        let elapsed = |since| CLOCK.nanos_between(since, now);
+        let exceptions = &mut slot.margin().exceptions;
+        (slot, exceptions.begin(now, allowance, &polls, elapsed))
     });
     Allowed {
         begun,
@@ -84,7 +86,7 @@ impl Drop for Allowed {
         let now = CLOCK.raw();
         let elapsed = |since| CLOCK.nanos_between(since, now);
         let polls = slot.openings();
-        slot.margin().exceptions.end(ticket, polls, elapsed);
+        slot.margin().exceptions.end(ticket, &polls, elapsed);
     }
 }
 

@@ -223,7 +223,7 @@ pub use pace::{
     Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
 };
 pub use report::{Culprit, Culprits, Path, Phase, Reporter, SlowPoll, StuckWorker};
-pub use runtime::Impact;
+pub use runtime::{Impact, StuckKind};
 pub use sentinel::{Capabilities, Capability};
 pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
 pub use stack::{Frame, Stack};

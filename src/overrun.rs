@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use crate::cause::{Cause, Split, Syscall};
 use crate::clock::nanos_of;
-use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
+use crate::slot::{Allowance, Finding, Kind, MAX_DEPTH, Mark, Note, Openings, Slot, ThreadInfo};
 use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys;
 use crate::verdict::{self, Account, Case, Fault, judge};
@@ -56,10 +56,12 @@ impl Overrun<'_> {
             broken,
             thread,
         } = known.unwrap_or_default();
+        // What was declared to be allowed is charged to nobody.
+        let own = self.own.saturating_sub(excused);
         let slow = Slow {
             kind: self.kind,
             elapsed: self.elapsed,
-            own: self.own,
+            own,
             budget: self.watch.budget(),
             location: self.location,
             outer: outer.unwrap_or_default(),
@@ -67,12 +69,12 @@ impl Overrun<'_> {
             slot: self.slot.map(|(slot, _)| slot.index()),
             opening: self.slot.and_then(|(_, mark)| mark.opening()),
             counts: self.slow,
-            allowed: self.own.saturating_sub(excused) <= self.budget,
+            allowed: own <= self.budget,
             broken,
         };
         let told = note.told;
-        let judge = self.judge(note, account);
-        self.learn(&judge);
+        let judge = self.judge(own, note, account);
+        self.learn(own, &judge);
         self.watch
             .home()
             .slow
@@ -88,13 +90,13 @@ impl Overrun<'_> {
 
     /// A contained watch learns by how much its polls overrun; not where it was nobody's fault, nor
     /// where it cannot be said yet.
-    fn learn(&self, judge: &Judge) {
+    fn learn(&self, own: u64, judge: &Judge) {
         let is_own = matches!(
             judge,
             Judge::Known(found) if !matches!(found.cause, Cause::Starved | Cause::Suspended)
         );
         if is_own && self.slow {
-            let over = self.own.saturating_sub(self.budget);
+            let over = own.saturating_sub(self.budget);
             self.watch.core().overruns.add(over);
         }
     }
@@ -107,19 +109,33 @@ impl Overrun<'_> {
         let mut margin = slot.margin();
         let (note, account) = margin.close(mark, is_accounted.then_some((now, clock)));
         let elapsed = |since| clock.nanos_between(since, now);
+        let (mut excused, mut broken) = (0, None);
         // Readings of a mocked clock cannot be compared with the machine's.
-        let opening = mark.opening().filter(|_| clock.is_real());
-        let exceptions = &margin.exceptions;
+        if let Some(poll) = mark.opening().filter(|_| clock.is_real()) {
+            let around = slot.openings();
+            let polls: Openings = around
+                .iter()
+                .copied()
+                .chain([poll])
+                .take(MAX_DEPTH)
+                .collect();
+            let exceptions = &mut margin.exceptions;
+            excused = exceptions.excuse(poll, self.start, &polls, elapsed);
+            broken = exceptions.broken(poll, self.start, &polls, elapsed);
+            if self.slow {
+                exceptions.blame(excused, &around);
+            }
+        }
         Known {
-            excused: opening.map_or(0, |poll| exceptions.excuse(poll, self.start, elapsed)),
-            broken: opening.and_then(|poll| exceptions.broken(poll, elapsed)),
+            excused,
+            broken,
             note,
             account,
             thread: margin.thread(),
         }
     }
 
-    fn judge(&self, note: Note, account: Option<Account>) -> Judge {
+    fn judge(&self, own: u64, note: Note, account: Option<Account>) -> Judge {
         let clock = self.watch.clock();
         let Some(now) = account else {
             return Judge::Known(finding(Fault::Unknown, None, note.finding));
@@ -127,12 +143,14 @@ impl Overrun<'_> {
         let accounts = note.accounts(self.start, now);
         let within = accounts.and_then(|accounts| accounts.within_since());
         let (start, found) = (self.start, note.finding);
+        // A poll that is allowed is slow for the reason for which it would be without that.
+        let own = if own > self.budget { own } else { self.own };
         // Up to the account, which was taken a little after the end: this thread may have waited for
         // a processor between the two.
         let elapsed = clock.nanos_between(self.start, now.at);
         let case = Case {
             elapsed,
-            own: self.own + elapsed.saturating_sub(self.elapsed),
+            own: own + elapsed.saturating_sub(self.elapsed),
             budget: self.budget,
             since_within: within.map_or(0, |since| clock.nanos_between(since, now.at)),
             before_start: accounts.map_or(0, |accounts| {

@@ -59,6 +59,7 @@ struct HealthView {
     status: &'static str,
     stalls: u64,
     stuck_workers: u64,
+    busy_workers: u64,
     oldest_stall: Option<f64>,
 }
 
@@ -71,6 +72,7 @@ impl HealthView {
             },
             stalls: health.stalls,
             stuck_workers: health.stuck_workers,
+            busy_workers: health.busy_workers,
             oldest_stall: health.oldest_stall.map(seconds),
         }
     }
@@ -170,6 +172,8 @@ impl<'r> SlowPollView<'r> {
 struct StuckWorkerView<'r> {
     id: u64,
     phase: String,
+    /// `one poll` or `busy`.
+    kind: String,
     runtime: &'r str,
     worker: usize,
     thread: Option<String>,
@@ -191,6 +195,7 @@ impl<'r> StuckWorkerView<'r> {
         Self {
             id: stuck.id,
             phase: stuck.phase.to_string(),
+            kind: stuck.kind.to_string(),
             runtime: &stuck.runtime,
             worker: stuck.worker,
             thread: stuck.thread.as_ref().map(ToString::to_string),

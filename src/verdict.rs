@@ -101,6 +101,14 @@ pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<S
     (fault, split)
 }
 
+/// How much of the time that is held against a poll is surely its own, in nanoseconds.
+pub(crate) fn charged(case: Case, accounts: Option<&Accounts>) -> u64 {
+    let by_wall = case.own.saturating_sub(case.suspended);
+    let accounts = accounts.filter(|_| case.elapsed >= LEAST);
+    let accounted = accounts.and_then(|accounts| accounts.own(&case));
+    accounted.map_or(by_wall, |own| own.min(by_wall))
+}
+
 /// What the code did for most of the time in which it was looked at.
 pub(crate) fn kind(split: Option<&Split>) -> Fault {
     match split {
@@ -244,6 +252,26 @@ mod tests {
             fault(case(), before, within, account(104, 75)),
             Fault::Starved
         );
+    }
+
+    #[test]
+    fn charged_time_is_less_what_was_waited_for_a_processor_or_suspended() {
+        let charged = |case, now| {
+            let accounts = Accounts {
+                before: account(100, 50),
+                within: None,
+                now,
+            };
+            (charged(case, Some(&accounts)), charged(case, None))
+        };
+        assert_eq!(charged(case(), account(127, 50)), (30 * MS, 30 * MS));
+        assert_eq!(charged(case(), account(104, 62)), (18 * MS, 30 * MS));
+        let suspended = Case {
+            suspended: 5 * MS,
+            ..case()
+        };
+        assert_eq!(charged(suspended, account(104, 62)), (13 * MS, 25 * MS));
+        assert_eq!(charged(case(), account(104, 90)), (0, 30 * MS));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use common::{child_of, compute, in_a_child, scenario, stacks};
-use lacking::{PATIENCE, set_limit, stuck, watchdog};
+use lacking::{PATIENCE, forbid, set_limit, stuck, watchdog};
 use rustix::process::Resource;
 use shotclock::{Capability, Cause, Escalation, SlowPoll, Watch, WatchExt as _, Watchdog};
 
@@ -100,35 +100,6 @@ fn no_threads_later() {
     assert!(served.unwrap_err().is_thread_refused());
     assert!(Watchdog::builder().build().unwrap_err().is_thread_refused());
     stuck(&watchdog, &reports);
-}
-
-/// Has a system call fail with `EPERM` from now on, in every thread.
-fn forbid(call: libc::c_long) {
-    const LOAD_NUMBER: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
-    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    let mut steps = [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, call as u32, 0, 1),
-        step(RETURN, refuse, 0, 0),
-        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: 4,
-        filter: steps.as_mut_ptr(),
-    };
-    // SAFETY: the program is there while it is read.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
-        let mode = libc::SECCOMP_SET_MODE_FILTER;
-        assert_eq!(
-            libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program),
-            0
-        );
-    }
 }
 
 fn no_tgkill() {

@@ -16,6 +16,8 @@ pub(crate) struct RuntimeCounts {
     pub(crate) stuck: AtomicU64,
     /// How often a worker was found to be stuck.
     pub(crate) stalls: AtomicU64,
+    /// How many workers have not returned to their driver for ten budgets, and are not proved to be stuck.
+    pub(crate) busy: AtomicU64,
 }
 
 impl Named for RuntimeCounts {
@@ -25,6 +27,7 @@ impl Named for RuntimeCounts {
             name,
             stuck: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::report::{Culprit, Phase, Recent, SlowPoll, StuckWorker};
 use crate::runtime::{self, Guarded, Impact};
 use crate::serialize::timestamp;
 use crate::slot::{self, InFlight, Slot};
-use crate::watch::{Health, WatchStats, home_of, name_of};
+use crate::watch::{Health, WatchStats, home_of, name_of, stalled_for};
 use crate::watchdog::Watchdog;
 
 /// How many of the latest reports are shown.
@@ -246,13 +246,13 @@ fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<Thread
     let is_mine =
         |poll: &InFlight| home_of(poll.watch).is_some_and(|home| home.clock.is_same(clock));
     let nest = slot.read().only(is_mine);
-    let standings = nest.standings(|poll| clock.nanos_between(poll.start, now));
+    let standings = slot.standings(&nest, clock, now);
     let polls = standings.iter().rev().map(|standing| PollState {
         watch: name_of(standing.poll.watch).unwrap_or_default(),
         kind: standing.poll.kind.to_string(),
         elapsed: standing.elapsed as f64 / 1e9,
         budget: standing.poll.budget as f64 / 1e9,
-        is_stalled: standing.is_over(),
+        is_stalled: stalled_for(slot, &nest, standing).is_some(),
     });
     Some(ThreadState {
         thread,

@@ -212,6 +212,8 @@ impl Batch<'_> {
         let label = [("runtime", &*runtime.name)];
         let stuck = runtime.stuck.load(Relaxed);
         self.gauge(series::STUCK_WORKERS, label, stuck as f64);
+        let busy = runtime.busy.load(Relaxed);
+        self.gauge(series::BUSY_WORKERS, label, busy as f64);
         self.counter(series::WORKER_STALLS, label, runtime.stalls.load(Relaxed));
         self.present(runtime.lag.name, label);
     }

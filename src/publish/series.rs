@@ -39,6 +39,7 @@ pub(super) const OLDEST_STALL: &str = "shotclock_oldest_stall_seconds";
 pub(super) const DROPPED: &str = "shotclock_reports_dropped_total";
 pub(super) const SUPPRESSED: &str = "shotclock_reports_suppressed_total";
 pub(super) const STUCK_WORKERS: &str = "shotclock_stuck_workers";
+pub(super) const BUSY_WORKERS: &str = "shotclock_busy_workers";
 pub(super) const WORKER_STALLS: &str = "shotclock_worker_stalls_total";
 pub(super) const OFFLOAD_IN_FLIGHT: &str = "shotclock_offload_in_flight";
 pub(super) const OFFLOAD_QUEUED: &str = "shotclock_offload_queued";
@@ -90,7 +91,11 @@ pub(super) fn describe(recorder: &dyn Recorder) {
         ),
         (
             STUCK_WORKERS,
-            "Workers of a guarded runtime that are stuck at this moment.",
+            "Workers of a guarded runtime that are stuck in one poll at this moment.",
+        ),
+        (
+            BUSY_WORKERS,
+            "Workers of a guarded runtime that have not returned to their driver for very long, in one poll or in many.",
         ),
         (
             OFFLOAD_IN_FLIGHT,

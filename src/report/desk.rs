@@ -10,12 +10,12 @@ use super::outlet::{Outlet, Report, reporting};
 use super::slow_poll::{Context, Path, Phase, SlowPoll};
 use crate::cause::Cause;
 use crate::cgroup;
-use crate::clock::Clock;
+use crate::clock::{Clock, nanos_of};
 use crate::contain::contain;
-use crate::limit::Limiter;
+use crate::limit::{Limiter, never_left_out_from};
 use crate::publish;
 use crate::runtime;
-use crate::slot::{Finding, Told};
+use crate::slot::{Finding, Kind, Told};
 use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -38,6 +38,13 @@ pub(crate) struct Desk {
     pub(super) ledger: Arc<Ledger>,
     clock: Clock,
     me: Weak<Self>,
+}
+
+/// A poll or a worker that is reported.
+pub(super) struct Admitted {
+    pub(super) id: u64,
+    /// How many were left out before it.
+    pub(super) suppressed: u64,
 }
 
 impl Desk {
@@ -70,14 +77,33 @@ impl Desk {
         later::wait(deadline) && outlets.all(|outlet| outlet.flush(deadline))
     }
 
-    /// Lets a poll be told of, or counts that it was left out: so many polls a second, each with all
-    /// of its reports. Says how many were left out before.
-    pub(super) fn admits(&self, reports: &Limiter) -> Option<u64> {
-        let admitted = reports.admit(self.clock.nanos(), self.limits.per_second);
-        if admitted.is_none() {
-            self.ledger.tally.rate_limited.fetch_add(1, Relaxed);
+    /// Decides whether a poll or a worker is reported that has `lasted` so many nanoseconds. The limit is on
+    /// polls and workers, each with all of its reports; nothing that lasts long is left out.
+    ///
+    /// `None` counts nothing: it may be asked for again. [`leave_out`](Self::leave_out) counts what was never
+    /// reported, once it has ended.
+    pub(super) fn admit(
+        &self,
+        limiter: &Limiter,
+        told: Told,
+        lasted: u64,
+        budget: u64,
+    ) -> Option<Admitted> {
+        if let Told::Running { id } = told {
+            return Some(Admitted { id, suppressed: 0 });
         }
-        admitted
+        let per_second = self.limits.per_second;
+        let is_long = per_second > 0 && lasted >= never_left_out_from(budget);
+        (limiter.admits(self.clock.nanos(), per_second) || is_long).then(|| Admitted {
+            id: next_id(),
+            suppressed: limiter.take_left_out(),
+        })
+    }
+
+    /// Counts a poll or a worker that the limit left out.
+    pub(super) fn leave_out(&self, limiter: &Limiter) {
+        limiter.leave_out(1);
+        self.ledger.tally.rate_limited.fetch_add(1, Relaxed);
     }
 
     /// Offers a report to every reporter, and says how many of the user's had no place for it.
@@ -131,15 +157,14 @@ impl Desk {
         context: impl FnOnce() -> Context,
     ) {
         let is_to_be_told = self.count(core, &slow, &found.cause);
-        let (id, suppressed) = match told {
-            // What was told of is told to have ended, whatever it turned out to be.
-            Told::Running { id } => (id, 0),
-            Told::LeftOut => return,
-            Told::Nothing | Told::Ended if !is_to_be_told => return,
-            Told::Nothing | Told::Ended => match self.admits(&core.reports) {
-                Some(suppressed) => (next_id(), suppressed),
-                None => return,
-            },
+        // A poll that was reported while it ran is reported to have ended, whatever it turned out to be.
+        if !is_to_be_told && !matches!(told, Told::Running { .. }) {
+            return;
+        }
+        let Some(Admitted { id, suppressed }) =
+            self.admit(&core.reports, told, slow.own, nanos_of(slow.budget))
+        else {
+            return self.leave_out(&core.reports);
         };
         let context = context();
         let report = SlowPoll {
@@ -169,16 +194,11 @@ impl Desk {
     }
 
     fn stalled(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
-        let (id, suppressed) = match *told {
-            Told::Running { id } => (id, 0),
-            Told::LeftOut | Told::Ended => return,
-            Told::Nothing => match self.admits(&core.reports) {
-                Some(suppressed) => (next_id(), suppressed),
-                None => {
-                    *told = Told::LeftOut;
-                    return;
-                }
-            },
+        let Some(Admitted { id, suppressed }) =
+            self.admit(&core.reports, *told, slow.own, nanos_of(slow.budget))
+        else {
+            *told = Told::LeftOut;
+            return;
         };
         *told = Told::Running { id };
         let report = SlowPoll {
@@ -271,6 +291,7 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         stack: found.stack,
         others: found.others,
         allowance: slow.broken,
+        handed_over: slow.kind == Kind::Contained || found.is_handed_over,
         location: slow.location,
         thread: slow.thread,
         task: None,

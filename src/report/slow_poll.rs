@@ -58,6 +58,9 @@ pub struct SlowPoll {
     pub others: Arc<[OtherThread]>,
     /// What [`allow_blocking`](crate::allow_blocking) had allowed it, if it went past that.
     pub allowance: Option<Allowance>,
+    /// Whether the thread had handed its worker to another one, in a contained poll or by
+    /// `tokio::task::block_in_place`: then only its own task waits. Known if the poll was looked at.
+    pub handed_over: bool,
     /// Where `.watched()` or `.enter()` was called.
     pub location: &'static Location<'static>,
     /// The thread that it held.
@@ -202,7 +205,11 @@ impl SlowPoll {
     ///
     /// It may look up what the frames of the stack are called, which takes long the first time.
     pub fn hint(&self) -> String {
-        hint(&self.cause, self.kind, self.stack.as_ref())
+        let hint = hint(&self.cause, self.kind, self.stack.as_ref());
+        match self.handed_over {
+            false => hint,
+            true => format!("{hint}; only this task waits: the worker went on, on another thread"),
+        }
     }
 }
 
@@ -281,6 +288,7 @@ impl fmt::Debug for SlowPoll {
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)
+            .field("handed_over", &self.handed_over)
             .field("impact", &self.impact)
             .field("suppressed", &self.suppressed)
             .finish_non_exhaustive()

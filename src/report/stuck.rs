@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::desk::{Desk, next_id};
+use super::desk::{Admitted, Desk};
 use super::outlet::Report;
 use super::stuck_worker::StuckWorker;
 use super::{Path, Phase};
@@ -14,7 +14,10 @@ use crate::watch::name_of;
 
 impl OnStuck for Desk {
     fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: &mut Told) {
-        let Some((id, suppressed)) = self.number(guarded, told) else {
+        let Some(Admitted { id, suppressed }) =
+            self.admit(&guarded.reports, *told, stuck.elapsed, stuck.budget)
+        else {
+            *told = Told::LeftOut;
             return;
         };
         *told = Told::Running { id };
@@ -29,31 +32,19 @@ impl OnStuck for Desk {
     }
 
     fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told) {
-        if let Told::Running { id } = told {
-            let report = describe(guarded, stuck, found, Phase::Finished, id);
-            self.send(guarded, report);
+        match told {
+            Told::Running { id } => {
+                let report = describe(guarded, stuck, found, Phase::Finished, id);
+                self.send(guarded, report);
+            }
+            Told::LeftOut => self.leave_out(&guarded.reports),
+            // A watched poll was reported in its place.
+            Told::Nothing | Told::Ended => {}
         }
     }
 }
 
 impl Desk {
-    /// The number of what is to be told, and how many were left out before it. `None` if it is to be
-    /// left out as well.
-    fn number(&self, guarded: &Guarded, told: &mut Told) -> Option<(u64, u64)> {
-        match *told {
-            Told::Running { id } => return Some((id, 0)),
-            Told::LeftOut | Told::Ended => return None,
-            Told::Nothing => {}
-        }
-        match self.admits(&guarded.reports) {
-            Some(suppressed) => Some((next_id(), suppressed)),
-            None => {
-                *told = Told::LeftOut;
-                None
-            }
-        }
-    }
-
     fn send(&self, guarded: &Guarded, stuck: StuckWorker) {
         let suppressed = stuck.suppressed;
         let refused = self.offer(&Report::Stuck(Arc::new(stuck)));
@@ -69,12 +60,13 @@ fn describe(guarded: &Guarded, stuck: Stuck, found: Finding, phase: Phase, id: u
     StuckWorker {
         id,
         phase,
+        kind: stuck.kind,
         runtime: Arc::clone(&guarded.name),
         worker: stuck.worker,
         thread: stuck.thread,
         path: Path::new(stuck.watches.into_iter().filter_map(name_of).collect()),
         elapsed: Duration::from_nanos(stuck.elapsed),
-        budget: Duration::from_nanos(guarded.budget),
+        budget: Duration::from_nanos(stuck.budget),
         cause: found.cause,
         waits_for: found.waits_for,
         split: found.split,

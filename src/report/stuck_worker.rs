@@ -7,20 +7,19 @@ use std::time::Duration;
 use super::hint::hint;
 use super::{Path, Phase};
 use crate::cause::{Cause, Split};
-use crate::runtime::Impact;
+use crate::runtime::{Impact, StuckKind};
 use crate::slot::{Kind, ThreadInfo};
 use crate::stack::Stack;
 
-/// A worker of a guarded runtime that makes no progress, whatever it polls.
+/// A worker of a guarded runtime that is stuck in one poll, or busy for very long ([`kind`](Self::kind)).
 ///
-/// It has neither parked nor, as far as the runtime tells, polled more than 61 tasks in all of that
-/// time: nearly always, one task holds it. What it holds it with is in [`stack`](Self::stack).
+/// The sentinel reports a worker that is proved to be in one poll for longer than the budget of the guard
+/// ([`Builder::guard_budget`](crate::Builder::guard_budget)), whatever that poll is. It reports it again each
+/// time that this has lasted twice as long, and once more when the worker went on, under one
+/// [`id`](Self::id). [`stack`](Self::stack) shows the code.
 ///
-/// It is told when it has made no progress for the budget of the guard
-/// ([`Builder::guard_budget`](crate::Builder::guard_budget)), again each time that this has lasted
-/// twice as long, and once more when it went on, under the same [`id`](Self::id). If a *watched* poll on
-/// it is over its own budget, that poll is told ([`SlowPoll`](crate::SlowPoll)) and the worker is not,
-/// only counted.
+/// If a *watched* poll on the worker was reported ([`SlowPoll`](crate::SlowPoll)), the worker is only
+/// counted.
 ///
 /// `Display` prints it in one line, and below it the stack, if there is one.
 #[derive(Clone, Debug)]
@@ -30,17 +29,20 @@ pub struct StuckWorker {
     pub id: u64,
     /// Whether it is still stuck, or went on.
     pub phase: Phase,
+    /// Whether it is proved to be in one poll.
+    pub kind: StuckKind,
     /// The name under which its runtime is guarded.
     pub runtime: Arc<str>,
     /// Its number in the runtime, as in `tokio::runtime::RuntimeMetrics`.
     pub worker: usize,
     /// Its thread, if that is known.
     pub thread: Option<ThreadInfo>,
-    /// The watches of its polls in flight, outermost first. None of those was over its own budget.
+    /// The watches of its polls in flight, outermost first. None of those polls was reported.
     pub path: Path,
-    /// For how long it has made no progress, at least: it is looked at four times within the budget.
+    /// For how long it has been in the poll, or has not returned to its driver; at least.
     pub elapsed: Duration,
-    /// For how long it was allowed to.
+    /// For how long it was allowed to: the budget of the guard, or ten of them for
+    /// [`StuckKind::Busy`].
     pub budget: Duration,
     /// Why.
     pub cause: Cause,
@@ -63,7 +65,11 @@ impl StuckWorker {
     ///
     /// It may look up what the frames of the stack are called, which takes long the first time.
     pub fn hint(&self) -> String {
-        hint(&self.cause, Kind::Poll, self.stack.as_ref())
+        let hint = hint(&self.cause, Kind::Poll, self.stack.as_ref());
+        match self.kind {
+            StuckKind::OnePoll => hint,
+            StuckKind::Busy => format!("if it is one poll: {hint}"),
+        }
     }
 }
 
@@ -76,12 +82,18 @@ impl fmt::Display for StuckWorker {
             budget,
             ..
         } = self;
-        let what = match self.phase {
-            Phase::Running => "is stuck",
-            Phase::Finished => "was stuck",
+        let verb = match self.phase {
+            Phase::Running => "is",
+            Phase::Finished => "was",
         };
-        write!(f, "worker {worker} of runtime {runtime:?} {what}: ")?;
-        write!(f, "no progress for at least {elapsed:.1?}")?;
+        write!(f, "worker {worker} of runtime {runtime:?} {verb} ")?;
+        match self.kind {
+            StuckKind::OnePoll => write!(f, "stuck in one poll for at least {elapsed:.1?}")?,
+            StuckKind::Busy => write!(
+                f,
+                "busy without returning to the driver for {elapsed:.1?}, in one poll or in many"
+            )?,
+        }
         if let Some(thread) = &self.thread {
             write!(f, " on {thread}")?;
         }

@@ -8,6 +8,7 @@ mod impact;
 mod lag;
 mod workers;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,15 +25,39 @@ pub(crate) use impact::of as impact_of;
 pub(crate) use lag::Lag;
 pub(crate) use workers::{Reading, Workers};
 
+/// What is known of a worker that does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StuckKind {
+    /// The worker is in one poll: its thread slept in one system call, a watched poll did not end, or a
+    /// breakpoint behind tokio's call of the poll was not hit.
+    OnePoll,
+    /// The worker is busy and has not returned to its driver, in one poll or in many: nothing proves which.
+    /// It is reported after ten budgets. Timers and sockets are not polled in either case.
+    Busy,
+}
+
+impl fmt::Display for StuckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StuckKind::OnePoll => "one poll",
+            StuckKind::Busy => "busy",
+        })
+    }
+}
+
 /// A worker that is stuck, or was.
 #[derive(Debug)]
 pub(crate) struct Stuck {
+    pub(crate) kind: StuckKind,
     pub(crate) worker: usize,
     pub(crate) thread: Option<ThreadInfo>,
     /// Of its polls in flight, outermost first.
     pub(crate) watches: Vec<u64>,
-    /// For how many nanoseconds it has made no progress.
+    /// For how many nanoseconds that has lasted, at least.
     pub(crate) elapsed: u64,
+    /// By this many nanoseconds it becomes stuck.
+    pub(crate) budget: u64,
 }
 
 /// Where stuck workers go. The floor above implements it; this one only knows that somebody listens.

@@ -13,10 +13,15 @@ pub(crate) struct Workers {
     metrics: RuntimeMetrics,
     /// The number of the seat of each, or 0 while it is not known.
     seats: Box<[AtomicU64]>,
+    /// How many tasks and hooks of ours each has run.
+    own_tasks: Box<[AtomicU64]>,
 }
 
-/// What a worker's counters say. While it is neither parked nor at work on a single poll, or at most
-/// on 61 of them, they move: tokio stores the time that a worker was busy at every 61st poll.
+/// What a worker's counters say. While they stand still the worker has not returned to its driver. That
+/// says nothing of the number of its polls: tokio stores them once in `event_interval` ticks (61 unless the
+/// program sets it), and one tick may poll up to three tasks more from the LIFO slot.
+///
+/// Source: `Core::maintenance`, `Stats::submit` and `MAX_LIFO_POLLS_PER_TICK` of tokio 1.54.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Reading {
     parks_and_unparks: u64,
@@ -33,10 +38,13 @@ impl Reading {
 impl Workers {
     pub(super) fn of(handle: &Handle) -> Self {
         let metrics = handle.metrics();
+        let zeros = || {
+            let workers = 0..metrics.num_workers();
+            workers.map(|_| AtomicU64::new(0)).collect()
+        };
         Self {
-            seats: (0..metrics.num_workers())
-                .map(|_| AtomicU64::new(0))
-                .collect(),
+            seats: zeros(),
+            own_tasks: zeros(),
             metrics,
             handle: handle.clone(),
         }
@@ -80,9 +88,11 @@ impl Workers {
         let (Some(worker), Some(seat)) = (worker, Seat::here()) else {
             return;
         };
-        let Some(mine) = self.seats.get(worker) else {
+        let (Some(mine), Some(own_tasks)) = (self.seats.get(worker), self.own_tasks.get(worker))
+        else {
             return;
         };
+        own_tasks.fetch_add(1, Relaxed);
         if mine.load(Relaxed) == seat.number() {
             return;
         }
@@ -103,6 +113,12 @@ impl Workers {
     /// The thread that is a worker, as far as is known.
     pub(crate) fn seat(&self, worker: usize) -> Option<Seat> {
         Seat::from_number(self.seats.get(worker)?.load(Relaxed))
+    }
+
+    /// How many tasks and hooks of ours a worker has run: if that grows, it is not in one poll.
+    pub(crate) fn own_tasks(&self, worker: usize) -> u64 {
+        let own_tasks = self.own_tasks.get(worker);
+        own_tasks.map_or(0, |own_tasks| own_tasks.load(Relaxed))
     }
 
     /// Whether there is a worker whose thread is not known, or is no more.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::cgroup;
 use crate::proc::{self, Schedstat};
-use crate::sys::{self, Thread};
+use crate::sys::{self, Breakpoint, Thread};
 use crate::watch::Stacks;
 
 /// What works on this system and in this process, and why not what does not. Made by
@@ -28,6 +28,10 @@ pub struct Capabilities {
     /// Handing a worker's other tasks over before a poll that is expected to be slow
     /// ([`Watch::contained`](crate::Watch::contained)), on the runtime around the caller.
     pub containment: Capability,
+    /// Counting the polls of a worker by a debug register of its processor (`perf_event_open`): whether a worker
+    /// of a guarded runtime that computes does so in one poll or in many. Most containers forbid it; such a
+    /// worker is then reported later, as [`StuckKind::Busy`](crate::StuckKind::Busy).
+    pub breakpoints: Capability,
     /// Sleeping without a single wake-up while nothing is in flight.
     pub deep_sleep: Capability,
 }
@@ -75,6 +79,7 @@ impl Capabilities {
             system_calls: Capability::from(thread.clone().and_then(|t| proc::standpoint(&t))),
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
             run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
+            breakpoints: Capability::from(breakpoint()),
             cpu_limit: Capability::from(cgroup::is_readable()),
             containment: match obstacle {
                 None => Capability::Works,
@@ -85,6 +90,19 @@ impl Capabilities {
                 false => Capability::Missing("the kernel gives no membarrier".into()),
             },
         }
+    }
+}
+
+/// Sets one where the calling thread never is.
+fn breakpoint() -> Result<(), String> {
+    let thread = Thread::current().ok_or("threads cannot be looked at here")?;
+    let address = Capabilities::of as *const () as usize;
+    let breakpoint = Breakpoint::set(thread.id, address as u64);
+    match breakpoint {
+        Ok(_) => Ok(()),
+        Err(why) => Err(format!(
+            "the kernel permits no breakpoint (perf_event_open): {why}"
+        )),
     }
 }
 
@@ -106,6 +124,7 @@ impl fmt::Display for Capabilities {
             run_queue_wait,
             cpu_limit,
             containment,
+            breakpoints,
             deep_sleep,
         } = self;
         writeln!(f, "stacks          {stacks}")?;
@@ -114,6 +133,7 @@ impl fmt::Display for Capabilities {
         writeln!(f, "run queue wait  {run_queue_wait}")?;
         writeln!(f, "cpu limit       {cpu_limit}")?;
         writeln!(f, "containment     {containment}")?;
+        writeln!(f, "breakpoints     {breakpoints}")?;
         write!(f, "deep sleep      {deep_sleep}")
     }
 }

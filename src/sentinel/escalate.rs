@@ -19,7 +19,11 @@ const SECOND_LOOK: u64 = 100_000_000;
 /// Takes the steps that are due. The stall has just been looked at, and found to be the code's doing.
 pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Option<&mut Taker>) {
     let orders = stalled.home.slow.orders();
-    let age = stalled.standing.own;
+    let age = stalled.charged();
+    if finding.is_handed_over {
+        // Nothing waits for it but its own task.
+        return;
+    }
     loop {
         let taken = steps_taken(stalled);
         let Some(step) = orders.steps.get(taken).filter(|step| age >= step.after) else {

@@ -11,7 +11,7 @@ use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
 use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys::Thread;
-use crate::verdict::{Case, Fault, judge};
+use crate::verdict::{Case, Fault, charged, judge};
 use crate::watch::Orders;
 
 /// What came of looking at a poll over its budget.
@@ -188,5 +188,7 @@ fn accounts(
         is_seen: true,
         waits_now: stance == Stance::Waiting,
     };
+    let uncharged = stall.own.saturating_sub(charged(case, accounts.as_ref()));
+    margin.note(&stall.poll).uncharged = uncharged;
     judge(case, accounts.as_ref())
 }

@@ -19,8 +19,10 @@ mod examine;
     feature = "testing"
 ))]
 pub(crate) mod fuzzing;
+mod one_poll;
 mod oversleep;
 mod part;
+mod poll_site;
 mod scan;
 mod stacks;
 mod stalled;

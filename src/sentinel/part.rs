@@ -8,6 +8,10 @@ pub(super) enum Part {
     Std,
     /// The scheduler of a tokio runtime of the current thread: whose stack it is in is in `block_on`.
     Scheduler,
+    /// The same: its `block_on`, which polls the future that it was given, as a scheduler polls tasks.
+    BlockOn,
+    /// A `LocalSet`, which polls tasks as a scheduler does.
+    LocalSet,
     /// Tokio's `block_in_place`: whose stack it is in has handed its worker to another thread.
     BlockInPlace,
     /// A worker of a multi-thread runtime …
@@ -21,7 +25,7 @@ pub(super) enum Part {
 impl Part {
     /// A cheap look at a mangled name, because there are many.
     pub(super) fn may_be_in(mangled: &str) -> bool {
-        const WORDS: [&str; 8] = [
+        const WORDS: [&str; 9] = [
             "3std",
             "parking_lot",
             "current_thread",
@@ -30,6 +34,7 @@ impl Part {
             "4task3raw4poll",
             "4task7harness",
             "8blocking4pool",
+            "4task5local",
         ];
         WORDS.iter().any(|word| mangled.contains(word))
     }
@@ -44,7 +49,12 @@ impl Part {
         } else if path.contains("block_in_place") {
             Some(Part::BlockInPlace)
         } else if path.starts_with("tokio::runtime::scheduler::current_thread::") {
-            Some(Part::Scheduler)
+            match path.contains("block_on") {
+                true => Some(Part::BlockOn),
+                false => Some(Part::Scheduler),
+            }
+        } else if path.starts_with("tokio::task::local::LocalSet") {
+            Some(Part::LocalSet)
         } else if path.starts_with("tokio::runtime::scheduler::multi_thread::worker::") {
             Some(Part::Worker)
         } else if path.starts_with("tokio::runtime::blocking::pool::") {
@@ -82,12 +92,18 @@ mod tests {
             ("<app::Sleep as std::future::Future>::poll", None),
             (
                 "tokio::runtime::scheduler::current_thread::CoreGuard::block_on",
-                Some(Part::Scheduler),
+                Some(Part::BlockOn),
             ),
             (
                 "<tokio::runtime::scheduler::current_thread::CurrentThread>::block_on::<app::F>",
+                Some(Part::BlockOn),
+            ),
+            (
+                "tokio::runtime::scheduler::current_thread::Context::run_task",
                 Some(Part::Scheduler),
             ),
+            ("tokio::task::local::LocalSet::tick", Some(Part::LocalSet)),
+            ("<tokio::task::local::LocalSet>::tick", Some(Part::LocalSet)),
             (
                 "tokio::runtime::scheduler::multi_thread::worker::block_in_place",
                 Some(Part::BlockInPlace),

@@ -66,12 +66,9 @@ impl Scanner {
         let Self { clock, taker, .. } = self;
         let now = clock.raw();
         let elapsed = |since| clock.nanos_between(since, now);
-        let standings = nest.standings(|poll| elapsed(poll.start));
-        let mut earliest = None;
-        for standing in standings.iter() {
-            let poll = &standing.poll;
-            let (excused, limit) = exceptions(slot, poll, clock, elapsed);
-            let own = standing.own.saturating_sub(excused);
+        let mut earliest = exceptions_due(slot, &nest, clock, now);
+        for standing in slot.standings(&nest, clock, now).iter() {
+            let (poll, own) = (&standing.poll, standing.own);
             // Slow is what is over its budget, not what is at it.
             let at = if own > poll.budget && elapsed(begun) > LONGEST_LOOK {
                 own
@@ -80,8 +77,7 @@ impl Scanner {
             } else {
                 poll.budget.saturating_add(1)
             };
-            let due = limit.into_iter().chain([at.saturating_sub(own)]).min();
-            earliest = earliest.into_iter().chain(due).min();
+            earliest = earliest.into_iter().chain([at.saturating_sub(own)]).min();
         }
         earliest.map(Duration::from_nanos)
     }
@@ -162,7 +158,8 @@ fn stalled(
     let examined = examine(slot, standing, clock, taker.as_deref_mut(), orders);
     match examined {
         Examined::Innocent => stalled.excuse(),
-        Examined::Guilty(finding) => {
+        Examined::Guilty(mut finding) => {
+            finding.is_handed_over = stalled.has_handed_over(taker.as_deref(), &finding);
             stalled.note_stack(&finding);
             if standing.own >= stalled.again_at() {
                 stalled.tell(&finding);
@@ -173,19 +170,14 @@ fn stalled(
     stalled.due()
 }
 
-/// How much of a poll was declared to be allowed, and in how many nanoseconds that reaches its limit.
-/// The machine's clock only: under a mocked one, readings cannot be compared.
-fn exceptions(
-    slot: &Slot,
-    poll: &InFlight,
-    clock: &Clock,
-    elapsed: impl Fn(u64) -> u64 + Copy,
-) -> (u64, Option<u64>) {
+/// In how many nanoseconds what was declared on a thread reaches its limit. The machine's clock only: under a
+/// mocked one, readings cannot be compared.
+fn exceptions_due(slot: &Slot, nest: &Nest, clock: &Clock, now: u64) -> Option<u64> {
     if !clock.is_real() {
-        return (0, None);
+        return None;
     }
-    let exceptions = &slot.margin().exceptions;
-    let excused = exceptions.excuse(poll.opening, poll.start, elapsed);
-    let limit = exceptions.due(elapsed).map(|due| due.saturating_add(1));
-    (excused, limit)
+    let margin = slot.margin();
+    let elapsed = |since| clock.nanos_between(since, now);
+    let due = margin.exceptions.due(&nest.openings(), elapsed);
+    due.map(|due| due.saturating_add(1))
 }

@@ -11,7 +11,7 @@ use super::unwind::Unwinder;
 use crate::contain::contain;
 use crate::proc::{self, Standpoint, Waits};
 use crate::slot::{InFlight, Slot};
-use crate::stack::Stack;
+use crate::stack::{Stack, Step};
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
 use crate::watch::Stacks;
 
@@ -113,14 +113,24 @@ impl Taker {
     /// Whether a stack is that of a thread that runs a runtime of the current thread, as far as the
     /// program has symbols.
     pub(super) fn is_in_block_on(&self, stack: &Stack) -> bool {
-        self.has(stack, Part::Scheduler)
+        self.has(stack, Part::Scheduler) || self.has(stack, Part::BlockOn)
+    }
+
+    /// What a function in a stack belongs to, if that is anything known.
+    pub(super) fn part(&self, step: &Step) -> Option<Part> {
+        self.unwinder.as_ref()?.part(step)
     }
 
     /// Whether a stack is that of a thread that has handed its worker to another one: it is still in
     /// `block_in_place`, or has gone back to the pool, of which a worker's thread is one too.
     pub(super) fn has_handed_over(&self, stack: &Stack) -> bool {
         let is_in_pool = || self.has(stack, Part::Pool) && !self.has(stack, Part::Worker);
-        self.has(stack, Part::BlockInPlace) || is_in_pool()
+        self.is_in_block_in_place(stack) || is_in_pool()
+    }
+
+    /// Whether a stack is in `block_in_place`, as far as the program has symbols.
+    pub(super) fn is_in_block_in_place(&self, stack: &Stack) -> bool {
+        self.has(stack, Part::BlockInPlace)
     }
 
     /// Whether a stack is that of a worker between two polls: in the hands of its runtime alone.

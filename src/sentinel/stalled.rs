@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::slot::{Finding, InFlight, Nest, Slot, Standing, Told};
+use super::stacks::Taker;
+use crate::limit::never_left_out_from;
+use crate::slot::{Allowance, Exceptions, Finding, InFlight, Nest, Note, Slot, Standing, Told};
 use crate::stack::Stack;
 use crate::watch::{Core, Home, Slow};
 
@@ -65,7 +67,25 @@ impl Stalled<'_> {
         let note = margin.note(&self.standing.poll);
         let steps = &self.home.slow.orders().steps;
         let next = steps.get(note.steps_taken);
-        next.map_or(u64::MAX, |step| step.after.max(note.again_for_step))
+        next.filter(|_| !note.is_handed_over())
+            .map_or(u64::MAX, |step| {
+                let after = step.after.saturating_add(note.uncharged);
+                after.max(note.again_for_step)
+            })
+    }
+
+    /// Whether the thread has handed its worker to another one: in a contained poll, or by
+    /// `block_in_place`, which its stack shows. Then no step is taken.
+    pub(super) fn has_handed_over(&self, taker: Option<&Taker>, finding: &Finding) -> bool {
+        let shows_it = |stack| taker.is_some_and(|taker| taker.is_in_block_in_place(stack));
+        let poll = &self.standing.poll;
+        self.nest.is_contained(poll)
+            || finding.stack.as_ref().is_some_and(shows_it)
+            || self
+                .slot
+                .margin()
+                .noted(poll)
+                .is_some_and(Note::is_handed_over)
     }
 
     /// Nobody's fault so far: looks again when it could be.
@@ -81,11 +101,14 @@ impl Stalled<'_> {
         self.with_told(finding, |told, slow, finding| {
             self.home.slow.on_stall(&self.core, slow, finding, told);
         });
+        let Standing { own, poll, .. } = *self.standing;
+        let doubled = own.saturating_mul(2);
+        let never_left_out = never_left_out_from(poll.budget);
         let mut margin = self.slot.margin();
-        let note = margin.note(&self.standing.poll);
+        let note = margin.note(&poll);
         note.again_at = match note.told {
-            Told::LeftOut => u64::MAX,
-            _ => self.standing.own.saturating_mul(2),
+            Told::LeftOut if own < never_left_out => doubled.min(never_left_out),
+            _ => doubled,
         };
     }
 
@@ -114,9 +137,7 @@ impl Stalled<'_> {
             opening: Some(poll.opening),
             counts: true,
             allowed: false,
-            broken: margin.exceptions.broken(poll.opening, |since| {
-                self.home.clock.nanos_between(since, self.home.clock.raw())
-            }),
+            broken: self.broken(&margin.exceptions),
         };
         let note = margin.note(poll);
         let mut finding = finding.clone();
@@ -130,6 +151,27 @@ impl Stalled<'_> {
             tell(&mut note.told, slow, finding);
         }
         true
+    }
+
+    /// What was declared and not kept to.
+    fn broken(&self, exceptions: &Exceptions) -> Option<Allowance> {
+        let (clock, poll) = (&self.home.clock, &self.standing.poll);
+        // Readings of a mocked clock cannot be compared with the machine's.
+        if !clock.is_real() {
+            return None;
+        }
+        let now = clock.raw();
+        let elapsed = |since| clock.nanos_between(since, now);
+        exceptions.broken(poll.opening, poll.start, &self.nest.openings(), elapsed)
+    }
+
+    /// How much of its own time is charged to it, as far as the last look knew. What was nobody's fault counts
+    /// for no step of its escalation.
+    pub(super) fn charged(&self) -> u64 {
+        let margin = self.slot.margin();
+        let note = margin.noted(&self.standing.poll);
+        let uncharged = note.map_or(0, |note| note.uncharged);
+        self.standing.own.saturating_sub(uncharged)
     }
 
     /// The ids of the watches around it, outermost first.

@@ -35,6 +35,12 @@ impl Margin {
         self.note_of(poll.opening)
     }
 
+    /// The same, if there is one.
+    pub(crate) fn noted(&self, poll: &InFlight) -> Option<&Note> {
+        let mut notes = self.notes.iter();
+        notes.find(|note| note.opening == poll.opening)
+    }
+
     /// What the thread had of the processors so far.
     pub(crate) fn turns(&mut self) -> Option<Turns> {
         self.owner.as_mut().and_then(Owner::turns)

@@ -45,18 +45,21 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use arrayvec::ArrayVec;
+
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, add_single_writer, fence, unless_broken,
 };
 
 pub(crate) use doze::DOZE;
 pub use exceptions::Allowance;
+pub(crate) use exceptions::Exceptions;
 use frame::Frame;
 use kind::BY_TICKS;
 pub use kind::Kind;
 pub(crate) use lease::{Seat, all, current, hold, is_current, release};
 pub(crate) use margin::Margin;
-pub(crate) use nest::{InFlight, Nest, Standing};
+pub(crate) use nest::{InFlight, Nest, Standing, Standings};
 pub use note::OtherThread;
 pub(crate) use note::{Disturbed, Finding, Note, Told};
 pub(crate) use owner::Owner;
@@ -138,6 +141,9 @@ pub(crate) struct Share {
     /// Whether there were slow polls inside, so that `own` is less than the whole.
     pub(crate) blamed: bool,
 }
+
+/// The numbers of polls in flight on one thread, outermost first.
+pub(crate) type Openings = ArrayVec<u64, MAX_DEPTH>;
 
 impl Slot {
     fn new(index: usize) -> Self {
@@ -227,12 +233,12 @@ impl Slot {
         tags.filter(is_watch).map(Kind::watch_of)
     }
 
-    /// The openings of the polls in flight. Owner only.
-    pub(crate) fn openings(&self) -> impl Iterator<Item = u64> {
+    /// The openings of the polls in flight, outermost first. Owner only.
+    pub(crate) fn openings(&self) -> Openings {
         let depth = depth_of(self.state.load(Relaxed));
         let frames = self.frames.get(1..=depth).unwrap_or_default();
         let openings = frames.iter().map(|frame| frame.opening.load(Relaxed));
-        openings.filter(|opening| *opening != VACATED)
+        openings.filter(|opening| *opening != VACATED).collect()
     }
 
     /// Whether reports of this thread's polls are to be left out, because it reports itself.
@@ -340,6 +346,11 @@ impl Mark {
     pub(crate) fn opening(self) -> Option<u64> {
         (self.opening != TOO_DEEP).then_some(self.opening)
     }
+}
+
+/// How many polls began or ended on a thread between two states of its slot.
+pub(crate) fn changes_between(before: u64, now: u64) -> u64 {
+    (now >> DEPTH_BITS).saturating_sub(before >> DEPTH_BITS)
 }
 
 fn depth_of(opening: u64) -> usize {

@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use arrayvec::ArrayVec;
 
-use super::{DEPTH_BITS, Kind, MAX_DEPTH, depth_of};
+use super::{DEPTH_BITS, Kind, MAX_DEPTH, Openings, depth_of};
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +71,8 @@ pub(crate) struct Nest {
 pub(crate) struct Standing {
     pub(crate) poll: InFlight,
     pub(crate) elapsed: u64,
-    /// Less the slow polls inside, ended or not: what is held against the budget.
+    /// Less the slow polls inside, ended or not, and less what was declared to be allowed: what is held
+    /// against the budget.
     pub(crate) own: u64,
 }
 
@@ -102,32 +103,53 @@ impl Nest {
         self.polls.iter()
     }
 
-    /// Where each poll stands at one moment, innermost first; `elapsed` gives its age.
+    /// The numbers of the polls, outermost first.
+    pub(crate) fn openings(&self) -> Openings {
+        self.iter().map(|poll| poll.opening).collect()
+    }
+
+    /// Whether the thread has handed its worker to another one before it began a poll, or one around it.
+    pub(crate) fn is_contained(&self, poll: &InFlight) -> bool {
+        let is_around = |other: &&InFlight| other.depth() <= poll.depth();
+        let mut around = self.iter().filter(is_around);
+        around.any(|poll| poll.kind == Kind::Contained)
+    }
+
+    /// Where each poll stands at one moment, innermost first; `elapsed` gives its age, and `excuse` for how
+    /// much of that it is excused.
     ///
     /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
     /// is over its budget excuses what is around it by all of its age; a poll off the books neither
     /// excuses nor is excused.
-    pub(crate) fn standings(&self, elapsed: impl Fn(&InFlight) -> u64) -> Standings {
+    pub(crate) fn standings(
+        &self,
+        elapsed: impl Fn(&InFlight) -> u64,
+        excuse: impl Fn(&InFlight) -> u64,
+    ) -> Standings {
         let mut standings = Standings::new();
-        let mut excused = 0;
+        // The ages of slow polls inside, and for how much of those they are excused.
+        let (mut inside, mut excused_inside) = (0, 0);
         for poll in self.iter().rev() {
-            let elapsed = elapsed(poll);
+            let (elapsed, excused) = (elapsed(poll), excuse(poll));
             let is_off_the_books = poll.kind.is_off_the_books();
-            let own = match is_off_the_books {
+            let by_wall = match is_off_the_books {
                 true => elapsed,
-                false => elapsed.saturating_sub(poll.blamed + excused),
+                false => elapsed.saturating_sub(poll.blamed + inside),
             };
-            let standing = Standing {
+            let excuse = match is_off_the_books {
+                true => excused,
+                false => excused.saturating_sub(excused_inside),
+            };
+            standings.push(Standing {
                 poll: *poll,
                 elapsed,
-                own,
-            };
-            excused = if standing.is_over() && !is_off_the_books {
-                elapsed
+                own: by_wall.saturating_sub(excuse),
+            });
+            if by_wall > poll.budget && !is_off_the_books {
+                (inside, excused_inside) = (elapsed, excused);
             } else {
-                excused + poll.blamed
-            };
-            standings.push(standing);
+                inside += poll.blamed;
+            }
         }
         standings
     }
@@ -160,7 +182,7 @@ mod tests {
                 ..InFlight::of_opening(depth as u64 + 1)
             });
         }
-        let standings = nest.standings(|poll| 100 - poll.start);
+        let standings = nest.standings(|poll| 100 - poll.start, |_| 0);
         let mut all: Vec<_> = standings.iter().map(|s| (s.own, s.is_over())).collect();
         all.reverse();
         all
@@ -200,5 +222,41 @@ mod tests {
         let polls = [(30, 10, 0), (25, 10, 3), (9, 10, 0)];
         let expected = [(27, true), (25, true), (9, false)];
         assert_eq!(own_with(&polls, Some(1)), expected);
+    }
+
+    #[test]
+    fn allowed_time_is_charged_to_no_poll_and_taken_from_each_once() {
+        let mut nest = Nest::default();
+        for (depth, age) in [(1, 80), (2, 50)] {
+            nest.push(InFlight {
+                start: 100 - age,
+                budget: 10,
+                ..InFlight::of_opening(depth)
+            });
+        }
+        let own = |excuses: [u64; 2]| {
+            let excuse = |poll: &InFlight| excuses[poll.depth() - 1];
+            let standings = nest.standings(|poll| 100 - poll.start, excuse);
+            [standings[1].own, standings[0].own]
+        };
+        assert_eq!(own([0, 0]), [30, 50]);
+        // The inner poll is allowed all of its time, and the outer one has 30 of its own.
+        assert_eq!(own([50, 50]), [30, 0]);
+        // The outer one is allowed 25 more.
+        assert_eq!(own([75, 50]), [5, 0]);
+        assert_eq!(own([75, 45]), [0, 5]);
+    }
+
+    #[test]
+    fn poll_inside_a_contained_one_is_contained() {
+        let mut nest = Nest::default();
+        for (depth, kind) in [(1, Kind::Poll), (2, Kind::Contained), (3, Kind::Poll)] {
+            nest.push(InFlight {
+                kind,
+                ..InFlight::of_opening(depth)
+            });
+        }
+        let contained: Vec<_> = nest.iter().map(|poll| nest.is_contained(poll)).collect();
+        assert_eq!(contained, [false, true, true]);
     }
 }

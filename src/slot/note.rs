@@ -64,6 +64,8 @@ pub(crate) struct Finding {
     pub(crate) stack: Option<Stack>,
     /// The thread was asked for its stack, and did not answer in time: it may the next time.
     pub(crate) is_stack_late: bool,
+    /// The thread has handed its worker to another one: nothing waits for this poll but its own task.
+    pub(crate) is_handed_over: bool,
     pub(crate) others: Arc<[OtherThread]>,
 }
 
@@ -95,6 +97,8 @@ pub(crate) struct Note {
     /// Its thread was asked for its stack while it waited in a call, and may wait for a processor only
     /// because of that.
     pub(crate) disturbed: Option<Disturbed>,
+    /// How much of its own time was nobody's fault, in nanoseconds, when it was looked at last.
+    pub(crate) uncharged: u64,
     /// The latest that was found.
     pub(crate) finding: Option<Finding>,
     /// The accounts before it, if it was seen, and when it was seen first.
@@ -115,6 +119,12 @@ impl Note {
             told: Told::Ended,
             ..Self::of(opening)
         }
+    }
+
+    /// Whether the last look found that its worker went on without it.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        let finding = self.finding.as_ref();
+        finding.is_some_and(|finding| finding.is_handed_over)
     }
 
     /// Whether it was reported while it ran.

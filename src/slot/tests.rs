@@ -286,7 +286,7 @@ fn what_is_in_flight_is_so_until_it_ends() {
     let in_flight = || polls.iter().map(|poll| slot.is_in_flight(poll));
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, true]);
     let openings = [&outer, &inner].map(|mark| mark.opening().unwrap());
-    assert_eq!(slot.openings().collect::<Vec<_>>(), openings);
+    assert_eq!(slot.openings().to_vec(), openings);
     end(&slot, inner, 1);
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, false]);
     // Another one at its depth is another one.
@@ -295,7 +295,7 @@ fn what_is_in_flight_is_so_until_it_ends() {
     end(&slot, next, 1);
     end(&slot, outer, 1);
     assert_eq!(in_flight().collect::<Vec<_>>(), [false, false]);
-    assert_eq!(slot.openings().count(), 0);
+    assert_eq!(slot.openings().len(), 0);
 }
 
 #[test]
@@ -310,10 +310,7 @@ fn a_vacated_frame_is_no_poll() {
         before,
         "a reader must see that it is another nest"
     );
-    assert_eq!(
-        slot.openings().collect::<Vec<_>>(),
-        [second.opening().unwrap()]
-    );
+    assert_eq!(slot.openings().to_vec(), [second.opening().unwrap()]);
     assert_eq!(slot.outer_watches(second).count(), 0);
     assert_eq!(
         slot.outermost_poll(|_| None).map(|poll| poll.watch),

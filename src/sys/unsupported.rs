@@ -47,6 +47,19 @@ impl Thread {
     }
 }
 
+#[derive(Debug)]
+pub(crate) struct Breakpoint;
+
+impl Breakpoint {
+    pub(crate) fn set(_: u32, _: u64) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn count(&self) -> Option<u64> {
+        None
+    }
+}
+
 /// Forks go unnoticed.
 pub(crate) fn notice_forks(_: fn(), _: fn()) {}
 

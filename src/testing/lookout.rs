@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
 use crate::sentinel;
-use crate::slot::{self, DOZE, Finding, Kind, Mark, Opened, Slot, Told};
+use crate::slot::{self, DOZE, Finding, Kind, MAX_DEPTH, Mark, Opened, Openings, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
     Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, StuckWorkers,
@@ -64,6 +64,7 @@ impl Place {
                 now: AtomicUsize::new(0),
             },
             stuck_workers: StuckWorkers::default(),
+            busy_workers: StuckWorkers::default(),
         });
         // Without it polls are timed and judged all the same, and have no stack.
         let started = sentinel::start(&clock, Stacks::Auto, CAPTURE_SIGNAL);
@@ -189,7 +190,12 @@ impl InSight {
         };
         let elapsed = |since| PLACE.clock.nanos_between(since, end);
         let mut margin = slot.margin();
-        let excused = |opening| margin.exceptions.excuse(opening, self.start, elapsed);
+        let excused = |poll| {
+            let around = slot.openings();
+            let polls: Openings = around.into_iter().chain([poll]).take(MAX_DEPTH).collect();
+            let exceptions = &margin.exceptions;
+            exceptions.excuse(poll, self.start, &polls, elapsed)
+        };
         let allowed = mark.opening().map_or(0, excused);
         Seen {
             allowed,

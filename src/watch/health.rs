@@ -15,12 +15,17 @@ use super::{Home, flights};
 pub struct Health {
     /// In one word.
     pub status: Status,
-    /// How many polls are over their budget and still run.
+    /// How many polls are over their budget and still run. What is excused is none of them: time that
+    /// [`allow_blocking`](crate::allow_blocking) declared, a poll whose worker was handed to another thread, and
+    /// time in which the system did not run the thread.
     pub stalls: u64,
-    /// How many workers of runtimes that this watchdog guards make no progress. Where a watched poll
-    /// is what holds one, it is among the [`stalls`](Self::stalls) as well.
+    /// How many workers of runtimes that this watchdog guards are stuck in one poll. A watched poll that holds
+    /// one is among the [`stalls`](Self::stalls) as well.
     pub stuck_workers: u64,
-    /// For how long the oldest of all those has been stuck.
+    /// How many of those workers are busy for very long without a proof that it is one poll
+    /// ([`StuckKind::Busy`](crate::StuckKind::Busy)). They do not change the [`status`](Self::status).
+    pub busy_workers: u64,
+    /// For how long the oldest stall or stuck worker has lasted, less what is excused.
     pub oldest_stall: Option<Duration>,
 }
 
@@ -38,12 +43,14 @@ impl Health {
     pub(crate) fn of(home: &Home) -> Self {
         let cores = home.ledger.cores();
         let own: HashSet<u64> = cores.iter().map(|core| core.id).collect();
-        let is_stall = |flight: &super::Flight| flight.stalled && own.contains(&flight.watch);
         let in_flight = flights(&home.clock);
-        let stalls = in_flight.iter().filter(|flight| is_stall(flight));
+        let of_home = in_flight
+            .iter()
+            .filter(|flight| own.contains(&flight.watch));
+        let stalls = of_home.filter_map(|flight| flight.stalled);
         let (stuck_workers, longest_stuck) = home.stuck_workers.now(&home.clock);
-        let ages = stalls.clone().map(|flight| flight.elapsed);
-        let oldest = ages.chain(longest_stuck).max();
+        let (busy_workers, _) = home.busy_workers.now(&home.clock);
+        let oldest = stalls.clone().chain(longest_stuck).max();
         Self {
             status: match oldest {
                 None => Status::Responsive,
@@ -51,6 +58,7 @@ impl Health {
             },
             stalls: stalls.count() as u64,
             stuck_workers,
+            busy_workers,
             oldest_stall: oldest.map(Duration::from_nanos),
         }
     }
@@ -59,7 +67,14 @@ impl Health {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.oldest_stall {
-            None => f.write_str("responsive"),
+            None => {
+                f.write_str("responsive")?;
+                match self.busy_workers {
+                    0 => Ok(()),
+                    1 => f.write_str(", 1 worker busy"),
+                    several => write!(f, ", {several} workers busy"),
+                }
+            }
             Some(oldest) => {
                 write!(f, "{} stalled", self.stalls)?;
                 match self.stuck_workers {
@@ -78,12 +93,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn busy_workers_are_named_without_a_verdict() {
+        let health = |busy_workers| Health {
+            status: Status::Responsive,
+            stalls: 0,
+            stuck_workers: 0,
+            busy_workers,
+            oldest_stall: None,
+        };
+        assert_eq!(health(1).to_string(), "responsive, 1 worker busy");
+        assert_eq!(health(2).to_string(), "responsive, 2 workers busy");
+    }
+
+    #[test]
     fn it_says_in_a_few_words_what_is_stuck() {
         let said = |stalls, stuck_workers, oldest_stall| {
             let health = Health {
                 status: Status::Stalled,
                 stalls,
                 stuck_workers,
+                busy_workers: 0,
                 oldest_stall,
             };
             health.to_string()

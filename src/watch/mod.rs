@@ -28,6 +28,8 @@ use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 pub(crate) use budgets::InUse;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Core, Counted, Totals};
+#[cfg(feature = "page")]
+pub(crate) use flights::stalled_for;
 pub(crate) use flights::{Flight, flights};
 pub use health::{Health, Status};
 pub(crate) use known::{home_of, name_of};
@@ -95,7 +97,9 @@ pub(crate) struct Home {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) slow: Arc<dyn OnSlow>,
     pub(crate) containment: Containment,
+    /// Those that are proved to be in one poll, and those that are only busy.
     pub(crate) stuck_workers: StuckWorkers,
+    pub(crate) busy_workers: StuckWorkers,
 }
 
 /// Which polls of a watchdog are contained.

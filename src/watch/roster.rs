@@ -69,8 +69,7 @@ pub(crate) fn enroll(ledger: &Arc<Ledger>) {
 pub(crate) fn collect() -> Sums {
     static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
     let in_flight = flights(&CLOCK);
-    let stalls = in_flight.iter().filter(|poll| poll.stalled);
-    let oldest_stall = stalls.map(|poll| poll.elapsed).max();
+    let oldest_stall = in_flight.iter().filter_map(|poll| poll.stalled).max();
     with_roster(|roster| {
         // Nobody but the roster holds an ended ledger, so nobody writes to it any more; and it is
         // taken over under the lock under which everything is added up, so no sum misses it.
@@ -99,7 +98,7 @@ impl Sums {
             watch.totals.add(&core.totals());
             let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
             watch.in_flight += mine.clone().count() as u64;
-            watch.stalls += mine.filter(|poll| poll.stalled).count() as u64;
+            watch.stalls += mine.filter(|poll| poll.stalled.is_some()).count() as u64;
             watch.slow_durations.push(Arc::clone(&core.slow_durations));
         }
     }

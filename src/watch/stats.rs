@@ -75,7 +75,7 @@ impl WatchStats {
             panicked_polls: panicked,
             contained_polls: contained,
             in_flight: mine.clone().count() as u64,
-            stalls: mine.filter(|poll| poll.stalled).count() as u64,
+            stalls: mine.filter(|poll| poll.stalled.is_some()).count() as u64,
             oldest_in_flight: ages.max().map(Duration::from_nanos),
             busy: Duration::from_nanos(busy),
             longest: Duration::from_nanos(longest),

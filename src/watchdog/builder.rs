@@ -370,6 +370,7 @@ impl Builder {
                 now: AtomicUsize::new(0),
             },
             stuck_workers: StuckWorkers::default(),
+            busy_workers: StuckWorkers::default(),
         });
         Ok(Watchdog {
             home,

@@ -69,6 +69,9 @@ impl Watchdog {
     pub fn guard(&self, name: &str, handle: &Handle) -> Guard {
         let guarded = self.guarded(name);
         guarded.arm(handle);
+        if let (true, Some(workers)) = (is_called_in(handle), guarded.workers()) {
+            workers.sit_down();
+        }
         Guard::begin(guarded)
     }
 
@@ -118,6 +121,11 @@ impl Watchdog {
         let home = Arc::clone(&self.home);
         Guarded::new(name, home, listener, self.guard_budget)
     }
+}
+
+/// Whether the calling thread is a worker of the runtime: then it is known from the beginning on.
+fn is_called_in(handle: &Handle) -> bool {
+    Handle::try_current().is_ok_and(|current| current.id() == handle.id())
 }
 
 /// Guards the runtime of the calling task, under the name `main`, with a watchdog of its own: the one

@@ -1,5 +1,10 @@
 //! What tests of a process that lacks something share.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(
+    unsafe_code,
+    reason = "limits are set by calls of the operating system"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::mpsc::{self, Receiver};
@@ -42,4 +47,33 @@ pub(crate) fn set_limit(resource: Resource, limit: u64) {
     let maximum = getrlimit(resource).maximum;
     let current = Some(maximum.map_or(limit, |maximum| limit.min(maximum)));
     setrlimit(resource, Rlimit { current, maximum }).unwrap();
+}
+
+/// Has a system call fail with `EPERM` from now on, in every thread.
+pub(crate) fn forbid(call: libc::c_long) {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let mut steps = [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_EQUAL, call as u32, 0, 1),
+        step(RETURN, refuse, 0, 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the program is there while it is read.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        assert_eq!(
+            libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program),
+            0
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! What Linux tells of a thread, and lets be done to it.
 
+mod breakpoint;
 mod descriptor;
 mod fence;
 mod fork;
@@ -16,6 +17,7 @@ pub(crate) use super::no_capture::Capturer;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use capture::Capturer;
 
+pub(crate) use breakpoint::Breakpoint;
 pub(crate) use descriptor::{file_type, socket_timeout};
 pub(crate) use fence::fence_every_thread;
 pub(crate) use fork::{is_forked, notice_forks};
