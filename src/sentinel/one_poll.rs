@@ -67,13 +67,19 @@ impl Witness {
             Link::Unproved
         } else if self.own_tasks != before.own_tasks {
             Link::AnotherPoll
-        } else if self.poll.is_some() && self.poll == before.poll {
-            Link::SamePoll
-        } else if self.asleep.is_some() && self.asleep == before.asleep {
+        } else if self.is_in_the_poll_of(before) || self.sleeps_on_since(before) {
             Link::SamePoll
         } else {
             Link::Unproved
         }
+    }
+
+    fn is_in_the_poll_of(&self, before: &Self) -> bool {
+        self.poll.is_some() && self.poll == before.poll
+    }
+
+    fn sleeps_on_since(&self, before: &Self) -> bool {
+        self.asleep.is_some() && self.asleep == before.asleep
     }
 
     /// The same, if the thread may have been asked for its stack between the two: then it had one turn to

@@ -68,13 +68,12 @@ impl Breakpoint {
                 PERF_FLAG_FD_CLOEXEC,
             )
         };
-        match libc::c_int::try_from(event) {
-            // SAFETY: the call has just returned this descriptor, so it is open and belongs to nothing else.
-            Ok(event @ 0..) => Ok(Self {
-                event: unsafe { File::from_raw_fd(event) },
-            }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let Ok(event @ 0..) = libc::c_int::try_from(event) else {
+            return Err(io::Error::last_os_error());
+        };
+        // SAFETY: the call has just returned this descriptor, so it is open and belongs to nothing else.
+        let event = unsafe { File::from_raw_fd(event) };
+        Ok(Self { event })
     }
 
     /// How often the thread has executed the instruction since. `None` if the kernel does not say.
