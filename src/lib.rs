@@ -211,6 +211,7 @@ mod verdict;
 mod watch;
 mod watchdog;
 mod watched;
+mod witness;
 
 pub use allow::{Allowed, allow_blocking};
 pub use cause::{Cause, Split, Syscall};

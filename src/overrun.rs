@@ -5,10 +5,11 @@ use std::panic::Location;
 use crate::cause::{Cause, Split, Syscall};
 use crate::clock::nanos_of;
 use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
-use crate::suspension::{DELAYS, SUSPENSIONS};
+use crate::suspension::{self, DELAYS, SUSPENSIONS};
 use crate::sys;
 use crate::verdict::{self, Account, Case, Fault, judge};
 use crate::watch::{Judge, Slow, Watch, shortest_budget};
+use crate::witness::silence_of_both;
 
 /// A poll that has ended. Its times are nanoseconds.
 #[derive(Clone, Copy)]
@@ -155,9 +156,10 @@ impl Overrun<'_> {
         // Processor time and the wait for it are certain. The rest may be a suspension that nobody
         // has noticed so far; or nobody looked, because the sentinel itself is not run.
         let (fault, _) = judge(case, accounts.as_ref());
-        let interval = nanos_of(shortest_budget());
+        let most = nanos_of(shortest_budget()) + suspension::LEAST;
+        let may_be_unnoticed = || silence_of_both(clock, now.at) > most;
         let is_doubtful = matches!(fault, Fault::Blocked | Fault::Unknown)
-            && (!case.is_seen || SUSPENSIONS.may_be_unnoticed(clock, now.at, interval));
+            && (!case.is_seen || may_be_unnoticed());
         if is_doubtful {
             Judge::Later(Box::new(decide))
         } else {

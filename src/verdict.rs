@@ -151,9 +151,9 @@ impl Accounts {
 
     /// What the code did for most of the time that was its own.
     fn kind(&self, case: &Case, split: Option<&Split>) -> Fault {
-        match split {
-            Some(_) if self.was_blocked_unseen(case) => Fault::Blocked,
-            split => kind(split),
+        match self.was_blocked_unseen(case) {
+            true => Fault::Blocked,
+            false => kind(split),
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
             };
             fault(case, before, within, now)
         };
-        assert_eq!(fault(17, false, None), Fault::Unknown);
+        assert_eq!(fault(17, false, None), Fault::Blocked);
         assert_eq!(fault(18, false, None), Fault::Starved);
         assert_eq!(fault(12, false, within), Fault::Blocked);
         assert_eq!(fault(18, false, within), Fault::Starved);

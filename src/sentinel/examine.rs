@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
-use super::tick;
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
@@ -72,9 +71,13 @@ pub(super) fn examine(
         patience: PATIENCE,
     };
     let asleep = asleep(slot, standpoint.as_ref());
+    let before = clock.raw();
     let taken = taker.take(&subject, orders.stacks);
-    // Which may have taken several ticks, and there may be more threads to look at.
-    tick(clock);
+    if taken.is_late && self::stance(&thread, None) == Stance::Waiting {
+        // It could not answer for want of a processor, and the sentinel saw nothing else meanwhile.
+        let now = clock.raw();
+        DELAYS.note(clock, before, now, clock.nanos_between(before, now));
+    }
     if asleep.is_some() && taken.was_asked {
         with_note(slot, stall, |margin, poll| {
             margin.note(poll).disturbed = asleep;

@@ -2,9 +2,10 @@
 
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::part::Part;
+use super::patience::Patience;
 use super::syscalls::{Interrupted, interrupted};
 use super::trial;
 use super::unwind::Unwinder;
@@ -45,6 +46,7 @@ pub(super) fn is_installed() -> Result<(), String> {
 pub(super) struct Taker {
     unwinder: Option<Unwinder>,
     loading: Receiver<Unwinder>,
+    patience: Patience,
 }
 
 /// What came of asking for a stack.
@@ -55,9 +57,12 @@ pub(super) struct Taken {
     pub(super) was_asked: bool,
     /// It did not answer in time, or was not asked because it goes to and fro: it may be asked again.
     pub(super) is_late: bool,
+    /// It was not asked, because those before it used up the time of one look.
+    pub(super) is_unasked: bool,
 }
 
 /// A thread that is to be looked at.
+#[derive(Clone, Copy)]
 pub(super) struct Subject<'s> {
     pub(super) slot: &'s Slot,
     pub(super) poll: &'s InFlight,
@@ -89,7 +94,13 @@ impl Taker {
         Self {
             unwinder: None,
             loading,
+            patience: Patience::of_a_look(),
         }
+    }
+
+    /// A look begins: for how long threads may be waited for is counted anew.
+    pub(super) fn begin_look(&mut self) {
+        self.patience = Patience::of_a_look();
     }
 
     /// Whether it is not known yet how to take stacks, and will be.
@@ -139,10 +150,20 @@ impl Taker {
 
     /// The stack of a thread, if the poll has not ended meanwhile.
     pub(super) fn take(&mut self, subject: &Subject<'_>, stacks: Stacks) -> Taken {
-        match self.unwinder() {
-            Some(unwinder) if stacks != Stacks::Never => take(unwinder, subject, stacks),
+        let patience = self.patience.for_one(subject.patience);
+        let subject = Subject {
+            patience,
+            ..*subject
+        };
+        let begun = Instant::now();
+        let taken = match self.unwinder() {
+            Some(unwinder) if stacks != Stacks::Never => take(unwinder, &subject, stacks),
             _ => Taken::default(),
+        };
+        if taken.is_late {
+            self.patience.spend(begun.elapsed());
         }
+        taken
     }
 }
 
@@ -152,7 +173,9 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         _ => None,
     };
     let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject, stacks));
+    let is_to_be_asked = may_signal(subject, stacks, caller_is_std);
+    let is_unasked = is_to_be_asked && subject.patience.is_zero();
+    let captured = (is_to_be_asked && !is_unasked).then(|| capture(subject, stacks));
     let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
     let went_on = matches!(captured, Some(Err(NoCapture::WentOn)));
     let captured = captured.and_then(Result::ok);
@@ -168,7 +191,8 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late: is_late || went_on,
+        is_late: is_late || went_on || is_unasked,
+        is_unasked,
     }
 }
 
