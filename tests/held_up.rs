@@ -12,7 +12,7 @@ use std::fs;
 use std::future::{Future, poll_fn};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::pin::pin;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -49,7 +49,11 @@ fn tracer() {
 }
 
 /// A thread that is held up until this is dropped.
-struct HeldUp(Child);
+struct HeldUp {
+    tracer: Child,
+    /// Kept, so that the tracer can write to its end.
+    _said: ChildStdout,
+}
 
 impl HeldUp {
     /// `None` where no process may trace another one.
@@ -62,24 +66,28 @@ impl HeldUp {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        let mut held = Self(child.unwrap());
-        let lines = BufReader::new(held.0.stdout.take().unwrap()).lines();
-        let mut lines = lines.map(|line| line.unwrap());
-        let said = lines.find_map(|line| {
+        let mut tracer = child.unwrap();
+        let mut stdout = tracer.stdout.take().unwrap();
+        let lines = BufReader::new(&mut stdout).lines();
+        let said = lines.map(|line| line.unwrap()).find_map(|line| {
             let is_held = line.ends_with("held");
             (is_held || line.ends_with("refused")).then_some(is_held)
         });
         if said != Some(true) {
             println!("SKIPPED: no process may trace another one here");
         }
+        let held = Self {
+            tracer,
+            _said: stdout,
+        };
         (said == Some(true)).then_some(held)
     }
 }
 
 impl Drop for HeldUp {
     fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        drop(self.tracer.stdin.take());
+        let _ = self.tracer.wait();
     }
 }
 
@@ -239,4 +247,24 @@ fn while_the_sentinel_is_held_up_health_knows_of_a_stall() {
         once(&watch, || is_stalled.recv_timeout(PATIENCE).unwrap());
         looker.join().unwrap();
     }
+}
+
+#[test]
+fn while_the_sentinel_does_not_look_health_says_that_it_is_unknown() {
+    let _alone = alone();
+    let (watchdog, _reports) = watchdog(Timing::Exact);
+    let _in_flight = InFlight::of(&watchdog);
+    let wait_for = |status| {
+        while watchdog.health().status != status {
+            thread::sleep(Duration::from_millis(1));
+        }
+        watchdog.health()
+    };
+    let Some(held) = HeldUp::thread(SENTINEL) else {
+        return;
+    };
+    let health = wait_for(Status::Unknown);
+    assert!(health.unseen > Some(Duration::from_secs(1)), "{health}");
+    drop(held);
+    assert_eq!(wait_for(Status::Responsive).unseen, None);
 }
