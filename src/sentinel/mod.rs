@@ -19,6 +19,7 @@ mod examine;
     feature = "testing"
 ))]
 pub(crate) mod fuzzing;
+mod loader;
 mod oversleep;
 mod part;
 mod patience;

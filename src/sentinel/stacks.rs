@@ -1,15 +1,13 @@
 //! Taking the stack of a stuck thread: whether it may be signalled, and what can be had if not.
 
-use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::loader::Loader;
 use super::part::Part;
 use super::patience::Patience;
 use super::syscalls::{Interrupted, interrupted};
-use super::trial;
 use super::unwind::Unwinder;
-use crate::contain::contain;
 use crate::proc::{self, Standpoint, Waits};
 use crate::slot::{InFlight, Slot};
 use crate::stack::Stack;
@@ -44,8 +42,7 @@ pub(super) fn is_installed() -> Result<(), String> {
 
 /// Takes stacks. Lives on the sentinel's thread.
 pub(super) struct Taker {
-    unwinder: Option<Unwinder>,
-    loading: Receiver<Unwinder>,
+    loader: Loader,
     patience: Patience,
 }
 
@@ -77,23 +74,11 @@ pub(super) struct Subject<'s> {
 
 impl Taker {
     /// Without stacks at first: reading how to unwind takes some milliseconds for a small program and
-    /// more for a large one, so it is done by a thread of its own, which ends with it. That one tries
-    /// the whole out on itself as well.
+    /// more for a large one, so it is done by a thread of its own. That one tries the whole out on itself as
+    /// well.
     pub(super) fn new() -> Self {
-        let (loaded, loading) = mpsc::channel();
-        let load = move || {
-            let mut unwinder = Unwinder::new();
-            let outcome = contain(|| try_out(&mut unwinder));
-            let _ = loaded.send(unwinder);
-            trial::tried_out(outcome);
-        };
-        let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
-        if let Err(error) = thread.spawn(load) {
-            trial::tried_out(Some(Err(format!("no thread to load it: {error}"))));
-        }
         Self {
-            unwinder: None,
-            loading,
+            loader: Loader::start(try_out),
             patience: Patience::of_a_look(),
         }
     }
@@ -105,20 +90,7 @@ impl Taker {
 
     /// Whether it is not known yet how to take stacks, and will be.
     pub(super) fn is_loading(&mut self) -> bool {
-        if self.unwinder.is_some() {
-            return false;
-        }
-        match self.loading.try_recv() {
-            Ok(unwinder) => self.unwinder = Some(unwinder),
-            Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Disconnected) => {}
-        }
-        false
-    }
-
-    fn unwinder(&mut self) -> Option<&mut Unwinder> {
-        self.is_loading();
-        self.unwinder.as_mut()
+        self.loader.is_loading()
     }
 
     /// Whether a stack is that of a thread that runs a runtime of the current thread, as far as the
@@ -136,7 +108,7 @@ impl Taker {
 
     /// Whether a stack is that of a worker between two polls: in the hands of its runtime alone.
     pub(super) fn is_between_polls(&self, stack: &Stack) -> bool {
-        let unwinder = self.unwinder.as_ref();
+        let unwinder = self.loader.loaded();
         let part = |step| unwinder.and_then(|unwinder| unwinder.part(step));
         // The worker is itself a task, of the pool of threads: what counts is which is further inside.
         let is_either = |part: &Part| matches!(part, Part::Worker | Part::Task);
@@ -144,7 +116,7 @@ impl Taker {
     }
 
     fn has(&self, stack: &Stack, part: Part) -> bool {
-        let unwinder = self.unwinder.as_ref();
+        let unwinder = self.loader.loaded();
         unwinder.is_some_and(|unwinder| stack.steps().any(|step| unwinder.part(step) == Some(part)))
     }
 
@@ -156,13 +128,15 @@ impl Taker {
             ..*subject
         };
         let begun = Instant::now();
-        let taken = match self.unwinder() {
+        let mut taken = match self.loader.unwinder() {
             Some(unwinder) if stacks != Stacks::Never => take(unwinder, &subject, stacks),
             _ => Taken::default(),
         };
         if taken.is_late {
             self.patience.spend(begun.elapsed());
         }
+        // A stack that ends in a library that is being read may be asked for again.
+        taken.is_late |= self.loader.read_what_was_missed();
         taken
     }
 }
