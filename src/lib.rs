@@ -196,6 +196,7 @@ mod sentinel;
 mod serialize;
 mod slot;
 mod stack;
+mod steal;
 mod suspension;
 mod sync;
 mod sys;

@@ -4,7 +4,9 @@ use std::panic::Location;
 
 use crate::cause::{Cause, Split, Syscall};
 use crate::clock::nanos_of;
+use crate::proc;
 use crate::slot::{Allowance, Finding, Kind, Mark, Note, Slot, ThreadInfo};
+use crate::steal::STEAL;
 use crate::suspension::{self, DELAYS, SUSPENSIONS};
 use crate::sys;
 use crate::verdict::{self, Account, Case, Fault, judge};
@@ -140,9 +142,18 @@ impl Overrun<'_> {
                 clock.nanos_between(accounts.before.at, self.start)
             }),
             suspended: 0,
+            stolen: 0,
             delayed: 0,
             is_seen: found.is_some(),
             waits_now: false,
+        };
+        // Asked only where something is to be held against it: reading it costs as much as all the rest.
+        let case = match judge(case, accounts.as_ref()).0 {
+            Fault::Starved | Fault::Suspended => case,
+            _ => Case {
+                stolen: STEAL.since(clock, self.start, self.processor()),
+                ..case
+            },
         };
         let decide = move || {
             let case = Case {
@@ -165,6 +176,15 @@ impl Overrun<'_> {
         } else {
             Judge::Known(decide())
         }
+    }
+}
+
+impl Overrun<'_> {
+    /// On which its thread runs.
+    fn processor(&self) -> Option<u32> {
+        let (slot, _) = self.slot?;
+        let thread = slot.margin().owner.as_ref()?.thread.clone()?;
+        proc::processor(&thread)
     }
 }
 

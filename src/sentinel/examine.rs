@@ -8,6 +8,7 @@ use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
+use crate::steal::STEAL;
 use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys::Thread;
 use crate::verdict::{Case, Fault, judge};
@@ -42,7 +43,7 @@ pub(super) fn examine(
     let stance = stance(&thread, standpoint.as_ref());
     // It may have answered late, after an earlier look.
     excuse_disturbance(slot, stall, standpoint.as_ref());
-    let (fault, split) = accounts(slot, stall, clock, stance);
+    let (fault, split) = accounts(slot, stall, clock, stance, &thread);
     let cause = match (fault, stance, &standpoint) {
         (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
             return Examined::Innocent;
@@ -170,7 +171,9 @@ fn accounts(
     stall: &Standing,
     clock: &Clock,
     stance: Stance,
+    thread: &Thread,
 ) -> (Fault, Option<Split>) {
+    let stolen = STEAL.since(clock, stall.poll.start, proc::processor(thread));
     let mut margin = slot.margin();
     let now = clock.raw();
     let Some((_, account)) = margin.account(now, clock) else {
@@ -187,6 +190,7 @@ fn accounts(
         since_within: within.map_or(0, |since| clock.nanos_between(since, now)),
         before_start: accounts.map_or(0, |accounts| clock.nanos_between(accounts.before.at, start)),
         suspended: SUSPENSIONS.since(start),
+        stolen,
         delayed: DELAYS.since(start),
         is_seen: true,
         waits_now: stance == Stance::Waiting,

@@ -65,6 +65,7 @@ use crate::flight_record;
 use crate::report;
 use crate::runtime;
 use crate::slot::DOZE;
+use crate::steal::STEAL;
 use crate::watch::{Stacks, shortest_budget};
 use crate::witness::{SENTINEL, TICKER};
 pub use capabilities::{Capabilities, Capability};
@@ -150,6 +151,7 @@ impl Sentinel {
     fn turn(&mut self) {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
+        STEAL.look(&self.scanner.clock);
         let sight = self.scanner.look();
         self.oversleep.has_looked();
         let at_workers = self.look_at_workers();
@@ -190,6 +192,7 @@ impl Sentinel {
         self.oversleep.will_sleep();
         DOZE.sleep();
         self.oversleep.awake();
+        STEAL.begin_anew(&self.scanner.clock);
         true
     }
 }
