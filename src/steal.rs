@@ -113,9 +113,12 @@ impl Steal {
         }
     }
 
-    /// Reads the counts if that was not done for a while: they are what later ones are compared with.
+    /// Reads the counts if that was not done for a while: they are what later ones are compared with. The
+    /// sentinel waits for nobody who reads them just now.
     pub(crate) fn look(&self, clock: &Clock) {
-        let mut book = self.lock();
+        let Ok(mut book) = self.book.try_lock() else {
+            return;
+        };
         let interval = INTERVAL.max(book.cost.saturating_mul(PARTS));
         book.read(clock, interval);
     }

@@ -29,6 +29,39 @@ pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 /// and was not run: who was not run may have had a lock. What else holds up the sentinel excuses no poll.
 pub(crate) static DELAYS: Suspensions = Suspensions::new();
 
+/// What is known when a witness has overslept. Nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overslept {
+    /// By so much.
+    pub(crate) late: u64,
+    /// For so long the witness itself waited for a processor.
+    pub(crate) waited: u64,
+    /// For so long the other witness gave no sign of life.
+    pub(crate) silence: u64,
+    /// So much processor time the other threads used, if that is known.
+    pub(crate) used: Option<u64>,
+    /// For so long the witness slept or waited as it should have: then the others may have run.
+    pub(crate) excused: u64,
+    /// So many threads run at once.
+    pub(crate) processors: u64,
+}
+
+impl Overslept {
+    /// Whether the whole process was not run. What one thread was late by is no evidence: see
+    /// [`witness`](crate::witness).
+    pub(crate) fn is_suspension(&self) -> bool {
+        // A timer is late by less. So the two silences may differ by that.
+        const LATE: u64 = 1_000_000;
+        let unexplained = self.late.saturating_sub(self.waited);
+        let is_silent = self.silence.saturating_add(LATE) >= unexplained;
+        // A stopped process uses none. Before it was stopped and after it was continued it may have run, on
+        // all processors.
+        let ran = self.excused.saturating_add(LEAST);
+        let most = ran.saturating_mul(self.processors);
+        unexplained > LEAST && is_silent && self.used.is_none_or(|used| used <= most)
+    }
+}
+
 impl Suspensions {
     const fn new() -> Self {
         Self {
@@ -89,6 +122,54 @@ mod tests {
             suspensions.note(&clock, 300 + n, 301 + n, 1);
         }
         assert_eq!(suspensions.since(0), REMEMBERED as u64);
+    }
+
+    const MS: u64 = 1_000_000;
+
+    /// A process of two processors that was stopped for two seconds in a nap of 10 ms.
+    const STOPPED: Overslept = Overslept {
+        late: 1_995 * MS,
+        waited: 2 * MS,
+        silence: 2_005 * MS,
+        used: Some(20 * MS),
+        excused: 12 * MS,
+        processors: 2,
+    };
+
+    #[test]
+    fn a_process_that_was_stopped_was_suspended() {
+        assert!(STOPPED.is_suspension());
+        let unknown = Overslept {
+            used: None,
+            ..STOPPED
+        };
+        assert!(unknown.is_suspension());
+    }
+
+    #[test]
+    fn a_witness_alone_that_was_held_up_is_no_suspension() {
+        // The other one gave signs of life every 20 ms.
+        let silence = 20 * MS;
+        assert!(!Overslept { silence, ..STOPPED }.is_suspension());
+    }
+
+    #[test]
+    fn a_process_whose_other_threads_ran_was_not_suspended() {
+        let used = |used| Overslept {
+            used: Some(used),
+            ..STOPPED
+        };
+        let most = 2 * (12 * MS + LEAST);
+        assert!(used(most).is_suspension());
+        assert!(!used(most + 1).is_suspension());
+    }
+
+    #[test]
+    fn a_witness_that_waited_for_a_processor_knows_of_no_suspension() {
+        let waited = |waited| Overslept { waited, ..STOPPED };
+        assert!(waited(STOPPED.late - LEAST - 1).is_suspension());
+        assert!(!waited(STOPPED.late - LEAST).is_suspension());
+        assert!(!waited(u64::MAX).is_suspension());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
 use crate::proc::Schedstat;
-use crate::suspension::{DELAYS, LEAST, SUSPENSIONS};
+use crate::suspension::{DELAYS, LEAST, Overslept, SUSPENSIONS};
 use crate::sys;
 use crate::witness::{SENTINEL, Witness};
 
@@ -92,16 +92,19 @@ impl Oversleep {
     fn note_late(&mut self, before: u64, now: u64, asked: u64, others: Option<u64>) {
         let slept = self.clock.nanos_between(before, now);
         let late = slept - asked;
-        let waited = self.waited(now);
         if late > LEAST {
             self.own.overslept(before, now);
         }
-        let unexplained = late.saturating_sub(waited);
-        let silence = self.other.silence_in(&self.clock, before, now);
-        let is_suspension = unexplained > LEAST
-            && silence.saturating_add(LATE) >= unexplained
-            && self.stood_still(others, asked.saturating_add(waited));
-        if is_suspension {
+        let waited = self.waited(now);
+        let overslept = Overslept {
+            late,
+            waited,
+            silence: self.other.silence_in(&self.clock, before, now),
+            used: self.used_since(others),
+            excused: asked.saturating_add(waited),
+            processors: self.processors,
+        };
+        if overslept.is_suspension() {
             // All of the stretch is nobody's: it may have begun with it, and what this thread has
             // waited is known only from a reading that may be older.
             SUSPENSIONS.note(&self.clock, before, now, slept);
@@ -123,10 +126,16 @@ impl Oversleep {
         let waited = self.waited(now);
         let overdue = self.other.overdue(&self.clock, now).min(taken);
         let before = self.clock.nanos_between(nap.from, nap.to);
-        let excused = before
-            .saturating_add(self.other.nap())
-            .saturating_add(waited);
-        if overdue.saturating_sub(waited) > LEAST && self.stood_still(nap.others, excused) {
+        let excused = before.saturating_add(self.other.nap());
+        let overslept = Overslept {
+            late: overdue,
+            waited,
+            silence: overdue,
+            used: self.used_since(nap.others),
+            excused: excused.saturating_add(waited),
+            processors: self.processors,
+        };
+        if overslept.is_suspension() {
             SUSPENSIONS.note(&self.clock, nap.to, now, taken);
         } else {
             self.note_delay(nap.to, now, taken.min(waited));
@@ -140,16 +149,9 @@ impl Oversleep {
         }
     }
 
-    /// Whether the other threads used no more processor time since a reading than they could before a
-    /// suspension began and after it ended: for so many nanoseconds this thread slept or waited all the
-    /// same.
-    fn stood_still(&self, since: Option<u64>, excused: u64) -> bool {
-        let used = self.others_time().zip(since);
-        let used = used.map(|(now, then)| now.saturating_sub(then));
-        let most = excused
-            .saturating_add(LEAST)
-            .saturating_mul(self.processors);
-        used.is_none_or(|used| used <= most)
+    /// How much processor time the other threads used since a reading.
+    fn used_since(&self, then: Option<u64>) -> Option<u64> {
+        Some(self.others_time()?.saturating_sub(then?))
     }
 
     /// Before a sleep without a limit.
