@@ -30,7 +30,9 @@ fn threads_of_ours() -> Vec<PathBuf> {
     let threads = threads.filter_map(|thread| Some(thread.ok()?.path()));
     let is_ours = |thread: &PathBuf| {
         let name = fs::read_to_string(thread.join("comm"));
-        name.is_ok_and(|name| ["shotclock-watch", "shotclock-probe"].contains(&name.trim()))
+        name.is_ok_and(|name| {
+            ["shotclock-watch", "shotclock-ticks", "shotclock-probe"].contains(&name.trim())
+        })
     };
     threads.filter(is_ours).collect()
 }

@@ -196,6 +196,7 @@ mod sentinel;
 mod serialize;
 mod slot;
 mod stack;
+mod steal;
 mod suspension;
 mod sync;
 mod sys;
@@ -211,6 +212,7 @@ mod verdict;
 mod watch;
 mod watchdog;
 mod watched;
+mod witness;
 
 pub use allow::{Allowed, allow_blocking};
 pub use cause::{Cause, Split, Syscall};

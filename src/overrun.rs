@@ -4,11 +4,14 @@ use std::panic::Location;
 
 use crate::cause::{Cause, Split, Syscall};
 use crate::clock::nanos_of;
+use crate::proc;
 use crate::slot::{Allowance, Finding, Kind, MAX_DEPTH, Mark, Note, Openings, Slot, ThreadInfo};
-use crate::suspension::{DELAYS, SUSPENSIONS};
+use crate::steal::STEAL;
+use crate::suspension::{self, DELAYS, SUSPENSIONS};
 use crate::sys;
 use crate::verdict::{self, Account, Case, Fault, judge};
 use crate::watch::{Judge, Slow, Watch, shortest_budget};
+use crate::witness::silence_of_both;
 
 /// A poll that has ended. Its times are nanoseconds.
 #[derive(Clone, Copy)]
@@ -157,9 +160,18 @@ impl Overrun<'_> {
                 clock.nanos_between(accounts.before.at, self.start)
             }),
             suspended: 0,
+            stolen: 0,
             delayed: 0,
             is_seen: found.is_some(),
             waits_now: false,
+        };
+        // Asked only where something is to be held against it: reading it costs as much as all the rest.
+        let case = match judge(case, accounts.as_ref()).0 {
+            Fault::Starved | Fault::Suspended => case,
+            _ => Case {
+                stolen: STEAL.since(clock, self.start, self.processor()),
+                ..case
+            },
         };
         let decide = move || {
             let case = Case {
@@ -173,14 +185,24 @@ impl Overrun<'_> {
         // Processor time and the wait for it are certain. The rest may be a suspension that nobody
         // has noticed so far; or nobody looked, because the sentinel itself is not run.
         let (fault, _) = judge(case, accounts.as_ref());
-        let interval = nanos_of(shortest_budget());
+        let most = nanos_of(shortest_budget()) + suspension::LEAST;
+        let may_be_unnoticed = || silence_of_both(clock, now.at) > most;
         let is_doubtful = matches!(fault, Fault::Blocked | Fault::Unknown)
-            && (!case.is_seen || SUSPENSIONS.may_be_unnoticed(clock, now.at, interval));
+            && (!case.is_seen || may_be_unnoticed());
         if is_doubtful {
             Judge::Later(Box::new(decide))
         } else {
             Judge::Known(decide())
         }
+    }
+}
+
+impl Overrun<'_> {
+    /// On which its thread runs.
+    fn processor(&self) -> Option<u32> {
+        let (slot, _) = self.slot?;
+        let thread = slot.margin().owner.as_ref()?.thread.clone()?;
+        proc::processor(&thread)
     }
 }
 

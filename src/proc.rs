@@ -80,6 +80,18 @@ pub(crate) fn parse_state(stat: &str) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
+/// The number of the processor on which a thread runs, or ran last.
+pub(crate) fn processor(thread: &Thread) -> Option<u32> {
+    let stat = read_lossy(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
+    parse_processor(&stat)
+}
+
+/// The 39th field. The second is the name, and the third the first behind its brackets.
+pub(crate) fn parse_processor(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(39 - 3)?.parse().ok()
+}
+
 /// The scheduler's account of one thread, kept open because it is read often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
@@ -150,12 +162,12 @@ pub(crate) struct Turns {
 }
 
 #[cfg(unix)]
-fn read_from_start(file: &File, into: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_from_start(file: &File, into: &mut [u8]) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, into, 0)
 }
 
 #[cfg(not(unix))]
-fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -256,6 +268,14 @@ mod tests {
     fn a_name_with_brackets_does_not_hide_the_state() {
         assert_eq!(parse_state("7 (a) b) (c) D 1 2"), Some('D'));
         assert_eq!(parse_state("7 (a R 1 2"), None);
+    }
+
+    #[test]
+    fn the_processor_of_a_thread_is_the_39th_field() {
+        let fields: Vec<_> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("7 (a) 1 (b) {}\n", fields.join(" "));
+        assert_eq!(parse_processor(&stat), Some(39));
+        assert_eq!(parse_processor("7 (a) R 1 2"), None);
     }
 
     #[test]

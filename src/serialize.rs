@@ -55,12 +55,13 @@ impl Serialize for Snapshot {
 
 #[derive(Serialize)]
 struct HealthView {
-    /// `responsive` or `stalled`.
+    /// `responsive`, `stalled` or `unknown`.
     status: &'static str,
     stalls: u64,
     stuck_workers: u64,
     busy_workers: u64,
     oldest_stall: Option<f64>,
+    unseen: Option<f64>,
 }
 
 impl HealthView {
@@ -69,11 +70,13 @@ impl HealthView {
             status: match health.status {
                 Status::Responsive => "responsive",
                 Status::Stalled => "stalled",
+                Status::Unknown => "unknown",
             },
             stalls: health.stalls,
             stuck_workers: health.stuck_workers,
             busy_workers: health.busy_workers,
             oldest_stall: health.oldest_stall.map(seconds),
+            unseen: health.unseen.map(seconds),
         }
     }
 }

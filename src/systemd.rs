@@ -32,7 +32,7 @@ const PARTS: u32 = 4;
 
 /// Starts to tell systemd that the service is alive, four times in the time that its unit allows
 /// (`WatchdogSec=`), unless a watched poll, or a worker of a guarded runtime, has been stuck for a quarter of that
-/// time.
+/// time. Nor does it say so if the watchdog's own thread has not looked for as long: then it does not know.
 ///
 /// So a service in which one is stuck is restarted between one and one and a quarter of
 /// `WatchdogSec=` after that began. Where systemd does not ask for it, nothing is started
@@ -114,7 +114,7 @@ fn beat(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
 
 /// Says that the service is alive if it is, and how it is if that has changed.
 fn tell(health: &Health, interval: Duration, told: &mut Option<bool>) {
-    let is_stuck = health.oldest_stall.is_some_and(|stall| stall >= interval);
+    let is_stuck = is_stuck(health, interval);
     if is_stuck || *told != Some(is_stuck) {
         let status = match is_stuck {
             true => health.to_string(),
@@ -128,7 +128,34 @@ fn tell(health: &Health, interval: Duration, told: &mut Option<bool>) {
     }
 }
 
+/// Whether something has been stuck for so long, or nobody has looked for it.
+fn is_stuck(health: &Health, interval: Duration) -> bool {
+    let times = [health.oldest_stall, health.unseen];
+    times.iter().flatten().any(|time| *time >= interval)
+}
+
 /// If it cannot be said, systemd will draw its own conclusions, which are the right ones.
 fn say(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_that_is_unknown_for_as_long_as_a_stall_may_last_is_no_heartbeat() {
+        let watchdog = Watchdog::builder().without_tracing().build();
+        let mut health = watchdog.map(|watchdog| watchdog.health()).ok();
+        let mut stuck = |stall, unseen| {
+            let health = health.as_mut()?;
+            (health.oldest_stall, health.unseen) = (stall, unseen);
+            Some(is_stuck(health, Duration::from_secs(5)))
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(stuck(None, None), Some(false));
+        assert_eq!(stuck(seconds(4), seconds(4)), Some(false));
+        assert_eq!(stuck(seconds(5), None), Some(true));
+        assert_eq!(stuck(None, seconds(5)), Some(true));
+    }
 }

@@ -1,7 +1,8 @@
 //! Floor 1: from the accounts of a thread to whose fault it was. Arithmetic, and nothing else.
 //!
-//! Wall time is processor time, plus the wait for a processor, plus what the thread waited for of its
-//! own accord. The operating system accounts for the first two, so the third is what is left.
+//! Wall time is processor time, plus the wait for a processor, plus what a hypervisor stole, plus what the
+//! thread waited for of its own accord. The operating system accounts for the first two, and gives a bound
+//! of the third. The fourth is what is left.
 //!
 //! Blamed is only what cannot be otherwise. An account begins where somebody looked, which is before
 //! the poll began or after. Each gives a lower bound of the time that was the poll's own:
@@ -60,6 +61,8 @@ pub(crate) struct Case {
     pub(crate) before_start: u64,
     /// For so long the whole process was not run meanwhile.
     pub(crate) suspended: u64,
+    /// For so long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::steal).
+    pub(crate) stolen: u64,
     /// For so long the sentinel was late that was to look.
     pub(crate) delayed: u64,
     /// Whether it looked past the budget all the same.
@@ -134,7 +137,9 @@ impl Accounts {
     /// Of the whole of the poll, and of the part that was looked at.
     fn bounds(&self, case: &Case) -> (Option<u64>, Option<u64>) {
         // What was not the poll's own by the wall is not its own here either.
-        let others = case.elapsed.saturating_sub(case.own) + case.suspended;
+        let others = case.elapsed.saturating_sub(case.own);
+        let others = others.saturating_add(case.suspended);
+        let others = others.saturating_add(case.stolen);
         let bound = |since: &Account, wall: u64, outside: u64| {
             let most = if case.waits_now {
                 // Everything that is not accounted may be the waiting of this moment, and what ran
@@ -159,9 +164,9 @@ impl Accounts {
 
     /// What the code did for most of the time that was its own.
     fn kind(&self, case: &Case, split: Option<&Split>) -> Fault {
-        match split {
-            Some(_) if self.was_blocked_unseen(case) => Fault::Blocked,
-            split => kind(split),
+        match self.was_blocked_unseen(case) {
+            true => Fault::Blocked,
+            false => kind(split),
         }
     }
 
@@ -181,11 +186,11 @@ impl Accounts {
         let on_cpu = ran(&within, &self.now)?.min(wall);
         let waited = waited(&within, &self.now)?.min(wall - on_cpu);
         let rest = wall - on_cpu - waited;
-        Some(if case.waits_now {
-            Split::from_nanos(on_cpu, 0, waited + rest)
-        } else {
-            Split::from_nanos(on_cpu, rest, waited)
-        })
+        let not_run = match case.waits_now {
+            true => rest,
+            false => case.stolen.min(rest),
+        };
+        Some(Split::from_nanos(on_cpu, rest - not_run, waited + not_run))
     }
 }
 
@@ -221,6 +226,7 @@ mod tests {
             since_within: 25 * MS,
             before_start: 5 * MS,
             suspended: 0,
+            stolen: 0,
             delayed: 0,
             is_seen: true,
             waits_now: false,
@@ -295,7 +301,7 @@ mod tests {
             };
             fault(case, before, within, now)
         };
-        assert_eq!(fault(17, false, None), Fault::Unknown);
+        assert_eq!(fault(17, false, None), Fault::Blocked);
         assert_eq!(fault(18, false, None), Fault::Starved);
         assert_eq!(fault(12, false, within), Fault::Blocked);
         assert_eq!(fault(18, false, within), Fault::Starved);
@@ -355,6 +361,60 @@ mod tests {
             fault(suspended(5 * MS), before, within, now),
             Fault::Blocked
         );
+    }
+
+    #[test]
+    fn what_may_have_been_stolen_is_not_held_against_the_code() {
+        let (before, within) = (account(100, 50), Some(account(100, 50)));
+        let stolen = |stolen| Case {
+            stolen: stolen * MS,
+            ..case()
+        };
+        // Neither run nor waiting: it slept, or its processor was stolen.
+        let now = account(101, 52);
+        assert_eq!(fault(stolen(17), before, within, now), Fault::Blocked);
+        assert_eq!(fault(stolen(18), before, within, now), Fault::Starved);
+        // And what ran as it may have been, where the kernel counts stolen time as run.
+        let now = account(128, 52);
+        assert_eq!(fault(stolen(17), before, within, now), Fault::Computing);
+        assert_eq!(fault(stolen(18), before, within, now), Fault::Starved);
+    }
+
+    /// Every division of a poll of a few milliseconds into what ran, waited, was stolen and slept: it is told
+    /// only if what ran and slept is over the budget, and surely if nothing was stolen or waited.
+    #[test]
+    fn in_small_every_division_of_a_poll_is_judged_by_what_was_its_own() {
+        const WALL: u64 = 8;
+        let divisions = (0..=WALL).flat_map(|ran| {
+            (0..=WALL - ran).flat_map(move |waited| {
+                (0..=WALL - ran - waited).map(move |stolen| [ran, waited, stolen])
+            })
+        });
+        for ([ran, waited, stolen], budget) in
+            divisions.flat_map(|division| (0..WALL).map(move |budget| (division, budget)))
+        {
+            let case = Case {
+                elapsed: WALL * MS,
+                own: WALL * MS,
+                budget: budget * MS,
+                since_within: WALL * MS,
+                before_start: 0,
+                stolen: stolen * MS,
+                ..case()
+            };
+            let (before, now) = (account(0, 0), account(ran, waited));
+            let accounts = Accounts {
+                before,
+                within: Some(before),
+                now,
+            };
+            let (fault, split) = judge(case, Some(&accounts));
+            let own = WALL - waited - stolen;
+            assert_eq!(fault == Fault::Starved, own <= budget, "{case:?} {ran}");
+            let slept = own - ran;
+            let split_of = Split::from_nanos(ran * MS, slept * MS, (waited + stolen) * MS);
+            assert_eq!(split, Some(split_of));
+        }
     }
 
     #[test]

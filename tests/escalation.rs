@@ -156,5 +156,6 @@ fn what_works_here_is_told_and_why_not_what_does_not() {
     assert!(!capabilities.stacks.works());
     let text = capabilities.to_string();
     assert!(text.contains("missing: switched off"), "{text}");
-    assert_eq!(text.lines().count(), 8);
+    assert!(text.contains("steal time"), "{text}");
+    assert_eq!(text.lines().count(), 9);
 }

@@ -1,4 +1,5 @@
-//! The sentinel sleeps when nothing is in flight. In a process of its own: any poll wakes it.
+//! The sentinel and its ticker sleep when nothing is in flight. In a process of their own: any poll wakes
+//! them.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -11,18 +12,18 @@ use std::time::Duration;
 use shotclock::{Phase, SlowPoll, Watchdog};
 
 /// A thread names itself once it runs, which may be a while after it was started.
-fn sentinel() -> PathBuf {
-    let is_sentinel = |thread: &PathBuf| {
+fn thread(called: &str) -> PathBuf {
+    let is_it = |thread: &PathBuf| {
         let name = fs::read_to_string(thread.join("comm"));
-        name.is_ok_and(|name| name.trim() == "shotclock-watch")
+        name.is_ok_and(|name| name.trim() == called)
     };
     let look = |_| {
         std::thread::sleep(Duration::from_millis(5));
         let threads = fs::read_dir("/proc/self/task").unwrap();
         let mut threads = threads.map(|thread| thread.unwrap().path());
-        threads.find(is_sentinel)
+        threads.find(is_it)
     };
-    (0..10_000).find_map(look).expect("no sentinel")
+    (0..10_000).find_map(look).expect("no such thread")
 }
 
 /// How often the thread gave its processor up of its own accord: once for each sleep.
@@ -45,14 +46,15 @@ fn no_wake_up_in_a_quiet_second_and_the_next_poll_wakes_it() {
     let watch = watchdog.watch("w");
     for _ in 0..3 {
         drop(watch.enter());
-        let thread = sentinel();
-        // It lies down in a few naps; however long that takes here, it must come to an end.
+        let threads = ["shotclock-watch", "shotclock-ticks"].map(thread);
+        let sleeps = || threads.each_ref().map(|thread| sleeps(thread));
+        // They lie down in a few naps; however long that takes here, it must come to an end.
         let quiet = |_: &u32| {
-            let before = sleeps(&thread);
+            let before = sleeps();
             std::thread::sleep(Duration::from_secs(1));
-            sleeps(&thread) == before
+            sleeps() == before
         };
-        assert!((0..30).any(|second| quiet(&second)), "it never sleeps");
+        assert!((0..30).any(|second| quiet(&second)), "they never sleep");
 
         let stuck = watch.enter();
         let told = rx.recv_timeout(Duration::from_secs(60));

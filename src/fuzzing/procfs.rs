@@ -2,8 +2,9 @@
 
 use super::Input;
 use crate::proc::{Mapping, Standpoint, Turns, Waits};
-use crate::proc::{parse_mappings, parse_standpoint, parse_state, parse_turns};
+use crate::proc::{parse_mappings, parse_processor, parse_standpoint, parse_state, parse_turns};
 use crate::sentinel::fuzzing::system_call;
+use crate::steal::parse_counts;
 
 /// Files of `/proc`: what the kernel may write is read as it is meant, and of what it does not write
 /// nothing is made up.
@@ -13,6 +14,7 @@ pub fn procfs(data: &[u8]) {
     standpoint(&mut input);
     turns(&mut input);
     state(&mut input);
+    stolen(&mut input);
     mappings(&mut input);
     system_call(&mut input);
 }
@@ -40,6 +42,13 @@ fn any(text: &str) {
     }
     if let Some(state) = parse_state(text) {
         assert!(text.contains(')') && !state.is_whitespace());
+    }
+    if let Some(processor) = parse_processor(text) {
+        let word = text.split_whitespace().rev().find_map(decimal);
+        assert!(word.is_some() && text.contains(')'), "{processor}");
+    }
+    if let Some(counts) = parse_counts(text) {
+        assert!((1..=text.lines().count()).contains(&counts.stolen().len()));
     }
     let mappings = parse_mappings(text);
     assert!(mappings.len() <= text.split('\n').count());
@@ -90,6 +99,21 @@ fn state(input: &mut Input<'_>) {
     let name = String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]);
     let stat = format!("4242 ({name}) {state} 1 4242 4242 0 -1 4194304\n");
     assert_eq!(parse_state(&stat), Some(state), "{stat:?}");
+    assert_eq!(parse_processor(&stat), None, "{stat:?}");
+    let (between, processor) = ("0 ".repeat(38 - 3), input.u32());
+    let stat = format!("4242 ({name}) {state} {between}{processor} 0 0\n");
+    assert_eq!(parse_processor(&stat), Some(processor), "{stat:?}");
+}
+
+fn stolen(input: &mut Input<'_>) {
+    let processors = 0..input.below(5) as u32;
+    let expected: Vec<_> = processors.map(|number| (number, input.number())).collect();
+    let line = |(number, stolen): &(u32, u64)| format!("cpu{number} 1 2 3 4 5 6 7 {stolen} 0 0\n");
+    let lines: String = expected.iter().map(line).collect();
+    let stat = format!("cpu  1 2 3 4 5 6 7 8 9 10\n{lines}intr 1 0 2\n");
+    let counts = parse_counts(&stat);
+    let counts = counts.as_ref().map(|counts| counts.stolen().to_vec());
+    assert_eq!(counts.unwrap_or_default(), expected, "{stat}");
 }
 
 fn maps_line(mapping: &Mapping) -> String {

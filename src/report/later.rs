@@ -1,5 +1,5 @@
 //! Polls that have ended and cannot be judged before the sentinel has looked: see
-//! [`Judge::Later`](crate::watch::Judge).
+//! [`Judge::Later`](crate::watch::Judge). Where the sentinel is held up, its ticker judges them.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use crate::contain::contain;
+use crate::witness::TICKER;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -22,6 +23,9 @@ pub(super) fn leave(job: Job) {
     UNDONE.fetch_add(1, SeqCst);
     if let Err(job) = WAITING.push(job) {
         run(job);
+    } else if TICKER.has_no_timer() {
+        // It stands in if the sentinel does not come, for which it must be up.
+        TICKER.wake();
     }
 }
 
@@ -30,7 +34,8 @@ fn run(job: Job) {
     UNDONE.fetch_sub(1, SeqCst);
 }
 
-/// Does what was left. The sentinel calls it after each look; it says whether there was anything.
+/// Does what was left. The sentinel calls it after each look, and the ticker if the sentinel is held up; it
+/// says whether there was anything.
 pub(crate) fn run_all() -> bool {
     let mut any = false;
     for _ in 0..CAPACITY {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::cgroup;
 use crate::proc::{self, Schedstat};
+use crate::steal;
 use crate::sys::{self, Breakpoint, Thread};
 use crate::watch::Stacks;
 
@@ -23,6 +24,9 @@ pub struct Capabilities {
     pub cpu_time: Capability,
     /// The time that a thread waited for a processor: whether it was starved.
     pub run_queue_wait: Capability,
+    /// The time that a hypervisor took from the processor of a thread, to within 10 ms: it is not held against
+    /// the code. Zero where the hypervisor does not tell, or there is none.
+    pub steal_time: Capability,
     /// Whether the container's limit of processor time starved it.
     pub cpu_limit: Capability,
     /// Handing a worker's other tasks over before a poll that is expected to be slow
@@ -80,6 +84,7 @@ impl Capabilities {
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
             run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
             breakpoints: Capability::from(breakpoint()),
+            steal_time: Capability::from(steal::is_known()),
             cpu_limit: Capability::from(cgroup::is_readable()),
             containment: match obstacle {
                 None => Capability::Works,
@@ -122,6 +127,7 @@ impl fmt::Display for Capabilities {
             system_calls,
             cpu_time,
             run_queue_wait,
+            steal_time,
             cpu_limit,
             containment,
             breakpoints,
@@ -131,6 +137,7 @@ impl fmt::Display for Capabilities {
         writeln!(f, "system calls    {system_calls}")?;
         writeln!(f, "cpu time        {cpu_time}")?;
         writeln!(f, "run queue wait  {run_queue_wait}")?;
+        writeln!(f, "steal time      {steal_time}")?;
         writeln!(f, "cpu limit       {cpu_limit}")?;
         writeln!(f, "containment     {containment}")?;
         writeln!(f, "breakpoints     {breakpoints}")?;

@@ -10,7 +10,7 @@ use crate::proc;
 use crate::slot::{self, Finding, OtherThread, Slot};
 use crate::watch::{Measure, Stacks, name_of};
 
-/// How long each of the other threads may take to answer: this is done once for a stall.
+/// How long each of the other threads may take to answer, and all of them less than one look may wait.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Between the two looks before the process is ended, in nanoseconds.
@@ -91,7 +91,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
         let owner = margin.owner.as_ref()?;
         (owner.info.clone(), owner.thread.clone())
     };
-    let stack = thread.and_then(|thread| {
+    let taken = thread.map(|thread| {
         let standpoint = proc::standpoint(&thread).ok();
         let subject = Subject {
             slot,
@@ -101,12 +101,14 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
             is_on_cpu: stance(&thread, standpoint.as_ref()) == super::examine::Stance::OnCpu,
             patience: PATIENCE,
         };
-        taker.take(&subject, stacks).stack
+        taker.take(&subject, stacks)
     });
+    let taken = taken.unwrap_or_default();
     Some(OtherThread {
         thread: info,
         watches: nest.iter().filter_map(|poll| name_of(poll.watch)).collect(),
-        stack,
+        stack: taken.stack,
+        is_unasked: taken.is_unasked,
     })
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
-use super::tick;
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
+use crate::steal::STEAL;
 use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys::Thread;
 use crate::verdict::{Case, Fault, charged, judge};
@@ -43,7 +43,7 @@ pub(super) fn examine(
     let stance = stance(&thread, standpoint.as_ref());
     // It may have answered late, after an earlier look.
     excuse_disturbance(slot, stall, standpoint.as_ref());
-    let (fault, split) = accounts(slot, stall, clock, stance);
+    let (fault, split) = accounts(slot, stall, clock, stance, &thread);
     let cause = match (fault, stance, &standpoint) {
         (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
             return Examined::Innocent;
@@ -72,9 +72,13 @@ pub(super) fn examine(
         patience: PATIENCE,
     };
     let asleep = asleep(slot, standpoint.as_ref());
+    let before = clock.raw();
     let taken = taker.take(&subject, orders.stacks);
-    // Which may have taken several ticks, and there may be more threads to look at.
-    tick(clock);
+    if taken.is_late && self::stance(&thread, None) == Stance::Waiting {
+        // It could not answer for want of a processor, and the sentinel saw nothing else meanwhile.
+        let now = clock.raw();
+        DELAYS.note(clock, before, now, clock.nanos_between(before, now));
+    }
     if asleep.is_some() && taken.was_asked {
         with_note(slot, stall, |margin, poll| {
             margin.note(poll).disturbed = asleep;
@@ -167,7 +171,9 @@ fn accounts(
     stall: &Standing,
     clock: &Clock,
     stance: Stance,
+    thread: &Thread,
 ) -> (Fault, Option<Split>) {
+    let stolen = STEAL.since(clock, stall.poll.start, proc::processor(thread));
     let mut margin = slot.margin();
     let now = clock.raw();
     let Some((_, account)) = margin.account(now, clock) else {
@@ -184,6 +190,7 @@ fn accounts(
         since_within: within.map_or(0, |since| clock.nanos_between(since, now)),
         before_start: accounts.map_or(0, |accounts| clock.nanos_between(accounts.before.at, start)),
         suspended: SUSPENSIONS.since(start),
+        stolen,
         delayed: DELAYS.since(start),
         is_seen: true,
         waits_now: stance == Stance::Waiting,

@@ -1,6 +1,6 @@
 //! Floor 5: the thread that looks at polls while they run.
 //!
-//! One for the process. It wakes where a poll in flight is about to pass its budget, and otherwise as
+//! One for the process, with another one beside it that publishes the time ([`ticker`]). It wakes where a poll in flight is about to pass its budget, and otherwise as
 //! often as the shortest budget in use, so that no poll can begin and pass its budget unseen. When
 //! nothing has happened for a while it lies down until the next poll rouses it ([`DOZE`]).
 //!
@@ -19,13 +19,16 @@ mod examine;
     feature = "testing"
 ))]
 pub(crate) mod fuzzing;
+mod loader;
 mod one_poll;
 mod oversleep;
 mod part;
+mod patience;
 mod poll_site;
 mod scan;
 mod stacks;
 mod stalled;
+mod ticker;
 mod trial;
 mod workers;
 
@@ -64,8 +67,9 @@ use crate::flight_record;
 use crate::report;
 use crate::runtime;
 use crate::slot::DOZE;
-use crate::ticks::TICKS;
-use crate::watch::{Stacks, shortest_budget, tick_of};
+use crate::steal::STEAL;
+use crate::watch::{Stacks, shortest_budget};
+use crate::witness::{SENTINEL, TICKER};
 pub use capabilities::{Capabilities, Capability};
 use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
@@ -77,9 +81,18 @@ const NAME: &str = "shotclock-watch";
 /// on somebody's hot path, and a poll every few milliseconds must not make one each.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Starts the sentinel if it does not run yet. It runs as long as the process.
+/// Which threads have been started. They run as long as the process.
+struct Started {
+    ticker: bool,
+    sentinel: bool,
+}
+
+/// Starts the sentinel and its ticker if they do not run yet.
 pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Error> {
-    static STARTED: Mutex<bool> = Mutex::new(false);
+    static STARTED: Mutex<Started> = Mutex::new(Started {
+        ticker: false,
+        sentinel: false,
+    });
     if !clock.is_real() {
         return Ok(());
     }
@@ -88,12 +101,16 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
         stacks::install(signal);
     }
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*started {
+    if !started.ticker {
+        ticker::start(clock)?;
+        started.ticker = true;
+    }
+    if !started.sentinel {
         let clock = clock.clone();
         let thread = std::thread::Builder::new().name(NAME.to_owned());
         let run = thread.spawn(move || Sentinel::new(&clock).run());
         run.map_err(|error| Error::thread(NAME, error))?;
-        *started = true;
+        started.sentinel = true;
     }
     Ok(())
 }
@@ -102,15 +119,6 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
 /// takes some milliseconds once in a process.
 pub(crate) fn can_take_stacks() -> Result<(), String> {
     stacks::is_installed().and_then(|()| trial::outcome())
-}
-
-/// Publishes the time, if anybody goes by it. The sentinel's own thread only.
-fn tick(clock: &Clock) {
-    let read_clock = || clock.raw();
-    match tick_of() {
-        Some(_) => TICKS.publish(read_clock),
-        None => TICKS.stop(read_clock),
-    }
 }
 
 /// The thread's own state.
@@ -128,7 +136,7 @@ impl Sentinel {
         Self {
             scanner: Scanner::new(clock.clone()),
             rounds: Rounds::default(),
-            oversleep: Oversleep::new(clock.clone()),
+            oversleep: Oversleep::new(clock.clone(), &SENTINEL, &TICKER),
             quiet: Duration::ZERO,
         }
     }
@@ -144,7 +152,8 @@ impl Sentinel {
     /// One look, what was left for it, and a nap.
     fn turn(&mut self) {
         let interval = shortest_budget();
-        self.tick();
+        ticker::keep_ticking(&self.scanner.clock);
+        STEAL.look(&self.scanner.clock);
         let sight = self.scanner.look();
         self.oversleep.has_looked();
         let at_workers = self.look_at_workers();
@@ -159,26 +168,8 @@ impl Sentinel {
             return;
         }
         let dues = [sight.due, at_workers].into_iter().flatten();
-        self.nap(dues.fold(interval, Duration::min));
-    }
-
-    fn tick(&self) {
-        tick(&self.scanner.clock);
-    }
-
-    /// Naps, and publishes the time meanwhile.
-    fn nap(&mut self, mut rest: Duration) {
-        while let Some(tick) = tick_of().map(Duration::from_nanos) {
-            if rest <= tick {
-                break;
-            }
-            if !self.oversleep.nap(tick) {
-                return;
-            }
-            rest -= tick;
-            self.tick();
-        }
-        self.oversleep.nap(rest);
+        self.oversleep.has_looked();
+        self.oversleep.nap(dues.fold(interval, Duration::min));
     }
 
     /// When to look at them again, at the latest.
@@ -192,9 +183,7 @@ impl Sentinel {
 
     /// Sleeps until a poll begins. False if it may not.
     fn sleep(&mut self) -> bool {
-        // Before it lies down: who begins later shall not go by a tick of long ago.
-        TICKS.stop(|| self.scanner.clock.raw());
-        if !DOZE.lie_down() {
+        if !ticker::stop_ticking(&self.scanner.clock) || !DOZE.lie_down() {
             return false;
         }
         // A poll that began before it lay down did not rouse it, and is seen here.
@@ -202,8 +191,10 @@ impl Sentinel {
             DOZE.get_up();
             return true;
         }
+        self.oversleep.will_sleep();
         DOZE.sleep();
         self.oversleep.awake();
+        STEAL.begin_anew(&self.scanner.clock);
         true
     }
 }

@@ -6,7 +6,6 @@ mod frame_table;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
@@ -36,6 +35,13 @@ pub(super) struct Module {
 }
 
 impl Module {
+    fn known(&self) -> Known {
+        Known {
+            addresses: self.addresses.clone(),
+            path: Arc::clone(&self.path),
+        }
+    }
+
     /// Whether it is the C library, whose wrappers stand between a system call and its caller.
     pub(super) fn is_c_library(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
@@ -57,11 +63,26 @@ impl Module {
 #[derive(Default)]
 pub(super) struct Modules {
     known: Vec<Module>,
-    read_at: Option<Instant>,
 }
 
-/// How often the list is read again at most, when an address is in no module that is known.
-const AGAIN: Duration = Duration::from_secs(1);
+/// What tells a module from another one.
+#[derive(Clone, PartialEq)]
+pub(super) struct Known {
+    addresses: Range<u64>,
+    path: Arc<str>,
+}
+
+impl Known {
+    pub(super) fn start(&self) -> u64 {
+        self.addresses.start
+    }
+}
+
+/// How the modules that are loaded differ from those that were known.
+pub(super) struct Difference {
+    pub(super) gone: Vec<Known>,
+    pub(super) new: Vec<(Module, Unwinding)>,
+}
 
 impl Modules {
     #[cfg(any(test, fuzzing))]
@@ -69,7 +90,6 @@ impl Modules {
     pub(super) fn of(module: Module) -> Self {
         Self {
             known: vec![module],
-            read_at: Some(Instant::now()),
         }
     }
 
@@ -79,37 +99,31 @@ impl Modules {
             .find(|module| module.addresses.contains(&address))
     }
 
-    /// Reads the list if it was not read yet, or not lately and `address` is in no known module.
-    /// Hands each new module to `add`, and the addresses of each that is gone to `remove`.
-    pub(super) fn refresh(
-        &mut self,
-        address: u64,
-        mut add: impl FnMut(&Module, Unwinding),
-        mut remove: impl FnMut(Range<u64>),
-    ) {
-        let is_recent = self.read_at.is_some_and(|at| at.elapsed() < AGAIN);
-        if is_recent || (self.read_at.is_some() && self.at(address).is_some()) {
-            return;
-        }
-        let mappings = executable_mappings();
-        let is_mapped = |module: &Module| {
-            let same = |m: &Mapping| m.addresses == module.addresses && *m.path == *module.path;
-            mappings.iter().any(same)
-        };
-        let (kept, gone): (Vec<_>, Vec<_>) = self.known.drain(..).partition(is_mapped);
-        self.known = kept;
-        for module in gone {
-            remove(module.addresses);
-        }
-        for mapping in mappings {
-            let is_known = self.known.iter().any(|m| m.addresses == mapping.addresses);
-            if let Some((module, unwinding)) = (!is_known).then(|| read(&mapping)).flatten() {
-                add(&module, unwinding);
-                self.known.push(module);
-            }
-        }
-        self.read_at = Some(Instant::now());
+    pub(super) fn known(&self) -> Vec<Known> {
+        self.known.iter().map(Module::known).collect()
     }
+
+    pub(super) fn add(&mut self, module: Module) {
+        self.known.push(module);
+    }
+
+    pub(super) fn remove(&mut self, gone: &Known) {
+        self.known.retain(|module| module.known() != *gone);
+    }
+}
+
+/// Reads which modules are loaded, and the files of those that are not known. That may take long: the
+/// sentinel must not.
+pub(super) fn difference(known: Vec<Known>) -> Difference {
+    let mappings = executable_mappings();
+    let is_mapped = |known: &Known| {
+        let same = |m: &Mapping| m.addresses == known.addresses && *m.path == *known.path;
+        mappings.iter().any(same)
+    };
+    let (known, gone): (Vec<_>, Vec<_>) = known.into_iter().partition(is_mapped);
+    let is_new = |mapping: &&Mapping| known.iter().all(|k| k.addresses != mapping.addresses);
+    let new = mappings.iter().filter(is_new).filter_map(read).collect();
+    Difference { gone, new }
 }
 
 /// Runs `use_file` on the file behind a path of `/proc/self/maps`.
@@ -241,21 +255,37 @@ mod tests {
 
     #[test]
     fn this_program_is_a_module_and_its_functions_have_names() {
-        let mut modules = Modules::default();
-        let (mut added, address) = (0, somewhere as *const () as u64);
-        modules.refresh(
-            address,
-            |_, unwinding| added += usize::from(unwinding.eh_frame.is_some()),
-            |_| panic!("nothing is gone"),
-        );
+        let (mut modules, address) = (Modules::default(), somewhere as *const () as u64);
+        let Difference { gone, new } = difference(modules.known());
+        assert!(gone.is_empty(), "nothing is gone");
+        let unwound = new.iter().filter(|(_, how)| how.eh_frame.is_some());
+        let count = unwound.count();
         assert!(
-            added >= 2,
-            "the program and the C library at least: {added}"
+            count >= 2,
+            "the program and the C library at least: {count}"
         );
+        new.into_iter().for_each(|(module, _)| modules.add(module));
         let module = modules.at(address).unwrap();
         assert!(module.part_at(address).is_none() && !module.is_c_library());
         let yields = std::thread::yield_now as *const () as u64;
         assert_eq!(module.part_at(yields), Some(Part::Std));
         assert!(modules.at(8).is_none());
+    }
+
+    #[test]
+    fn a_module_that_is_no_longer_mapped_is_gone_and_those_that_are_known_are_not_read_again() {
+        let Difference { new, .. } = difference(Vec::new());
+        let mut modules = Modules::default();
+        new.into_iter().for_each(|(module, _)| modules.add(module));
+        let unmapped = Known {
+            addresses: 0x1000..0x2000,
+            path: "/no/such/library.so".into(),
+        };
+        let known = [modules.known(), vec![unmapped.clone()]].concat();
+        let Difference { gone, new } = difference(known);
+        assert!(gone == [unmapped] && new.is_empty());
+        let first = modules.known().swap_remove(0);
+        modules.remove(&first);
+        assert!(!modules.known().contains(&first));
     }
 }

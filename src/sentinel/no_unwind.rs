@@ -6,6 +6,18 @@ use crate::sys::Copied;
 
 pub(super) struct Unwinder;
 
+/// No module is known.
+pub(super) struct Known;
+
+#[derive(Default)]
+pub(super) struct Changes;
+
+impl Changes {
+    pub(super) fn since(_: Vec<Known>) -> Self {
+        Self
+    }
+}
+
 pub(super) struct Unwound {
     pub(super) steps: Vec<Step>,
 }
@@ -22,6 +34,16 @@ impl Unwinder {
     }
 
     pub(super) fn load(&mut self) {}
+
+    pub(super) fn known(&self) -> Vec<Known> {
+        Vec::new()
+    }
+
+    pub(super) fn apply(&mut self, _: Changes) {}
+
+    pub(super) fn has_missed(&mut self) -> bool {
+        false
+    }
 
     pub(super) fn caller_is_std(&self, _: &Unwound) -> bool {
         false

@@ -6,15 +6,20 @@ use super::escalate::escalate;
 use super::examine::{Examined, examine};
 use super::stacks::Taker;
 use super::stalled::Stalled;
+use super::ticker;
 use crate::clock::Clock;
 use crate::slot::{self, InFlight, Nest, Slot, Standing};
+use crate::suspension;
 use crate::watch::{home_of, name_of};
+use crate::witness::silence_of_both;
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
 pub(crate) struct Scanner {
     pub(super) clock: Clock,
     /// The state of each slot when it was last seen.
     states: Vec<u64>,
+    /// The slot with which the next look begins.
+    first: usize,
     /// `None` under a mocked clock: then nothing is asked of the operating system.
     pub(super) taker: Option<Taker>,
 }
@@ -28,12 +33,20 @@ pub(crate) struct Sight {
     pub(crate) due: Option<Duration>,
 }
 
+/// What was seen of one thread.
+struct Seen {
+    due: Option<Duration>,
+    /// There is something to be told, which was left to the next look.
+    is_left: bool,
+}
+
 impl Scanner {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             taker: clock.is_real().then(Taker::new),
             clock,
             states: Vec::new(),
+            first: 0,
         }
     }
 
@@ -42,35 +55,44 @@ impl Scanner {
             is_still: true,
             due: None,
         };
-        let begun = self.clock.raw();
-        let slots = slot::all();
+        if let Some(taker) = &mut self.taker {
+            taker.begin_look();
+        }
+        let mut slots = slot::all();
         self.states.resize(slots.len(), 0);
+        let first = std::mem::take(&mut self.first);
+        let first = first.min(slots.len());
+        slots.rotate_left(first);
+        let mut left_at = None;
         for slot in slots {
             let state = slot.state();
             let before = std::mem::replace(&mut self.states[slot.index()], state);
             sight.is_still &= state == before && !Slot::is_busy(state);
             if Slot::is_busy(state) {
-                let due = self.look_at(slot, begun);
+                let Seen { due, is_left } = self.look_at(slot);
                 sight.due = [sight.due, due].into_iter().flatten().min();
+                left_at = left_at.or(is_left.then_some(slot.index()));
             }
         }
+        self.first = left_at.unwrap_or_default();
         sight
     }
 
     /// Tells what is to be told of one thread's polls, and says when to look at them again.
     ///
-    /// A look that takes long may have been suspended in the middle, which is not noticed before its
-    /// end: then nothing is told, and the next look comes at once.
-    fn look_at(&mut self, slot: &Slot, begun: u64) -> Option<Duration> {
+    /// The process may have been suspended in the middle of a look, which is not noticed before its end:
+    /// while neither witness has given a sign of life for longer than it should have, nothing is told. The
+    /// next look comes at once, and begins with what was left.
+    fn look_at(&mut self, slot: &Slot) -> Seen {
         let nest = self.read(slot);
         let Self { clock, taker, .. } = self;
         let now = clock.raw();
-        let elapsed = |since| clock.nanos_between(since, now);
-        let mut earliest = exceptions_due(slot, &nest, clock, now);
+        let (mut earliest, mut is_left) = (exceptions_due(slot, &nest, clock, now), false);
         for standing in slot.standings(&nest, clock, now).iter() {
             let (poll, own) = (&standing.poll, standing.own);
             // Slow is what is over its budget, not what is at it.
-            let at = if own > poll.budget && elapsed(begun) > LONGEST_LOOK {
+            let at = if own > poll.budget && may_be_suspended(clock) {
+                is_left = true;
                 own
             } else if own > poll.budget {
                 stalled(clock, taker.as_mut(), slot, &nest, standing)
@@ -79,7 +101,10 @@ impl Scanner {
             };
             earliest = earliest.into_iter().chain([at.saturating_sub(own)]).min();
         }
-        earliest.map(Duration::from_nanos)
+        Seen {
+            due: earliest.map(Duration::from_nanos),
+            is_left,
+        }
     }
 
     /// The polls in flight on a thread, noted with its account where it is time for that.
@@ -118,8 +143,11 @@ pub(super) fn note<'p>(
     }
 }
 
-/// A look that has taken longer tells nothing more, in nanoseconds.
-const LONGEST_LOOK: u64 = 50_000_000;
+/// Whether a suspension may have begun that nobody has noticed yet. A mocked clock is never suspended.
+fn may_be_suspended(clock: &Clock) -> bool {
+    let most = ticker::nap() + suspension::LEAST;
+    clock.is_real() && silence_of_both(clock, clock.raw()) > most
+}
 
 /// How old the latest account of a busy thread may be, in nanoseconds.
 const OLD_ACCOUNT: u64 = 50_000_000;

@@ -1,14 +1,13 @@
 //! Taking the stack of a stuck thread: whether it may be signalled, and what can be had if not.
 
-use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::loader::Loader;
 use super::part::Part;
+use super::patience::Patience;
 use super::syscalls::{Interrupted, interrupted};
-use super::trial;
 use super::unwind::Unwinder;
-use crate::contain::contain;
 use crate::proc::{self, Standpoint, Waits};
 use crate::slot::{InFlight, Slot};
 use crate::stack::{Stack, Step};
@@ -43,8 +42,8 @@ pub(super) fn is_installed() -> Result<(), String> {
 
 /// Takes stacks. Lives on the sentinel's thread.
 pub(super) struct Taker {
-    unwinder: Option<Unwinder>,
-    loading: Receiver<Unwinder>,
+    loader: Loader,
+    patience: Patience,
 }
 
 /// What came of asking for a stack.
@@ -55,9 +54,12 @@ pub(super) struct Taken {
     pub(super) was_asked: bool,
     /// It did not answer in time, or was not asked because it goes to and fro: it may be asked again.
     pub(super) is_late: bool,
+    /// It was not asked, because those before it used up the time of one look.
+    pub(super) is_unasked: bool,
 }
 
 /// A thread that is to be looked at.
+#[derive(Clone, Copy)]
 pub(super) struct Subject<'s> {
     pub(super) slot: &'s Slot,
     pub(super) poll: &'s InFlight,
@@ -72,42 +74,23 @@ pub(super) struct Subject<'s> {
 
 impl Taker {
     /// Without stacks at first: reading how to unwind takes some milliseconds for a small program and
-    /// more for a large one, so it is done by a thread of its own, which ends with it. That one tries
-    /// the whole out on itself as well.
+    /// more for a large one, so it is done by a thread of its own. That one tries the whole out on itself as
+    /// well.
     pub(super) fn new() -> Self {
-        let (loaded, loading) = mpsc::channel();
-        let load = move || {
-            let mut unwinder = Unwinder::new();
-            let outcome = contain(|| try_out(&mut unwinder));
-            let _ = loaded.send(unwinder);
-            trial::tried_out(outcome);
-        };
-        let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
-        if let Err(error) = thread.spawn(load) {
-            trial::tried_out(Some(Err(format!("no thread to load it: {error}"))));
-        }
         Self {
-            unwinder: None,
-            loading,
+            loader: Loader::start(try_out),
+            patience: Patience::of_a_look(),
         }
+    }
+
+    /// A look begins: for how long threads may be waited for is counted anew.
+    pub(super) fn begin_look(&mut self) {
+        self.patience = Patience::of_a_look();
     }
 
     /// Whether it is not known yet how to take stacks, and will be.
     pub(super) fn is_loading(&mut self) -> bool {
-        if self.unwinder.is_some() {
-            return false;
-        }
-        match self.loading.try_recv() {
-            Ok(unwinder) => self.unwinder = Some(unwinder),
-            Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Disconnected) => {}
-        }
-        false
-    }
-
-    fn unwinder(&mut self) -> Option<&mut Unwinder> {
-        self.is_loading();
-        self.unwinder.as_mut()
+        self.loader.is_loading()
     }
 
     /// Whether a stack is that of a thread that runs a runtime of the current thread, as far as the
@@ -118,7 +101,7 @@ impl Taker {
 
     /// What a function in a stack belongs to, if that is anything known.
     pub(super) fn part(&self, step: &Step) -> Option<Part> {
-        self.unwinder.as_ref()?.part(step)
+        self.loader.loaded()?.part(step)
     }
 
     /// Whether a stack is that of a thread that has handed its worker to another one: it is still in
@@ -135,7 +118,7 @@ impl Taker {
 
     /// Whether a stack is that of a worker between two polls: in the hands of its runtime alone.
     pub(super) fn is_between_polls(&self, stack: &Stack) -> bool {
-        let unwinder = self.unwinder.as_ref();
+        let unwinder = self.loader.loaded();
         let part = |step| unwinder.and_then(|unwinder| unwinder.part(step));
         // The worker is itself a task, of the pool of threads: what counts is which is further inside.
         let is_either = |part: &Part| matches!(part, Part::Worker | Part::Task);
@@ -143,16 +126,28 @@ impl Taker {
     }
 
     fn has(&self, stack: &Stack, part: Part) -> bool {
-        let unwinder = self.unwinder.as_ref();
+        let unwinder = self.loader.loaded();
         unwinder.is_some_and(|unwinder| stack.steps().any(|step| unwinder.part(step) == Some(part)))
     }
 
     /// The stack of a thread, if the poll has not ended meanwhile.
     pub(super) fn take(&mut self, subject: &Subject<'_>, stacks: Stacks) -> Taken {
-        match self.unwinder() {
-            Some(unwinder) if stacks != Stacks::Never => take(unwinder, subject, stacks),
+        let patience = self.patience.for_one(subject.patience);
+        let subject = Subject {
+            patience,
+            ..*subject
+        };
+        let begun = Instant::now();
+        let mut taken = match self.loader.unwinder() {
+            Some(unwinder) if stacks != Stacks::Never => take(unwinder, &subject, stacks),
             _ => Taken::default(),
+        };
+        if taken.is_late {
+            self.patience.spend(begun.elapsed());
         }
+        // A stack that ends in a library that is being read may be asked for again.
+        taken.is_late |= self.loader.read_what_was_missed();
+        taken
     }
 }
 
@@ -162,7 +157,9 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         _ => None,
     };
     let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject, stacks));
+    let is_to_be_asked = may_signal(subject, stacks, caller_is_std);
+    let is_unasked = is_to_be_asked && subject.patience.is_zero();
+    let captured = (is_to_be_asked && !is_unasked).then(|| capture(subject, stacks));
     let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
     let went_on = matches!(captured, Some(Err(NoCapture::WentOn)));
     let captured = captured.and_then(Result::ok);
@@ -178,7 +175,8 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late: is_late || went_on,
+        is_late: is_late || went_on || is_unasked,
+        is_unasked,
     }
 }
 

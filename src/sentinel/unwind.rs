@@ -1,6 +1,5 @@
 //! From registers and a copy of the stack to the functions that were being run.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use framehop::{
@@ -8,7 +7,8 @@ use framehop::{
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
-use super::modules::{Module, Modules, Unwinding};
+pub(super) use super::modules::Known;
+use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::part::Part;
 use crate::stack::Step;
 use crate::sys::{Copied, Registers};
@@ -21,6 +21,30 @@ pub(super) struct Unwinder {
     unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
     modules: Modules,
+    /// An address was looked up that is in no known module.
+    has_missed: bool,
+}
+
+/// How the modules that are loaded differ from those that are known, ready for an [`Unwinder`].
+#[derive(Default)]
+pub(super) struct Changes {
+    gone: Vec<Known>,
+    new: Vec<(Module, framehop::Module<Arc<[u8]>>)>,
+}
+
+impl Changes {
+    /// Reads files, so it may take long.
+    pub(super) fn since(known: Vec<Known>) -> Self {
+        let Difference { gone, new } = difference(known);
+        let ready = |(module, unwinding)| {
+            let info = section_info(&module, unwinding);
+            (module, info)
+        };
+        Self {
+            gone,
+            new: new.into_iter().map(ready).collect(),
+        }
+    }
 }
 
 /// A function that was being run, and where its frame begins.
@@ -51,6 +75,7 @@ impl Unwinder {
             unwinder: UnwinderNative::new(),
             cache: CacheNative::new(),
             modules: Modules::default(),
+            has_missed: false,
         }
     }
 
@@ -73,9 +98,30 @@ impl Unwinder {
         self.modules.at(address)
     }
 
-    /// Reads the modules, which otherwise happens when the first stack is unwound.
+    /// Reads the modules, on the calling thread.
     pub(super) fn load(&mut self) {
-        self.refresh(0);
+        let changes = Changes::since(self.known());
+        self.apply(changes);
+    }
+
+    pub(super) fn known(&self) -> Vec<Known> {
+        self.modules.known()
+    }
+
+    pub(super) fn apply(&mut self, changes: Changes) {
+        for known in changes.gone {
+            self.unwinder.remove_module(known.start());
+            self.modules.remove(&known);
+        }
+        for (module, info) in changes.new {
+            self.unwinder.add_module(info);
+            self.modules.add(module);
+        }
+    }
+
+    /// Whether a stack since the last call led through a module that is not known.
+    pub(super) fn has_missed(&mut self) -> bool {
+        std::mem::take(&mut self.has_missed)
     }
 
     /// Whether the function that made a system call, the innermost outside of the C library, is one
@@ -120,7 +166,7 @@ impl Unwinder {
         let mut address = FrameAddress::from_instruction_pointer(registers.ip);
         let mut frames = Vec::new();
         while frames.len() < MAX_STEPS {
-            self.refresh(address.address_for_lookup());
+            self.has_missed |= self.modules.at(address.address_for_lookup()).is_none();
             frames.push(Frame {
                 address,
                 sp: native.sp(),
@@ -138,25 +184,6 @@ impl Unwinder {
             }
         }
         frames
-    }
-
-    fn refresh(&mut self, address: u64) {
-        let Self {
-            unwinder, modules, ..
-        } = self;
-        let mut gone = Vec::new();
-        let mut new = Vec::new();
-        modules.refresh(
-            address,
-            |module, unwinding| new.push(section_info(module, unwinding)),
-            |addresses: Range<u64>| gone.push(addresses.start),
-        );
-        for start in gone {
-            unwinder.remove_module(start);
-        }
-        for module in new {
-            unwinder.add_module(module);
-        }
     }
 }
 

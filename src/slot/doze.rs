@@ -90,6 +90,11 @@ impl Doze {
         self.asleep.store(false, Relaxed);
     }
 
+    /// Whether the sentinel sleeps, and has not been roused since it lay down.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Relaxed)
+    }
+
     /// Waits until somebody has roused it since it lay down.
     pub(crate) fn sleep(&self) {
         while self.asleep.load(Relaxed) {

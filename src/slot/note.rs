@@ -33,11 +33,17 @@ pub struct OtherThread {
     pub watches: Vec<Arc<str>>,
     /// What it was doing.
     pub stack: Option<Stack>,
+    /// It was not asked for its stack: threads before it did not answer, and used up the time for which
+    /// one look may wait.
+    pub is_unasked: bool,
 }
 
 impl fmt::Display for OtherThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
+        if self.is_unasked {
+            f.write_str(" (not asked for its stack: other threads did not answer in time)")?;
+        }
         match &self.stack {
             Some(stack) => write!(f, "\n{stack}"),
             None => Ok(()),
@@ -200,8 +206,15 @@ mod tests {
             thread,
             watches: ["outer".into(), "in\nner".into()].into(),
             stack: None,
+            is_unasked: false,
         };
         let told = "meanwhile on worker: outer > in\\nner";
         assert_eq!(other.to_string(), told);
+        let unasked = OtherThread {
+            is_unasked: true,
+            ..other
+        };
+        let why = " (not asked for its stack: other threads did not answer in time)";
+        assert_eq!(unasked.to_string(), format!("{told}{why}"));
     }
 }

@@ -14,6 +14,10 @@ pub(crate) fn read_memory(_: usize, _: &mut [u8]) -> usize {
     0
 }
 
+pub(crate) fn process_cpu_time() -> Option<u64> {
+    None
+}
+
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     0

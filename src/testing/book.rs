@@ -14,6 +14,7 @@ use crate::slot::{Finding, Kind, ThreadInfo};
 use crate::suspension::{self, SUSPENSIONS};
 use crate::verdict;
 use crate::watch::{Slow, shortest_budget};
+use crate::witness::silence_of_both;
 
 /// One poll of an audited future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +146,10 @@ fn suspended(ended: &Ended, own: Own) -> u64 {
     if own.nanos - own.cpu < suspension::LEAST {
         return 0;
     }
-    // The sentinel notices it when it wakes up, which may be a little later than this.
-    let interval = nanos_of(shortest_budget());
+    // A witness notices it when it wakes up, which may be a little later than this.
+    let most = nanos_of(shortest_budget()) + suspension::LEAST;
     for _ in 0..LOOKS {
-        if !SUSPENSIONS.may_be_unnoticed(&PLACE.clock, ended.end, interval) {
+        if silence_of_both(&PLACE.clock, ended.end) <= most {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Home, flights};
+use crate::clock::Clock;
+use crate::witness::SENTINEL;
 
 /// Whether polls of a watchdog are stuck at this moment. Made by
 /// [`Watchdog::health`](crate::Watchdog::health).
@@ -27,7 +29,15 @@ pub struct Health {
     pub busy_workers: u64,
     /// For how long the oldest stall or stuck worker has lasted, less what is excused.
     pub oldest_stall: Option<Duration>,
+    /// For how long the watchdog's own thread has not looked, where that is too long: more than a second
+    /// past the look that was due. Polls are known all the same, because they are read here; a worker that
+    /// became stuck since then is not.
+    pub unseen: Option<Duration>,
 }
+
+/// A look may be late by so many nanoseconds before that is said. More than a busy host delays a thread
+/// that sleeps most of the time, and no more than the interval of the most eager health check.
+const LATE_LOOK: u64 = 1_000_000_000;
 
 /// The word of a [`Health`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +47,9 @@ pub enum Status {
     Responsive,
     /// At least one is.
     Stalled,
+    /// None is known to be, but the watchdog's own thread has not looked for too long
+    /// ([`Health::unseen`]): of workers nothing is known.
+    Unknown,
 }
 
 impl Health {
@@ -51,23 +64,43 @@ impl Health {
         let (stuck_workers, longest_stuck) = home.stuck_workers.now(&home.clock);
         let (busy_workers, _) = home.busy_workers.now(&home.clock);
         let oldest = stalls.clone().chain(longest_stuck).max();
+        let unseen = unseen(&home.clock, &in_flight);
         Self {
-            status: match oldest {
-                None => Status::Responsive,
-                Some(_) => Status::Stalled,
+            status: match (oldest, unseen) {
+                (Some(_), _) => Status::Stalled,
+                (None, Some(_)) => Status::Unknown,
+                (None, None) => Status::Responsive,
             },
             stalls: stalls.count() as u64,
             stuck_workers,
             busy_workers,
             oldest_stall: oldest.map(Duration::from_nanos),
+            unseen: unseen.map(Duration::from_nanos),
         }
     }
 }
 
+/// For how long the sentinel has not looked, if its look is overdue by too long. Under a mocked clock it does
+/// not look.
+fn unseen(clock: &Clock, in_flight: &[super::Flight]) -> Option<u64> {
+    let now = clock.raw();
+    let is_started = clock.is_real() && SENTINEL.sign() > 0;
+    let silence = clock.nanos_between(SENTINEL.sign(), now);
+    let (silence, overdue) = match SENTINEL.has_no_timer() {
+        // It sleeps while nothing is in flight, and is roused by the first poll.
+        true => {
+            let oldest = in_flight.iter().map(|flight| flight.elapsed).max()?;
+            (oldest.min(silence), oldest.min(silence))
+        }
+        false => (silence, SENTINEL.overdue(clock, now)),
+    };
+    (is_started && overdue > LATE_LOOK).then_some(silence)
+}
+
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.oldest_stall {
-            None => {
+        match (self.oldest_stall, self.unseen) {
+            (None, None) => {
                 f.write_str("responsive")?;
                 match self.busy_workers {
                     0 => Ok(()),
@@ -75,7 +108,10 @@ impl fmt::Display for Health {
                     several => write!(f, ", {several} workers busy"),
                 }
             }
-            Some(oldest) => {
+            (None, Some(unseen)) => {
+                write!(f, "unknown, the watchdog has not looked for {unseen:.1?}")
+            }
+            (Some(oldest), _) => {
                 write!(f, "{} stalled", self.stalls)?;
                 match self.stuck_workers {
                     0 => {}
@@ -100,6 +136,7 @@ mod tests {
             stuck_workers: 0,
             busy_workers,
             oldest_stall: None,
+            unseen: None,
         };
         assert_eq!(health(1).to_string(), "responsive, 1 worker busy");
         assert_eq!(health(2).to_string(), "responsive, 2 workers busy");
@@ -107,15 +144,16 @@ mod tests {
 
     #[test]
     fn it_says_in_a_few_words_what_is_stuck() {
+        let health = |stalls, stuck_workers, oldest_stall| Health {
+            status: Status::Stalled,
+            stalls,
+            stuck_workers,
+            busy_workers: 0,
+            oldest_stall,
+            unseen: None,
+        };
         let said = |stalls, stuck_workers, oldest_stall| {
-            let health = Health {
-                status: Status::Stalled,
-                stalls,
-                stuck_workers,
-                busy_workers: 0,
-                oldest_stall,
-            };
-            health.to_string()
+            health(stalls, stuck_workers, oldest_stall).to_string()
         };
         let oldest = Some(Duration::from_millis(1_500));
         assert_eq!(said(0, 0, None), "responsive");
@@ -124,5 +162,11 @@ mod tests {
         assert_eq!(said(1, 1, oldest), one);
         let several = "1 stalled, 2 workers stuck, the oldest for 1.5s";
         assert_eq!(said(1, 2, oldest), several);
+        let unknown = Health {
+            unseen: Some(Duration::from_secs(3)),
+            ..health(0, 0, None)
+        };
+        let words = "unknown, the watchdog has not looked for 3.0s";
+        assert_eq!(unknown.to_string(), words);
     }
 }

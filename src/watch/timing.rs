@@ -31,7 +31,7 @@ pub enum Timing {
     /// The clock is read for one poll in 64, which stands for the others, and for those that turn out to be
     /// long.
     ///
-    /// The watchdog's own thread publishes the time, four times in the shortest budget (every 2.5 ms under
+    /// A thread of the watchdog's publishes the time, four times in the shortest budget (every 2.5 ms under
     /// one of 10 ms; never more often than each millisecond, nor less than each ten). A poll notes that
     /// *tick*, and whether it is still the latest at its end: then it was short, and is counted without
     /// having been timed.
@@ -48,8 +48,9 @@ pub enum Timing {
     /// - Under a budget of less than 4 ms, under a mocked clock, and inside of a poll that is timed itself,
     ///   polls are timed exactly; so are destructors, and what [`Watch::enter`](crate::Watch::enter) times.
     ///
-    /// What it saves is in the table of the README. While the operating system does not run the watchdog's
-    /// thread, a tick is as long as that.
+    /// What it saves is in the table of the README. If that thread is held up, the one that looks at polls
+    /// publishes the time, as often as the shortest budget. While the operating system runs neither of the
+    /// two, a tick is as long as that.
     #[cfg_attr(shotclock_ticked, default)]
     Ticked,
 }

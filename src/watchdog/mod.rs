@@ -106,7 +106,9 @@ impl Watchdog {
     /// Whether any poll of this watchdog is stuck at this moment.
     ///
     /// It reads what the threads publish, and waits for none of them: of use in a health check that
-    /// is answered by a thread of its own, since a runtime that is stuck answers nothing.
+    /// is answered by a thread of its own, since a runtime that is stuck answers nothing. Of the workers of
+    /// guarded runtimes it knows what the watchdog's own thread saw when it last looked; where that was too
+    /// long ago, it says so ([`Status::Unknown`](crate::Status::Unknown)).
     ///
     /// # Examples
     ///

@@ -23,7 +23,7 @@ pub(crate) use fence::fence_every_thread;
 pub(crate) use fork::{is_forked, notice_forks};
 pub(crate) use memory::read_memory;
 pub(crate) use stack::stack_pointer;
-pub(crate) use thread::Thread;
+pub(crate) use thread::{Thread, process_cpu_time};
 
 /// The signal for captures unless another is chosen. Ignored by default, so that a late one does no
 /// harm, and debuggers pass it on.

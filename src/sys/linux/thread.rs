@@ -46,6 +46,11 @@ impl Thread {
     }
 }
 
+/// How long all threads of the process have had a processor so far, in nanoseconds.
+pub(crate) fn process_cpu_time() -> Option<u64> {
+    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 fn read_clock(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,

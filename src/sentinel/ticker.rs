@@ -1,0 +1,159 @@
+//! The thread that publishes ticks, and that stands in for the sentinel where it is held up.
+//!
+//! A look can take long, whatever the reason: the ticker looks at nothing, so that time goes on. It is a
+//! witness as well (see [`witness`](crate::witness)), and judges the polls that wait for a look which does
+//! not come. It sleeps while the sentinel sleeps.
+
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use super::oversleep::Oversleep;
+use crate::clock::{Clock, nanos_of};
+use crate::contain::contain;
+use crate::error::Error;
+use crate::proc;
+use crate::report;
+use crate::slot::DOZE;
+use crate::ticks::TICKS;
+use crate::watch::{shortest_budget, tick_of};
+use crate::witness::{SENTINEL, TICKER};
+
+const NAME: &str = "shotclock-ticks";
+
+/// How often the ticker gives a sign of life at most while nobody goes by ticks, in nanoseconds. A sentinel
+/// that is held up for longer is not taken for a suspended process. Fifty wake-ups a second cost less than
+/// a thousandth of a core.
+const SHORTEST_NAP: u64 = 20_000_000;
+
+/// So many nanoseconds the sentinel's sign of life may be overdue before the ticker stands in. Longer than
+/// looks take that are not held up.
+const HELD_UP: u64 = 100_000_000;
+
+/// How old a tick may be, in ticks, before the sentinel publishes one itself: a timer may be late by one.
+const OLD_TICK: u64 = 2;
+
+/// Whether there are ticks. Who ticks holds it: one thread at a time, as [`TICKS`] wants it.
+static TICKING: Mutex<bool> = Mutex::new(false);
+
+/// Starts the thread. It runs as long as the process.
+pub(super) fn start(clock: &Clock) -> Result<(), Error> {
+    let clock = clock.clone();
+    let thread = std::thread::Builder::new().name(NAME.to_owned());
+    let run = thread.spawn(move || Ticker::new(clock).run());
+    run.map_err(|error| Error::thread(NAME, error)).map(drop)
+}
+
+/// `None` if the other thread is just ticking: then there is a tick.
+fn ticking() -> Option<MutexGuard<'static, bool>> {
+    match TICKING.try_lock() {
+        Ok(ticking) => Some(ticking),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// A tick, if anybody goes by them and the sentinel is up.
+fn tick(clock: &Clock) {
+    let Some(ticking) = ticking().filter(|ticking| **ticking) else {
+        return;
+    };
+    match tick_of() {
+        Some(_) => TICKS.publish(|| clock.raw()),
+        None => TICKS.stop(|| clock.raw()),
+    }
+    drop(ticking);
+}
+
+/// The sentinel is up: it ticks itself where the ticker does not, and wakes it where it sleeps for longer
+/// than it should.
+pub(super) fn keep_ticking(clock: &Clock) {
+    if let Some(mut ticking) = ticking() {
+        *ticking = true;
+    }
+    let is_old = |tick: u64| match TICKS.latest() {
+        Some(latest) => clock.nanos_between(latest, clock.raw()) > tick * OLD_TICK,
+        None => true,
+    };
+    if tick_of().is_none_or(is_old) {
+        tick(clock);
+    }
+    if TICKER.nap() > nap() {
+        TICKER.wake();
+    }
+}
+
+/// The sentinel lies down: who begins later shall not go by a tick of long ago. False if that cannot be
+/// promised at this moment.
+pub(super) fn stop_ticking(clock: &Clock) -> bool {
+    let Some(mut ticking) = ticking() else {
+        return false;
+    };
+    *ticking = false;
+    TICKS.stop(|| clock.raw());
+    true
+}
+
+/// How long the ticker naps at present, in nanoseconds.
+pub(super) fn nap() -> u64 {
+    tick_of().unwrap_or_else(|| nanos_of(shortest_budget()).max(SHORTEST_NAP))
+}
+
+/// The thread's own state.
+struct Ticker {
+    clock: Clock,
+    oversleep: Oversleep,
+    /// When it last got up, as a raw reading of the clock.
+    up_since: u64,
+}
+
+impl Ticker {
+    fn new(clock: Clock) -> Self {
+        Self {
+            oversleep: Oversleep::new(clock.clone(), &TICKER, &SENTINEL),
+            up_since: clock.raw(),
+            clock,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            // Nothing in there panics. If something did, the next turn would be as good.
+            contain(|| self.turn());
+        }
+    }
+
+    fn turn(&mut self) {
+        if DOZE.is_asleep() {
+            self.sleep();
+        }
+        self.oversleep.nap(Duration::from_nanos(nap()));
+        tick(&self.clock);
+        if self.is_sentinel_held_up() {
+            report::run_what_was_left_for_later();
+        }
+    }
+
+    /// Until the sentinel has been roused, and wakes it; or a poll is left to a sentinel that is not up.
+    fn sleep(&mut self) {
+        self.oversleep.will_sleep();
+        while DOZE.is_asleep() {
+            std::thread::park();
+        }
+        self.oversleep.awake();
+        self.up_since = self.clock.raw();
+    }
+
+    /// Whether the sentinel does not come. One that waits for a processor will: the polls of which it is
+    /// to say whether they waited for one as well are left to it.
+    fn is_sentinel_held_up(&self) -> bool {
+        let now = self.clock.raw();
+        let overdue = match SENTINEL.has_no_timer() {
+            // It was roused, if at all, after the ticker got up.
+            true if DOZE.is_asleep() => 0,
+            true => self.clock.nanos_between(self.up_since, now),
+            false => SENTINEL.overdue(&self.clock, now),
+        };
+        let is_runnable = || SENTINEL.thread().and_then(proc::state) == Some('R');
+        overdue > HELD_UP && !is_runnable()
+    }
+}
