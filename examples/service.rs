@@ -71,7 +71,14 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("service: {error}");
+            eprint!("service: {error}");
+            // An error of shotclock's says what failed, and its source why.
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprint!(": {error}");
+                source = error.source();
+            }
+            eprintln!();
             ExitCode::FAILURE
         }
     }
@@ -89,8 +96,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let listener = runtime
         .block_on(TcpListener::bind(args.addr))
         .map_err(|error| format!("--addr: no listener on {}: {error}", args.addr))?;
-    let exporter = shotclock::prometheus::install(args.metrics_addr)
-        .map_err(|error| format!("--metrics-addr: {error}"))?;
+    let exporter = shotclock::prometheus::install(args.metrics_addr)?;
     // The same page as at /debug/shotclock, from a thread that answers while the runtime is stuck.
     exporter.show_page(&watchdog);
     let metrics_addr = exporter.local_addr().unwrap_or(args.metrics_addr);

@@ -13,6 +13,9 @@ use tokio::runtime::TryCurrentError;
 /// One opaque type with predicates: a caller mostly prints it, and sometimes asks one question (is
 /// the port taken?). What it says can grow without breaking anybody.
 ///
+/// `Display` says what failed, and [`source`](std::error::Error::source) gives the error of the runtime or of
+/// the operating system behind it: whoever prints both has each once. `Debug`, which `main` prints, has both in it.
+///
 /// # Examples
 ///
 /// ```
@@ -40,6 +43,7 @@ enum Kind {
         name: String,
         source: io::Error,
     },
+    Forked,
     #[cfg_attr(not(feature = "prometheus"), expect(dead_code))]
     Listen {
         address: SocketAddr,
@@ -73,8 +77,7 @@ impl Error {
 
     /// The threads of the crate run in the parent, and would have to be started anew.
     pub(crate) fn forked() -> Self {
-        let why = "the process was forked when a watchdog had been built already";
-        Self::thread("shotclock-watch", io::Error::other(why))
+        Self { kind: Kind::Forked }
     }
 
     #[cfg(feature = "prometheus")]
@@ -91,6 +94,12 @@ impl Error {
         }
     }
 
+    /// The error and its source in one line, for a log that prints no sources.
+    pub(crate) fn whole(&self) -> String {
+        let source = std::error::Error::source(self);
+        source.map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
+    }
+
     /// A setting of a builder has a value that means nothing.
     pub fn is_invalid_setting(&self) -> bool {
         matches!(self.kind, Kind::Setting { .. })
@@ -98,7 +107,7 @@ impl Error {
 
     /// One of the crate's own threads could not be started.
     pub fn is_thread_refused(&self) -> bool {
-        matches!(self.kind, Kind::Thread { .. })
+        matches!(self.kind, Kind::Thread { .. } | Kind::Forked)
     }
 
     /// The address of a listener is in use already.
@@ -116,13 +125,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Setting { name, why } => write!(f, "the setting `{name}` {why}"),
-            Kind::NoRuntime { source } => write!(f, "not called inside a runtime: {source}"),
-            Kind::Thread { name, source } => {
-                write!(f, "the thread {name} could not be started: {source}")
-            }
-            Kind::Listen { address, source } => {
-                write!(f, "no listener on {address}: {source}")
-            }
+            Kind::NoRuntime { .. } => f.write_str("not called inside a runtime"),
+            Kind::Thread { name, .. } => write!(f, "the thread {name} could not be started"),
+            Kind::Forked => f.write_str(
+                "no thread is started: the process was forked when a watchdog had been built already",
+            ),
+            Kind::Listen { address, .. } => write!(f, "no listener on {address}"),
             Kind::RecorderTaken => f.write_str(
                 "another metrics recorder is installed already: \
                  start from shotclock::prometheus::builder() where it is built, \
@@ -143,7 +151,65 @@ impl std::error::Error for Error {
         match &self.kind {
             Kind::Thread { source, .. } | Kind::Listen { source, .. } => Some(source),
             Kind::NoRuntime { source } => Some(source),
-            Kind::Setting { .. } | Kind::RecorderTaken => None,
+            Kind::Setting { .. } | Kind::Forked | Kind::RecorderTaken => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn every() -> Vec<Error> {
+        let system = || io::Error::other("what the system says");
+        let outside = tokio::runtime::Handle::try_current();
+        let kinds = [
+            Kind::Setting {
+                name: "budget",
+                why: "must not be 0",
+            },
+            Kind::NoRuntime {
+                source: outside.expect_err("there is no runtime here"),
+            },
+            Kind::Thread {
+                name: "shotclock-watch".to_owned(),
+                source: system(),
+            },
+            Kind::Forked,
+            Kind::Listen {
+                address: ([127, 0, 0, 1], 9_000).into(),
+                source: system(),
+            },
+            Kind::RecorderTaken,
+        ];
+        kinds.map(|kind| Error { kind }).into()
+    }
+
+    #[test]
+    fn error_printed_with_its_sources_says_each_once() {
+        let errors = every();
+        for error in &errors {
+            let said = error.to_string();
+            let source = error.source().map(ToString::to_string);
+            match &source {
+                Some(source) => {
+                    assert!(!said.contains(&**source), "{said:?} has {source:?} in it");
+                    assert_eq!(error.whole(), format!("{said}: {source}"));
+                }
+                None => assert_eq!(error.whole(), said),
+            }
+            // What `main` prints when it returns it.
+            let source = error.source().map(|source| format!("{source:?}"));
+            assert!(format!("{error:?}").contains(&source.unwrap_or_default()));
+        }
+        assert_eq!(
+            errors
+                .iter()
+                .filter(|error| error.source().is_some())
+                .count(),
+            3
+        );
     }
 }

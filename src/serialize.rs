@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::cause::Split;
 use crate::report::{Culprit, SlowPoll, StuckWorker};
 use crate::runtime::Impact;
+use crate::slot::{Allowance, OtherThread};
 use crate::stack::Stack;
 use crate::watch::{Health, Snapshot, Status, WatchStats};
 
@@ -45,6 +46,8 @@ serialize_as! {
     Culprit => CulpritView,
     Stack => StackView,
     Split => SplitView,
+    Allowance => AllowanceView,
+    OtherThread => OtherThreadView,
 }
 
 impl Serialize for Snapshot {
@@ -138,6 +141,9 @@ struct SlowPollView<'r> {
     waits_for: Option<&'r str>,
     split: Option<&'r Split>,
     stack: Option<&'r Stack>,
+    others: &'r [OtherThread],
+    allowance: Option<&'r Allowance>,
+    handed_over: bool,
     location: String,
     thread: String,
     task: Option<String>,
@@ -161,6 +167,9 @@ impl<'r> SlowPollView<'r> {
             waits_for: slow.waits_for.as_deref(),
             split: slow.split.as_ref(),
             stack: slow.stack.as_ref(),
+            others: &slow.others,
+            allowance: slow.allowance.as_ref(),
+            handed_over: slow.handed_over,
             location: slow.location.to_string(),
             thread: slow.thread.to_string(),
             task: slow.task.map(|task| task.to_string()),
@@ -289,5 +298,200 @@ impl SplitView {
             blocked: seconds(split.blocked),
             starved: seconds(split.starved),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct AllowanceView<'r> {
+    reason: &'r str,
+    max: f64,
+}
+
+impl<'r> AllowanceView<'r> {
+    fn of(allowance: &'r Allowance) -> Self {
+        Self {
+            reason: &allowance.reason,
+            max: seconds(allowance.max),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OtherThreadView<'r> {
+    thread: String,
+    watches: Vec<&'r str>,
+    stack: Option<&'r Stack>,
+    is_unasked: bool,
+}
+
+impl<'r> OtherThreadView<'r> {
+    fn of(other: &'r OtherThread) -> Self {
+        Self {
+            thread: other.thread.to_string(),
+            watches: other.watches.iter().map(|name| &**name).collect(),
+            stack: other.stack.as_ref(),
+            is_unasked: other.is_unasked,
+        }
+    }
+}
+
+/// Asserts that the JSON of a value has each public field of its type. The pattern names every field, so one
+/// that is added does not compile before it is in the list, and fails before it is in the JSON.
+#[cfg(test)]
+macro_rules! assert_json_has_public_fields {
+    ($value:expr, $type:ident { $($public:ident),* $(,)? } $(private { $($private:ident),* })?) => {{
+        let value = &$value;
+        let $type { $($public: _,)* $($($private: _,)*)? } = value;
+        let json = serde_json::to_value(value).unwrap();
+        for field in [$(stringify!($public)),*] {
+            assert!(json.get(field).is_some(), "{field} of {} in {json}", stringify!($type));
+        }
+        json
+    }};
+}
+
+#[cfg(test)]
+pub(crate) use assert_json_has_public_fields;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cause::Cause;
+    use crate::report::{Path, Phase};
+    use crate::runtime::StuckKind;
+    use crate::slot::ThreadInfo;
+    use crate::tests::{MS, Scene};
+
+    fn impact() -> Impact {
+        Impact {
+            runtime: "main".into(),
+            queued: 1,
+            workers: 2,
+            parked: 3,
+            lag: MS,
+        }
+    }
+
+    #[test]
+    fn health_json_has_every_public_field() {
+        let health = Scene::new().watchdog.health();
+        assert_json_has_public_fields!(
+            health,
+            Health {
+                status,
+                stalls,
+                stuck_workers,
+                busy_workers,
+                oldest_stall,
+                unseen
+            }
+        );
+    }
+
+    #[test]
+    fn stuck_worker_json_has_every_public_field() {
+        let stuck = StuckWorker {
+            id: 1,
+            phase: Phase::Running,
+            kind: StuckKind::Busy,
+            runtime: "main".into(),
+            worker: 0,
+            thread: Some(ThreadInfo::current()),
+            path: Path::default(),
+            elapsed: MS,
+            budget: MS,
+            cause: Cause::Computing,
+            waits_for: None,
+            split: None,
+            stack: None,
+            impact: Some(impact()),
+            suppressed: 0,
+        };
+        assert_json_has_public_fields!(
+            stuck,
+            StuckWorker {
+                id,
+                phase,
+                kind,
+                runtime,
+                worker,
+                thread,
+                path,
+                elapsed,
+                budget,
+                cause,
+                waits_for,
+                split,
+                stack,
+                impact,
+                suppressed,
+            }
+        );
+    }
+
+    #[test]
+    fn parts_of_reports_have_every_public_field_in_json() {
+        let json = assert_json_has_public_fields!(
+            impact(),
+            Impact {
+                runtime,
+                queued,
+                workers,
+                parked,
+                lag
+            }
+        );
+        assert_eq!(json["lag"], json!(0.001));
+        let split = Split::from_nanos(1, 2, 3);
+        assert_json_has_public_fields!(
+            split,
+            Split {
+                on_cpu,
+                blocked,
+                starved
+            }
+        );
+        let allowance = Allowance::new("legacy".into(), MS);
+        let json = assert_json_has_public_fields!(allowance, Allowance { reason, max });
+        assert_eq!(json, json!({ "reason": "legacy", "max": 0.001 }));
+        let other = OtherThread {
+            thread: ThreadInfo::current(),
+            watches: vec!["outer".into(), "inner".into()],
+            stack: None,
+            is_unasked: true,
+        };
+        let json = assert_json_has_public_fields!(
+            other,
+            OtherThread {
+                thread,
+                watches,
+                stack,
+                is_unasked
+            }
+        );
+        assert_eq!(json["watches"], json!(["outer", "inner"]));
+        let culprit = Culprit {
+            watch: "w".into(),
+            cause: Cause::Computing,
+            function: "f".into(),
+            place: None,
+            count: 1,
+            over_budget: MS,
+            last_seen: SystemTime::now(),
+        };
+        assert_json_has_public_fields!(
+            culprit,
+            Culprit {
+                watch,
+                cause,
+                function,
+                place,
+                count,
+                over_budget,
+                last_seen,
+            }
+        );
     }
 }

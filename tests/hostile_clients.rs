@@ -56,7 +56,7 @@ fn ask(request: &[u8]) -> String {
 }
 
 fn assert_scraped() {
-    let text = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
+    let text = ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
 }
 
@@ -82,7 +82,7 @@ fn a_scrape_is_answered_beside_500_clients_that_do_not_finish_their_requests() {
     for said in [
         &b""[..],
         b"GET /metr",
-        b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: ",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: ",
     ] {
         let mut silent = open_with(said);
         assert_scraped();
@@ -103,7 +103,7 @@ fn a_scrape_is_answered_beside_500_clients_that_do_not_finish_their_requests() {
 fn a_client_that_says_nothing_is_hung_up_on() {
     let _alone = alone();
     let (silent, mut half) = (connect(), connect());
-    half.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: ")
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: ")
         .unwrap();
     for stream in [silent, half] {
         let answer = rest_of(stream);
@@ -118,7 +118,7 @@ fn a_client_that_says_nothing_is_hung_up_on() {
 fn a_client_that_asks_is_hung_up_on_when_it_was_answered() {
     let _alone = alone();
     // It does not close its end, and says that it wants to go on.
-    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n");
+    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
 }
@@ -126,7 +126,7 @@ fn a_client_that_asks_is_hung_up_on_when_it_was_answered() {
 #[test]
 fn one_request_of_a_thousand_in_a_row_is_answered() {
     let _alone = alone();
-    let answer = ask(&b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000));
+    let answer = ask(&b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000));
     assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
     assert_scraped();
 }
@@ -157,7 +157,7 @@ fn a_request_that_does_not_end_takes_no_memory() {
     };
     endless(b"GET /");
     endless(b"GET /metrics HTTP/1.1\r\nX: ");
-    endless(b"POST /metrics HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000000\r\n\r\n");
+    endless(b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n");
     let many_headers = [
         &b"GET /metrics HTTP/1.1\r\n"[..],
         &b"X: y\r\n".repeat(1_000),
@@ -175,7 +175,7 @@ fn clients_that_do_not_read_their_answers_take_bounded_memory() {
     let watches: Vec<_> = (0..900)
         .map(|n| watchdog.watch(format!("some name of a watch, number {n}")))
         .collect();
-    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").len();
+    let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").len();
     assert!(
         answer > 2 << 20,
         "{answer} bytes fit into the buffers of sockets"
@@ -186,13 +186,16 @@ fn clients_that_do_not_read_their_answers_take_bounded_memory() {
         for _ in 0..40 {
             let mut stream = connect();
             stream
-                .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .unwrap();
             // So that it is answered, and not merely queued.
             stream.read_exact(&mut [0; 12]).unwrap();
             clients.push(stream);
         }
-        let (text, whole) = (ask(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"), answer);
+        let (text, whole) = (
+            ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            answer,
+        );
         assert!(text.len() > whole / 2, "{} of {whole} bytes", text.len());
     });
     println!("{grew} bytes, answers of {answer}");

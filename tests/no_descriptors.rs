@@ -60,7 +60,7 @@ fn without_descriptors_polls_are_told_and_what_is_read_comes_back() {
     // The kernel takes the connection; the listener cannot.
     let mut client = connected(client, served.local_addr().unwrap());
     client
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     for polls in 1..=3 {
         let (running, finished) = stuck(&watchdog, &reports);

@@ -8,6 +8,7 @@
 mod common;
 mod lacking;
 
+use std::fs::File;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -32,9 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Not a test by itself: the child of the others.
 #[test]
 fn child() {
-    match scenario().as_deref() {
-        Some("no breakpoints") => no_breakpoints(),
-        _ => {}
+    if scenario().as_deref() == Some("no breakpoints") {
+        no_breakpoints();
     }
 }
 
@@ -124,15 +124,17 @@ fn compute(time: Duration) {
     }
 }
 
+type Block = Box<dyn FnOnce() + Send>;
+
 /// Every way to block for a while, in one call.
-fn calls(time: Duration) -> Vec<(&'static str, Box<dyn FnOnce() + Send>)> {
+fn calls(time: Duration) -> Vec<(&'static str, Block)> {
     let (tx, rx) = mpsc::channel::<()>();
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let locked = Arc::new(Mutex::new(()));
     let to_lock = Arc::clone(&locked);
-    let later = move |f: Box<dyn FnOnce() + Send>| {
+    let later = move |f: Block| {
         thread::spawn(move || {
             thread::sleep(time);
             f();
@@ -151,7 +153,7 @@ fn calls(time: Duration) -> Vec<(&'static str, Box<dyn FnOnce() + Send>)> {
             "read of a pipe",
             Box::new(move || {
                 later(Box::new(move || drop(writer)));
-                let _ = { reader }.read(&mut [0]);
+                let _ = File::from(reader).read(&mut [0]);
             }),
         ),
         (

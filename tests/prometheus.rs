@@ -44,10 +44,14 @@ fn number(sample: &Sample) -> f64 {
 }
 
 fn get(address: SocketAddr, request: &str) -> String {
+    get_of(address, request, "localhost")
+}
+
+fn get_of(address: SocketAddr, request: &str, host: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "{request}\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -443,6 +447,86 @@ fn only_get_and_only_metrics() {
     assert!(get(address, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 405"));
     assert!(get(address, "GET /other HTTP/1.1").starts_with("HTTP/1.1 404"));
     assert!(get(address, "HEAD /metrics HTTP/1.1").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn request_for_a_host_that_is_not_allowed_is_refused_before_anything_is_told() {
+    // The recorder is shared, and which hosts are allowed with it: another name than other tests use.
+    let exporter = exporter();
+    let address = exporter.local_addr().unwrap();
+    let status = |request: &str, host: &str| {
+        let answer = get_of(address, request, host);
+        let (status, body) = (
+            answer[9..12].to_owned(),
+            answer.contains("shotclock_polls_total"),
+        );
+        (status, body)
+    };
+    let scrape = "GET /metrics HTTP/1.1";
+    let scraped = ("200".to_owned(), true);
+    let refused = ("421".to_owned(), false);
+    let loopback = address.to_string();
+    let _watch = watchdog().watch("scraped");
+    for host in [
+        "localhost",
+        "127.0.0.1",
+        "[::1]:9000",
+        "app.localhost:80",
+        &loopback,
+    ] {
+        assert_eq!(status(scrape, host), scraped, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.example",
+    ] {
+        assert_eq!(status(scrape, host), refused, "{host}");
+        assert_eq!(status("POST /other HTTP/1.1", host), refused, "{host}");
+        let proxied = format!("GET http://{host}/metrics HTTP/1.1");
+        assert_eq!(status(&proxied, "localhost"), refused, "{host}");
+    }
+    let told = get_of(address, scrape, "evil.example");
+    assert!(told.contains("Exporter::allow_host"), "{told}");
+    assert_eq!(status(scrape, "allowed.internal"), refused);
+    exporter.allow_host("Allowed.Internal").unwrap();
+    assert_eq!(status(scrape, "allowed.internal:9000"), scraped);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+}
+
+#[test]
+fn slow_polls_by_cause_are_as_many_as_slow_polls_once_they_are_flushed() {
+    // A poll that ends hardly past it has nearly always not been looked at, and is judged later.
+    const BUDGET: Duration = Duration::from_millis(5);
+    let (exporter, watchdog) = (exporter(), watchdog());
+    let watch = watchdog.watch("by cause");
+    let watch = watch.with_budget(BUDGET);
+    let by_cause = || -> f64 {
+        let samples = parse(&exporter.render());
+        let by_cause = of_watch(&samples, "shotclock_slow_polls_total", "by cause");
+        by_cause.into_iter().map(number).sum()
+    };
+    std::thread::scope(|scope| {
+        let make = || {
+            for _ in 0..100 {
+                let _entered = watch.enter();
+                std::thread::sleep(BUDGET);
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+        // Each batch that is published is kept: the counters of a recorder do not go back.
+        while !threads.iter().all(|thread| thread.is_finished()) {
+            let sum = by_cause();
+            assert!(sum <= watch.stats().slow_polls as f64);
+        }
+    });
+    assert!(watchdog.flush(Duration::from_secs(60)));
+    assert_eq!(watch.stats().slow_polls, 400);
+    assert_eq!(by_cause(), 400.0);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 #![cfg(tokio_unstable)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -121,4 +121,53 @@ fn a_task_that_panics_or_runs_a_runtime_of_its_own_leaves_nothing_behind() {
         thread::yield_now();
     }
     recorder.assert_silent(&watchdog);
+}
+
+/// Polls a task in a runtime of the calling thread that is guarded by a watchdog of its own. The token is held
+/// by that watchdog.
+fn guard_this_thread_once(token: &Arc<()>, polls_after_the_guard: bool) {
+    let held = Arc::clone(token);
+    let watchdog = Watchdog::builder().without_tracing();
+    let watchdog = watchdog.on_slow_poll(move |_: &shotclock::SlowPoll| drop(Arc::clone(&held)));
+    let watchdog = watchdog.build().unwrap();
+    let mut builder = Builder::new_current_thread();
+    let guard = watchdog.guard_builder("again and again", &mut builder);
+    let runtime = builder.build().unwrap();
+    let poll = || runtime.block_on(async { tokio::spawn(yield_now()).await.unwrap() });
+    poll();
+    drop(guard);
+    if polls_after_the_guard {
+        poll();
+    }
+}
+
+/// Waits until no more than so many watchdogs hold the token: their reporters' threads end by themselves.
+#[track_caller]
+fn assert_held_by_at_most(token: &Arc<()>, most: usize) {
+    const LOOKS: usize = 60_000;
+    let holders = || Arc::strong_count(token) - 1;
+    for _ in 0..LOOKS {
+        if holders() <= most {
+            return;
+        }
+        thread::sleep(MS);
+    }
+    panic!("{} watchdogs are still there", holders());
+}
+
+#[test]
+fn guards_that_ended_one_after_the_other_on_a_thread_are_forgotten() {
+    let token = Arc::new(());
+    for _ in 0..20 {
+        guard_this_thread_once(&token, false);
+    }
+    // The last one is forgotten when the thread meets a new one.
+    assert_held_by_at_most(&token, 1);
+}
+
+#[test]
+fn guard_that_ended_before_its_runtime_is_forgotten_by_the_next_poll() {
+    let token = Arc::new(());
+    guard_this_thread_once(&token, true);
+    assert_held_by_at_most(&token, 0);
 }

@@ -11,6 +11,11 @@
 //! (`prometheus::Exporter` and `page` together serve it beside `/metrics`, on loopback if you say so), or
 //! behind what authenticates your administrators.
 //!
+//! A server of your own that has it, with `router` or with [`Page::answer`], answers for whatever
+//! host it is asked for. Where it listens on loopback or in a private network without authentication, have
+//! it look at the `Host` of a request: a web page that has its own name resolve to that address (DNS rebinding)
+//! reads the page otherwise. The listener of `prometheus::Exporter` does that.
+//!
 //! # Examples
 //!
 //! ```

@@ -14,6 +14,9 @@ use crate::watchdog::Watchdog;
 /// It answers on the runtime's blocking pool. While every worker of the runtime is stuck it does not
 /// answer at all: for that, serve it from a thread of its own.
 ///
+/// It answers whatever the `Host` of a request is: which names your server has, only you know. [The
+/// module](crate::page) says what follows from that.
+///
 /// # Examples
 ///
 /// ```

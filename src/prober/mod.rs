@@ -7,7 +7,7 @@
 mod probe;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,8 @@ fn run() {
 struct Plan {
     at: Instant,
     wait: Duration,
+    /// The last census. Its probes hold it until the last of them was polled or dropped.
+    census: Weak<Rendezvous>,
 }
 
 impl Plan {
@@ -76,6 +78,7 @@ impl Plan {
         Self {
             at: Instant::now(),
             wait: SHORTEST,
+            census: Weak::new(),
         }
     }
 
@@ -88,8 +91,10 @@ impl Plan {
         }
         if !workers.is_any_unknown() {
             self.wait = SHORTEST;
-        } else if Instant::now() >= self.at {
-            call_together(guarded, &workers);
+        } else if self.census.strong_count() == 0 && Instant::now() >= self.at {
+            // One that is not answered yet would only be followed by another in the same queue: a worker
+            // that is stuck for an hour must not have hundreds of them to poll when it goes on.
+            self.census = call_together(guarded, &workers);
             self.at = Instant::now() + self.wait;
             self.wait = (self.wait * 2).min(LONGEST);
         }
@@ -98,13 +103,68 @@ impl Plan {
 
 /// As many probes as there are workers, each of which keeps its worker until all have met: so no
 /// worker can take two. A single probe is nearly always taken by the worker that parked last.
-fn call_together(guarded: &Arc<Guarded>, workers: &Workers) {
+fn call_together(guarded: &Arc<Guarded>, workers: &Workers) -> Weak<Rendezvous> {
     let rendezvous = Rendezvous::of(workers.count());
     for _ in 0..workers.count() {
         send(workers, Probe::of_census(guarded, &rendezvous));
     }
+    Arc::downgrade(&rendezvous)
 }
 
 fn send(workers: &Workers, probe: Probe) {
     drop(workers.handle().spawn(probe));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, Handle};
+
+    use super::*;
+    use crate::runtime::{OnStuck, Stuck};
+    use crate::slot::{Finding, Told};
+
+    struct Nobody;
+
+    impl OnStuck for Nobody {
+        fn on_stuck(&self, _: &Guarded, _: Stuck, _: Finding, _: &mut Told) {}
+
+        fn went_on(&self, _: &Guarded, _: Stuck, _: Finding, _: Told) {}
+    }
+
+    /// Guarded, but not in the list: the prober's own thread sends nothing to it.
+    fn guarded(handle: &Handle) -> Arc<Guarded> {
+        let watchdog = crate::Watchdog::builder()
+            .without_tracing()
+            .build()
+            .unwrap();
+        let home = Arc::clone(watchdog.watch("w").home());
+        let guarded = Guarded::new("prober", home, Arc::new(Nobody), 1);
+        guarded.arm(handle);
+        guarded
+    }
+
+    #[test]
+    fn census_while_one_is_unanswered_is_not_sent() {
+        // Nobody is in `block_on`: no probe is answered.
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let alive = || runtime.metrics().num_alive_tasks();
+        let guarded = guarded(runtime.handle());
+        let mut plan = Plan::new();
+        for _ in 0..9 {
+            plan.at = Instant::now();
+            plan.follow(&guarded);
+            // One of the census of one worker, and one that measures the lag.
+            assert_eq!(alive(), 2);
+        }
+        runtime.block_on(async {
+            while alive() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        // Answered; and the worker's thread is to be asked for again.
+        guarded.workers().unwrap().vacate(0);
+        plan.at = Instant::now();
+        plan.follow(&guarded);
+        assert_eq!(alive(), 2);
+    }
 }

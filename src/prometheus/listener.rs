@@ -3,6 +3,7 @@
 //! Whoever reaches the port can open connections, and say nothing on them, or never read the answer. So
 //! one connection is for one request, a request is short, a connection does not last, and there are few
 //! at a time: where there is no room, one that has not asked yet goes before one that is being answered.
+//! And a request is answered only if it is for a host that no web page can be ([`Hosts`](super::host::Hosts)).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -159,6 +160,9 @@ pub(super) async fn converse(
 }
 
 fn answer<B>(request: &Request<B>, exporter: &Exporter) -> Response<Full<Bytes>> {
+    if let Err(refusal) = exporter.hosts.admit(request) {
+        return respond(refusal.status(), TEXT, refusal.text());
+    }
     let path = request.uri().path();
     if !matches!(request.method(), &Method::GET | &Method::HEAD) {
         let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET here\n");

@@ -32,6 +32,19 @@
 //! bucket at 1, 2 and 5 of each decade from 1 µs to 10 s, rendered from the counters of the watches
 //! themselves and therefore exact. So are `shotclock_poll_busy_seconds_total{watch}` and
 //! `shotclock_culprit_over_budget_seconds_total{watch,culprit}`. Everything else goes through the `metrics` facade.
+//!
+//! # Who may ask
+//!
+//! The listener asks nobody who they are: bind a loopback address, or one that only those reach who may know.
+//!
+//! A browser on the same machine reaches a loopback address too, for any web page. Two things keep what is
+//! answered from the page. The answers carry no `Access-Control-Allow-Origin`, so the browser lets no page of
+//! another origin read them; what `Origin` or `Sec-Fetch-Site` say is not looked at, because not every client
+//! sends them. And a page that has its own name resolve to this machine (DNS rebinding), so that its origin
+//! would be that of the listener, gives that name in its requests, which are refused: the listener answers
+//! requests for IP addresses, for `localhost` and the names below it, and for the names given to
+//! [`Exporter::allow_host`]. A request of HTTP/1.0 may name no host. Whatever else is asked for gets the status
+//! 421, or 400 if it is not clear for whom it is, and a line that says what to do.
 
 #[cfg(all(
     any(test, fuzzing),
@@ -43,6 +56,7 @@
     feature = "testing"
 ))]
 pub(crate) mod fuzzing;
+mod host;
 mod listener;
 mod text;
 
@@ -62,6 +76,7 @@ use crate::page::{Answer, Page};
 use crate::publish;
 #[cfg(feature = "page")]
 use crate::watchdog::Watchdog;
+use host::Hosts;
 use listener::Listener;
 
 /// Installs a recorder for the `metrics` facade, and serves `GET /metrics` on `address` from a
@@ -70,7 +85,9 @@ use listener::Listener;
 /// It may come before or after a watchdog is built. Port 0 takes any free port, which
 /// [`local_addr`](Exporter::local_addr) tells. The listener lives as long as the process.
 ///
-/// It asks nobody who they are: bind a loopback address, or one that only those reach who may know. Each
+/// It asks nobody who they are: bind a loopback address, or one that only those reach who may know. It answers
+/// requests for IP addresses, for `localhost`, and for the names given to [`Exporter::allow_host`]: a Prometheus
+/// that scrapes by another name needs that call. The module says why. Each
 /// connection is for one request; one that is silent, too long or not read is closed, so that clients
 /// can hold neither the thread nor its memory.
 ///
@@ -112,6 +129,8 @@ pub struct Exporter {
     labels: Vec<(String, String)>,
     local_addr: Option<SocketAddr>,
     /// Shared with the listener.
+    hosts: Hosts,
+    /// As well.
     #[cfg(feature = "page")]
     page: Arc<OnceLock<Page>>,
 }
@@ -124,9 +143,30 @@ impl Exporter {
             handle,
             labels: Vec::new(),
             local_addr: None,
+            hosts: Hosts::default(),
             #[cfg(feature = "page")]
             page: Arc::default(),
         }
+    }
+
+    /// Has the listener answer requests for a host of that name as well, at any port: `app`, or
+    /// `metrics.internal`. It may come before or after [`serve`](Self::serve) and [`install`]. IP addresses and
+    /// `localhost` need no leave; [the module](self) says why other names do.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// let exporter = shotclock::prometheus::install("127.0.0.1:9000".parse()?)?;
+    /// exporter.allow_host("metrics.internal")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is not the name of a host ([`Error::is_invalid_setting`]): without scheme, port and path, and in
+    /// ASCII, as DNS has it.
+    pub fn allow_host(&self, name: &str) -> Result<(), Error> {
+        self.hosts.allow(name)
     }
 
     /// Has the listener answer with the page of a watchdog as well, at `/debug/shotclock`: from its own

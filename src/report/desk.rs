@@ -16,7 +16,7 @@ use crate::limit::{Limiter, never_left_out_from};
 use crate::publish;
 use crate::runtime;
 use crate::slot::{Finding, Kind, Told};
-use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, name_of};
+use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, Undecided, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -129,11 +129,11 @@ impl Desk {
 
     /// Counts a slow poll under its cause. False if it is nobody's fault, or was declared to be
     /// allowed: then it is not to be told.
-    fn count(&self, core: &Core, slow: &Slow, cause: &Cause) -> bool {
-        if !slow.counts {
+    fn count(&self, undecided: Option<Undecided>, slow: &Slow, cause: &Cause) -> bool {
+        let Some(undecided) = undecided else {
             return false;
-        }
-        core.causes.count(cause);
+        };
+        undecided.decide(cause);
         let tally = &self.ledger.tally;
         let left_out = match cause {
             Cause::Suspended => &tally.suspended,
@@ -151,12 +151,13 @@ impl Desk {
     fn finished(
         &self,
         core: &Core,
+        undecided: Option<Undecided>,
         slow: Slow,
         told: Told,
         found: Finding,
         context: impl FnOnce() -> Context,
     ) {
-        let is_to_be_told = self.count(core, &slow, &found.cause);
+        let is_to_be_told = self.count(undecided, &slow, &found.cause);
         // A poll that was reported while it ran is reported to have ended, whatever it turned out to be.
         if !is_to_be_told && !matches!(told, Told::Running { .. }) {
             return;
@@ -181,14 +182,17 @@ impl Desk {
     fn finish_later(
         &self,
         core: &Arc<Core>,
+        undecided: Option<Undecided>,
         slow: Slow,
         told: Told,
         judge: Box<dyn FnOnce() -> Finding + Send>,
     ) {
-        let (me, core, context) = (self.me.clone(), Arc::clone(core), Context::here());
+        let (core, context) = (Arc::clone(core), Context::here());
+        // It is kept until then: a watchdog that ends before has its last polls counted and told.
+        let me = self.me.upgrade();
         later::leave(Box::new(move || {
-            if let Some(desk) = me.upgrade() {
-                desk.finished(&core, slow, told, judge(), || context);
+            if let Some(desk) = me {
+                desk.finished(&core, undecided, slow, told, judge(), || context);
             }
         }));
     }
@@ -214,9 +218,10 @@ impl OnSlow for Desk {
         if slow.counts {
             publish::slow_poll(core, slow.elapsed);
         }
+        let undecided = slow.counts.then(|| Undecided::new(core));
         let handle = || match judge {
-            Judge::Known(found) => self.finished(core, slow, told, found, Context::here),
-            Judge::Later(judge) => self.finish_later(core, slow, told, judge),
+            Judge::Known(found) => self.finished(core, undecided, slow, told, found, Context::here),
+            Judge::Later(judge) => self.finish_later(core, undecided, slow, told, judge),
         };
         let handled = reporting(|| contain(handle));
         if handled.is_none() {

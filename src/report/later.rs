@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use crate::contain::contain;
+use crate::slot::{DOZE, Doze};
 use crate::witness::TICKER;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -15,44 +16,162 @@ type Job = Box<dyn FnOnce() + Send>;
 /// So many wait at most; one that finds no place is judged at once, by what is known.
 const CAPACITY: usize = 256;
 
-static WAITING: LazyLock<ArrayQueue<Job>> = LazyLock::new(|| ArrayQueue::new(CAPACITY));
-/// Those in the queue and the one that is being done.
-static UNDONE: AtomicUsize = AtomicUsize::new(0);
+/// How often somebody who waits looks whether everything is done, and has the sentinel look.
+const STEP: Duration = Duration::from_millis(1);
 
+static LEFT: LazyLock<Left> = LazyLock::new(Left::new);
+
+/// Leaves a job to the sentinel.
 pub(super) fn leave(job: Job) {
-    UNDONE.fetch_add(1, SeqCst);
-    if let Err(job) = WAITING.push(job) {
-        run(job);
-    } else if TICKER.has_no_timer() {
-        // It stands in if the sentinel does not come, for which it must be up.
+    LEFT.leave(job, &DOZE);
+    if TICKER.has_no_timer() {
+        // The ticker stands in if the sentinel does not come, for which it must be up.
         TICKER.wake();
     }
-}
-
-fn run(job: Job) {
-    contain(job);
-    UNDONE.fetch_sub(1, SeqCst);
 }
 
 /// Does what was left. The sentinel calls it after each look, and the ticker if the sentinel is held up; it
 /// says whether there was anything.
 pub(crate) fn run_all() -> bool {
-    let mut any = false;
-    for _ in 0..CAPACITY {
-        let Some(job) = WAITING.pop() else { break };
-        run(job);
-        any = true;
-    }
-    any
+    LEFT.run_all()
 }
 
-/// Waits until nothing is left. The sentinel comes every few milliseconds while there is.
+/// Whether anything is left. The sentinel asks between lying down and sleeping.
+pub(crate) fn is_any() -> bool {
+    !LEFT.waiting.is_empty()
+}
+
+/// Waits until nothing is left. False if that was not before the deadline.
 pub(super) fn wait(deadline: Option<Instant>) -> bool {
-    while UNDONE.load(SeqCst) > 0 {
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return false;
+    LEFT.wait(deadline, &DOZE)
+}
+
+struct Left {
+    waiting: ArrayQueue<Job>,
+    /// Those in the queue and the one that is being done.
+    undone: AtomicUsize,
+}
+
+impl Left {
+    fn new() -> Self {
+        Self {
+            waiting: ArrayQueue::new(CAPACITY),
+            undone: AtomicUsize::new(0),
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
-    true
+
+    fn leave(&self, job: Job, sentinel: &Doze) {
+        self.undone.fetch_add(1, SeqCst);
+        match self.waiting.push(job) {
+            // The poll has ended: a sentinel that looked after that and saw nothing new may sleep.
+            Ok(()) => sentinel.rouse(),
+            Err(job) => self.run(job),
+        }
+    }
+
+    fn run(&self, job: Job) {
+        contain(job);
+        self.undone.fetch_sub(1, SeqCst);
+    }
+
+    fn run_all(&self) -> bool {
+        let mut any = false;
+        for _ in 0..CAPACITY {
+            let Some(job) = self.waiting.pop() else { break };
+            self.run(job);
+            any = true;
+        }
+        any
+    }
+
+    fn wait(&self, deadline: Option<Instant>, sentinel: &Doze) -> bool {
+        while self.undone.load(SeqCst) > 0 {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            // A nap may last for the shortest budget in use, which may be longer than the deadline. In every
+            // step, because the job may be on its way into the queue.
+            sentinel.rouse();
+            sentinel.prod();
+            std::thread::sleep(STEP);
+        }
+        true
+    }
+}
+
+#[cfg(all(test, not(shotclock_loom)))]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+    use crate::tests::PATIENCE;
+
+    /// A thread that takes the part of the sentinel: it rests, and does what was left when it was woken. The
+    /// job is left when it says so.
+    fn left_to(
+        rest: impl Fn(&Left, &Doze, &mpsc::Sender<()>) + Send + 'static,
+    ) -> (Arc<Left>, Arc<Doze>) {
+        let (left, doze) = (Arc::new(Left::new()), Arc::new(Doze::new()));
+        let (ready, is_ready) = mpsc::channel();
+        let its = (Arc::clone(&left), Arc::clone(&doze));
+        std::thread::spawn(move || {
+            let (left, doze) = its;
+            doze.register();
+            while !left.run_all() {
+                rest(&left, &doze, &ready);
+            }
+        });
+        is_ready.recv_timeout(PATIENCE).expect("it rests");
+        (left, doze)
+    }
+
+    #[test]
+    fn leave_with_a_sentinel_that_sleeps_wakes_it() {
+        let (left, doze) = left_to(|left, doze, ready| {
+            if doze.lie_down() && left.waiting.is_empty() {
+                ready.send(()).unwrap();
+                doze.sleep();
+            } else {
+                // There is no such fence here, so no sentinel sleeps.
+                doze.get_up();
+                ready.send(()).unwrap();
+            }
+        });
+        let (done, is_done) = mpsc::channel();
+        left.leave(Box::new(move || done.send(()).unwrap()), &doze);
+        is_done.recv_timeout(PATIENCE).unwrap();
+        assert!(left.wait(Some(Instant::now() + PATIENCE), &doze));
+    }
+
+    #[test]
+    fn wait_with_a_sentinel_that_naps_ends_the_nap() {
+        let (left, doze) = left_to(|_, _, ready| {
+            ready.send(()).unwrap();
+            // A nap that is longer than anybody waits.
+            std::thread::park();
+        });
+        left.leave(Box::new(|| ()), &doze);
+        assert!(left.wait(Some(Instant::now() + PATIENCE), &doze));
+    }
+
+    #[test]
+    fn wait_past_its_deadline_is_false() {
+        let (left, doze) = (Left::new(), Doze::new());
+        left.leave(Box::new(|| ()), &doze);
+        assert!(!left.wait(Some(Instant::now()), &doze));
+        assert!(left.run_all() && left.wait(None, &doze));
+    }
+
+    #[test]
+    fn leave_without_a_place_runs_the_job_at_once() {
+        let (left, doze) = (Left::new(), Doze::new());
+        let (done, is_done) = mpsc::channel();
+        for number in 0..=CAPACITY {
+            let done = done.clone();
+            left.leave(Box::new(move || done.send(number).unwrap()), &doze);
+        }
+        assert_eq!(is_done.try_iter().collect::<Vec<_>>(), [CAPACITY]);
+        assert!(left.run_all());
+        assert_eq!(is_done.try_iter().count(), CAPACITY);
+    }
 }

@@ -32,7 +32,7 @@ pub use culprits::Culprits;
 #[cfg(feature = "testing")]
 pub(crate) use desk::finished;
 pub(crate) use desk::{Desk, Limits};
-pub(crate) use later::run_all as run_what_was_left_for_later;
+pub(crate) use later::{is_any as is_any_left_for_later, run_all as run_what_was_left_for_later};
 #[cfg(feature = "page")]
 pub(crate) use latest::Recent;
 pub(crate) use outlet::Outlet;

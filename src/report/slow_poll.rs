@@ -285,6 +285,8 @@ impl fmt::Debug for SlowPoll {
             .field("waits_for", &self.waits_for)
             .field("split", &self.split)
             .field("stack", &self.stack)
+            .field("others", &self.others)
+            .field("allowance", &self.allowance)
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)
@@ -292,5 +294,33 @@ impl fmt::Debug for SlowPoll {
             .field("impact", &self.impact)
             .field("suppressed", &self.suppressed)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+    use crate::WatchExt as _;
+    use crate::serialize::assert_json_has_public_fields;
+    use crate::tests::{MS, Scene, run};
+
+    #[test]
+    fn slow_poll_json_has_every_public_field() {
+        let scene = Scene::new();
+        run(scene.takes(20 * MS).watched(&scene.watch("w")));
+        let mut slow = scene.reports().remove(0);
+        slow.allowance = Some(Allowance::new("legacy".into(), MS));
+        slow.others = Arc::new([OtherThread {
+            thread: ThreadInfo::current(),
+            watches: vec!["other".into()],
+            stack: None,
+            is_unasked: false,
+        }]);
+        let json = assert_json_has_public_fields!(slow, SlowPoll {
+            id, phase, kind, watch, path, elapsed, own, budget, cause, waits_for, split, stack, others, allowance, handed_over,
+            location, thread, task, impact, suppressed,
+        } private { slot, opening, context });
+        assert_eq!(json["allowance"]["reason"], "legacy");
+        assert_eq!(json["others"][0]["watches"][0], "other");
     }
 }

@@ -186,8 +186,10 @@ impl Sentinel {
         if !ticker::stop_ticking(&self.scanner.clock) || !DOZE.lie_down() {
             return false;
         }
-        // A poll that began before it lay down did not rouse it, and is seen here.
-        if !self.scanner.look().is_still || runtime::is_any() {
+        // What came before it lay down (a poll, a guard, a poll that is to be judged) did not rouse it, and
+        // is seen here.
+        let is_still = self.scanner.look().is_still;
+        if !is_still || runtime::is_any() || report::is_any_left_for_later() {
             DOZE.get_up();
             return true;
         }

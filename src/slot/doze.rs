@@ -31,8 +31,8 @@ loom::lazy_static! {
 }
 
 impl Doze {
-    #[cfg(shotclock_loom)]
-    pub(super) fn new() -> Self {
+    #[cfg(any(test, shotclock_loom))]
+    pub(crate) fn new() -> Self {
         Self {
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -110,16 +110,9 @@ mod tests {
     use super::*;
     use crate::tests::PATIENCE;
 
-    fn doze() -> Arc<Doze> {
-        Arc::new(Doze {
-            asleep: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        })
-    }
-
     #[test]
     fn who_lies_down_sleeps_until_somebody_rouses_it() {
-        let doze = doze();
+        let doze = Arc::new(Doze::new());
         let (tell, told) = mpsc::channel();
         let sleeper = Arc::clone(&doze);
         thread::spawn(move || {
@@ -141,7 +134,7 @@ mod tests {
 
     #[test]
     fn who_gets_up_by_itself_does_not_sleep() {
-        let doze = doze();
+        let doze = Arc::new(Doze::new());
         doze.lie_down();
         doze.get_up();
         assert!(!doze.asleep.load(Relaxed));
@@ -150,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_nap_ends_when_it_is_prodded() {
-        let doze = doze();
+        let doze = Arc::new(Doze::new());
         let (tell, told) = mpsc::channel();
         let sleeper = Arc::clone(&doze);
         thread::spawn(move || {

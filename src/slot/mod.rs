@@ -51,7 +51,7 @@ use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, add_single_writer, fence, unless_broken,
 };
 
-pub(crate) use doze::DOZE;
+pub(crate) use doze::{DOZE, Doze};
 pub use exceptions::Allowance;
 pub(crate) use exceptions::Exceptions;
 use frame::Frame;

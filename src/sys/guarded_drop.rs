@@ -34,14 +34,27 @@ pin_project! {
                 return;
             }
             let this = this.project();
+            // Made first: if `enter` panics, unwinding drops the value all the same. Pinning promises that,
+            // and what is linked into a list (a waiter, a timer) would be freed while it is still in it.
+            let inner = DropInPlace(this.inner);
             let entered = this.around.enter();
-            // SAFETY: `inner` is dropped here and nowhere else: this is the destructor, it runs
-            // once, and no other method hands out the `ManuallyDrop` itself. The value does not
-            // move (it is dropped through the pinned place it lived in), which is what pinning
-            // asks of a destructor.
-            unsafe { ManuallyDrop::drop(this.inner.get_unchecked_mut()) }
+            drop(inner);
             G::leave(entered);
         }
+    }
+}
+
+/// Drops what it points at. Made only by the destructor of [`GuardedDrop`], once.
+struct DropInPlace<'p, T>(Pin<&'p mut ManuallyDrop<T>>);
+
+impl<T> Drop for DropInPlace<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `inner` of a `GuardedDrop` is dropped here and nowhere else: only its destructor
+        // makes one of these, it runs once, and no other method hands out the `ManuallyDrop` itself.
+        // The value does not move (it is dropped through the pinned place it lived in), which is what
+        // pinning asks of a destructor.
+        unsafe { ManuallyDrop::drop(self.0.as_mut().get_unchecked_mut()) }
     }
 }
 
@@ -95,20 +108,34 @@ mod tests {
         LOG.take()
     }
 
-    struct Around;
-    struct Entered;
+    /// It panics where it says so.
+    #[derive(PartialEq)]
+    enum Around {
+        Whole,
+        PanicsOnEntry,
+        PanicsOnLeaving,
+    }
+
+    struct Entered {
+        panics: bool,
+    }
 
     impl Enter for Around {
         type Guard<'a> = Entered;
 
         fn enter(&self) -> Entered {
             log("enter");
-            Entered
+            assert!(*self != Around::PanicsOnEntry, "on entry");
+            Entered {
+                panics: *self == Around::PanicsOnLeaving,
+            }
         }
 
         fn leave(guard: Entered) {
             log("leave");
+            let panics = guard.panics;
             std::mem::forget(guard);
+            assert!(!panics, "on leaving");
         }
     }
 
@@ -135,13 +162,17 @@ mod tests {
     }
 
     fn guarded(panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
+        guarded_by(Around::Whole, panics)
+    }
+
+    fn guarded_by(around: Around, panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
         let inner = Inner {
             text: "a destructor".to_owned(),
             own_address: std::ptr::null(),
             panics,
             _pinned: PhantomPinned,
         };
-        let mut guarded = Box::pin(GuardedDrop::new(inner, Around));
+        let mut guarded = Box::pin(GuardedDrop::new(inner, around));
         let (_, inner) = guarded.as_mut().split();
         let address = std::ptr::from_ref(&*inner);
         // SAFETY: a field is written; nothing is moved.
@@ -165,8 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn enter_that_panics_drops_the_value_once() {
+        let guarded = guarded_by(Around::PanicsOnEntry, false);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
+        assert_eq!(logged(), ["enter", "drop"]);
+    }
+
+    #[test]
+    fn leave_that_panics_drops_the_value_once() {
+        let guarded = guarded_by(Around::PanicsOnLeaving, false);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
+        assert_eq!(logged(), ["enter", "drop", "leave"]);
+    }
+
+    #[test]
     fn without_a_destructor_nothing_is_entered() {
-        drop(GuardedDrop::new(7, Around));
+        drop(GuardedDrop::new(7, Around::Whole));
         assert!(logged().is_empty());
     }
 }

@@ -68,7 +68,7 @@ impl Place {
         });
         // Without it polls are timed and judged all the same, and have no stack.
         let started = sentinel::start(&clock, Stacks::Auto, CAPTURE_SIGNAL);
-        let started = started.map_err(|error| error.to_string());
+        let started = started.map_err(|error| error.whole());
         Self {
             clock,
             watch: Watch::new(core, &home),

@@ -1,6 +1,7 @@
 //! Scenarios over the whole crate under a mocked clock: every duration in here is exact.
 
 mod blame;
+mod causes;
 mod endings;
 mod jumps;
 mod pacing;

@@ -1,6 +1,6 @@
 //! The counters of one watch: one set of cells for each thread, written by that thread alone.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::known;
@@ -28,14 +28,17 @@ pub(crate) struct Core {
     slotless: Mutex<Cells>,
 }
 
-/// How many slow polls had which cause, where it is known. Shared by all threads: a slow poll has time
-/// for that.
+/// How many slow polls had which cause. All threads share it: a slow poll has time for that.
+///
+/// These are true counters: what is published is never taken back. A poll whose cause is not decided yet is
+/// therefore under no cause, and the sum over the causes is at most the number of slow polls.
 #[derive(Debug, Default)]
 pub(crate) struct Causes {
     computing: AtomicU64,
     blocked: AtomicU64,
     starved: AtomicU64,
     suspended: AtomicU64,
+    unknown: AtomicU64,
 }
 
 impl Causes {
@@ -45,23 +48,52 @@ impl Causes {
             Cause::Blocked(_) => &self.blocked,
             Cause::Starved => &self.starved,
             Cause::Suspended => &self.suspended,
-            Cause::Unknown => return,
+            Cause::Unknown => &self.unknown,
         };
-        cell.fetch_add(1, Relaxed);
+        // The poll was counted as slow before: whoever reads this count reads that one too.
+        cell.fetch_add(1, Release);
     }
 
-    /// By the label that the metrics have.
-    fn read(&self) -> [(&'static str, u64); KNOWN_CAUSES] {
+    fn read(&self) -> [u64; CAUSES.len()] {
         [
-            ("computing", self.computing.load(Relaxed)),
-            ("blocked", self.blocked.load(Relaxed)),
-            ("starved", self.starved.load(Relaxed)),
-            ("suspended", self.suspended.load(Relaxed)),
+            &self.computing,
+            &self.blocked,
+            &self.starved,
+            &self.suspended,
+            &self.unknown,
         ]
+        .map(|cell| cell.load(Acquire))
     }
 }
 
-const KNOWN_CAUSES: usize = 4;
+/// The labels that the metrics have, in the order of [`Causes`].
+const CAUSES: [&str; 5] = ["computing", "blocked", "starved", "suspended", "unknown"];
+
+/// A slow poll that is under no cause yet. It is counted once, whatever happens: where it is dropped without a
+/// cause (the judgement panicked, or a reporter's own thread was slow), as unknown.
+pub(crate) struct Undecided {
+    core: Arc<Core>,
+    cause: Cause,
+}
+
+impl Undecided {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            cause: Cause::Unknown,
+        }
+    }
+
+    pub(crate) fn decide(mut self, cause: &Cause) {
+        self.cause = *cause;
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.core.causes.count(&self.cause);
+    }
+}
 
 /// What one thread counted for one watch.
 pub(crate) struct Cells {
@@ -96,8 +128,8 @@ pub(crate) struct Totals {
     pub(crate) panicked: u64,
     pub(crate) slow: u64,
     pub(crate) contained: u64,
-    /// In the order of [`Causes`].
-    causes: [u64; KNOWN_CAUSES],
+    /// In the order of [`CAUSES`].
+    causes: [u64; CAUSES.len()],
 }
 
 impl Core {
@@ -140,30 +172,26 @@ impl Core {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
+        // Before the slow polls: so no poll is read under its cause and not among the slow ones.
+        let mut totals = Totals {
+            causes: self.causes.read(),
+            ..Totals::default()
+        };
         for cells in self.by_slot.iter() {
             cells.add_to(&mut totals);
         }
         let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
         slotless.add_to(&mut totals);
         totals.contained = self.overruns.contained();
-        totals.causes = self.causes.read().map(|(_, count)| count);
         totals
     }
 }
 
 impl Totals {
-    /// Slow polls by the label of their cause. They add up to all of them: of those whose cause has
-    /// not been counted yet, it is unknown.
+    /// Slow polls by the label of their cause. The sum lacks those whose cause is not decided yet.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
-    pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); KNOWN_CAUSES + 1] {
-        let labels = Causes::default().read().map(|(label, _)| label);
-        let known: u64 = self.causes.iter().sum();
-        let unknown = self.slow.saturating_sub(known);
-        std::array::from_fn(|index| match labels.get(index) {
-            Some(label) => (*label, self.causes[index]),
-            None => ("unknown", unknown),
-        })
+    pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); CAUSES.len()] {
+        std::array::from_fn(|index| (CAUSES[index], self.causes[index]))
     }
 }
 
@@ -273,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn slow_polls_by_cause_add_up_to_all_of_them() {
-        let core = Core::new("causes".into());
+    fn a_slow_poll_is_under_no_cause_until_it_is_decided_and_then_under_one() {
+        let core = Arc::new(Core::new("causes".into()));
         let causes = [
             Cause::Computing,
             Cause::Blocked(Default::default()),
@@ -286,11 +314,17 @@ mod tests {
             slow: true,
             ..Counted::default()
         };
+        let mut undecided = Vec::new();
         for (index, cause) in causes.iter().enumerate() {
             for _ in 0..=index {
-                core.causes.count(cause);
                 core.count_rarely(None, slow);
+                undecided.push((Undecided::new(&core), cause));
             }
+        }
+        let counts = || core.totals().slow_by_cause().map(|(_, count)| count);
+        assert_eq!((core.totals().slow, counts()), (15, [0; 5]));
+        for (undecided, cause) in undecided {
+            undecided.decide(cause);
         }
         let by_cause = [
             ("computing", 1),
@@ -300,6 +334,8 @@ mod tests {
             ("unknown", 5),
         ];
         assert_eq!(core.totals().slow_by_cause(), by_cause);
+        drop(Undecided::new(&core));
+        assert_eq!(counts(), [1, 2, 3, 4, 6]);
     }
 
     #[test]
@@ -313,7 +349,7 @@ mod tests {
                 panicked: 4 * times,
                 slow: 30 * times,
                 contained: 6 * times,
-                causes: [7, 8, 9, 1].map(|count| count * times),
+                causes: [7, 8, 9, 1, 5].map(|count| count * times),
                 ..Totals::default()
             };
             totals.distribution.cells[5] = times;

@@ -27,7 +27,7 @@ use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
 pub(crate) use budgets::InUse;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
-pub(crate) use cells::{Core, Counted, Totals};
+pub(crate) use cells::{Core, Counted, Totals, Undecided};
 #[cfg(feature = "page")]
 pub(crate) use flights::stalled_for;
 pub(crate) use flights::{Flight, flights};

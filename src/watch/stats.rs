@@ -240,4 +240,16 @@ quiet            0     0         0          0       -       -       -        -"
         }
         assert_eq!(bounds[2], None);
     }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn watch_stats_json_has_every_public_field() {
+        let (clock, _) = quanta::Clock::mock();
+        let flights = flights(&Clock::over(clock));
+        let stats = WatchStats::new(&Core::new("w".into()), &flights);
+        crate::serialize::assert_json_has_public_fields!(stats, WatchStats {
+            watch, polls, slow_polls, panicked_polls, contained_polls, in_flight, stalls, oldest_in_flight, busy,
+            longest,
+        } private { distribution });
+    }
 }

@@ -182,6 +182,7 @@ pub fn default_watchdog() -> Result<Watchdog, Error> {
 }
 
 fn say_what_is_wrong(error: &Error) {
+    let error = error.whole();
     match tracing::dispatcher::has_been_set() {
         true => tracing::error!(target: "shotclock", %error, "nothing is guarded"),
         false => eprintln!("shotclock: nothing is guarded: {error}"),
@@ -202,6 +203,7 @@ impl Guard {
         }
         guarded.enlist();
         if let Err(error) = prober::start() {
+            let error = error.whole();
             tracing::error!(target: "shotclock", %error, "the lag of a runtime is not measured");
         }
         Self {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::TaskMeta;
 
@@ -20,11 +21,24 @@ type Place = (u64, *const Location<'static>);
 #[derive(Default)]
 struct Tasks {
     /// One for each place: there are as many as the program has lines that spawn. It keeps the
-    /// watchdog, as any watch does, until the thread ends.
-    watches: HashMap<Place, Rc<Watch>>,
+    /// watchdog, as any watch does. What is of guards that are over goes when the thread polls for one of them
+    /// again, or meets a new place.
+    watches: HashMap<Place, Known>,
     /// Those in flight, outermost first: a task may run a runtime itself. `None` for one that began
     /// when the guard was gone already.
     in_flight: Vec<Option<InFlight>>,
+}
+
+struct Known {
+    watch: Rc<Watch>,
+    guarded: Weak<Guarded>,
+}
+
+impl Known {
+    fn is_over(&self) -> bool {
+        let guarded = self.guarded.upgrade();
+        guarded.is_none_or(|guarded| guarded.is_over())
+    }
 }
 
 type InFlight = (Rc<Watch>, Loose);
@@ -39,11 +53,13 @@ impl GuardHooks {
     /// To be called from `on_before_task_poll` of the runtime's builder, if that is set, and
     /// [`on_after_task_poll`](Self::on_after_task_poll) as well (`--cfg tokio_unstable`).
     pub fn on_before_task_poll(&self, task: &TaskMeta<'_>) {
-        let guarded = self.guarded.as_deref().filter(|guarded| !guarded.is_over());
+        let guarded = self.guarded.as_ref().filter(|guarded| !guarded.is_over());
         if let Some(guarded) = guarded {
             if KNOWN_TO.replace(Some(guarded.id)) != Some(guarded.id) {
                 self.on_thread_park();
             }
+        } else if KNOWN_TO.take().is_some() {
+            contain(forget_ended);
         }
         let begin = |guarded| contain(|| begin(guarded, task.spawned_at()));
         let begun = guarded.and_then(begin).flatten();
@@ -67,13 +83,30 @@ fn with_tasks<T>(use_them: impl FnOnce(&mut Tasks) -> T) -> Option<T> {
         .ok()
 }
 
-fn begin(guarded: &Guarded, place: &'static Location<'static>) -> Option<InFlight> {
+/// Forgets the places of guards that are over. Their watches are dropped after the thread's local was given
+/// back: the last handle of a watchdog may be among them.
+fn forget_ended() {
+    let ended = with_tasks(|tasks| {
+        let watches = std::mem::take(&mut tasks.watches).into_iter();
+        let (ended, live) = watches.partition::<HashMap<_, _>, _>(|(_, known)| known.is_over());
+        tasks.watches = live;
+        ended
+    });
+    drop(ended);
+}
+
+fn begin(guarded: &Arc<Guarded>, place: &'static Location<'static>) -> Option<InFlight> {
     let key = (guarded.id, std::ptr::from_ref(place));
-    let known = with_tasks(|tasks| tasks.watches.get(&key).cloned())?;
-    let watch = known.unwrap_or_else(|| {
+    let known = |tasks: &mut Tasks| tasks.watches.get(&key).map(|known| Rc::clone(&known.watch));
+    let watch = with_tasks(known)?.unwrap_or_else(|| {
+        forget_ended();
         let name = format!("{}:{}", place.file(), place.line());
         let watch = Rc::new(Watch::named(&guarded.home, name));
-        with_tasks(|tasks| tasks.watches.insert(key, Rc::clone(&watch)));
+        let known = Known {
+            watch: Rc::clone(&watch),
+            guarded: Arc::downgrade(guarded),
+        };
+        with_tasks(|tasks| tasks.watches.insert(key, known));
         watch
     });
     // The stack of the hook is not that of the poll.

@@ -25,6 +25,7 @@ fn server() -> (Runtime, Exporter) {
     let watchdog = watchdog.stacks(crate::Stacks::Never).build();
     let exporter = Exporter::new(builder().build_recorder().handle());
     exporter.show_page(&watchdog.expect("a watchdog can be built"));
+    exporter.allow_host(ALLOWED).expect("it is a name");
     (runtime.expect("a runtime can be built"), exporter)
 }
 
@@ -47,7 +48,7 @@ fn any(sent: &[u8], chunk: usize) {
     }
     let answer = Response::read(&answered);
     assert!(
-        [200, 400, 404, 405, 414, 431, 505].contains(&answer.status),
+        [200, 400, 404, 405, 414, 421, 431, 505].contains(&answer.status),
         "{}",
         answer.status
     );
@@ -57,6 +58,8 @@ fn any(sent: &[u8], chunk: usize) {
             "only GET here\n",
             "the metrics are at /metrics\n",
             "no such page\n",
+            UNCLEAR,
+            FOREIGN,
         ];
         let body = String::from_utf8_lossy(&answer.body);
         assert!(known.contains(&&*body), "{body:?}");
@@ -81,8 +84,62 @@ const METHODS: [&str; 8] = [
     "GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "get", "DELETE",
 ];
 
+const ALLOWED: &str = "allowed.internal";
+const UNCLEAR: &str = "send one Host header: a name or an IP address, and a port if you like\n";
+const FOREIGN: &str = "this host name is not allowed here: use an IP address or localhost, \
+                       or have the program call Exporter::allow_host\n";
+
+/// Headers that say for which host a request is, and what is answered if that is a refusal.
+const HOSTS: [(&str, Option<u16>); 16] = [
+    ("host: 127.0.0.1\r\n", None),
+    ("Host: [::1]:9000\r\n", None),
+    ("HOST: LocalHost.:9000\r\n", None),
+    ("host: a.localhost\r\n", None),
+    ("host: Allowed.Internal\r\n", None),
+    ("host: evil.example\r\n", Some(421)),
+    ("host: 127.0.0.1.evil.example\r\n", Some(421)),
+    ("host: localhost.evil.example:9000\r\n", Some(421)),
+    ("host: evil-localhost\r\n", Some(421)),
+    ("host: evil.allowed.internal\r\n", Some(421)),
+    ("host: localhost@evil.example\r\n", Some(400)),
+    ("host: evil.example@localhost\r\n", Some(400)),
+    ("host: localhost\r\nhost: evil.example\r\n", Some(400)),
+    ("host: localhost, evil.example\r\n", Some(400)),
+    ("host:\r\n", Some(400)),
+    ("", Some(400)),
+];
+
+/// In a target that names its host.
+const AUTHORITIES: [(&str, Option<u16>); 8] = [
+    ("", None),
+    ("", None),
+    ("", None),
+    ("http://127.0.0.1:9000", None),
+    ("http://[::1]", None),
+    ("http://evil.example", Some(421)),
+    ("http://localhost.evil.example:9000", Some(421)),
+    ("http://localhost@evil.example", Some(400)),
+];
+
+/// Whether the host is one of those that are answered, by another parser.
+fn is_ours(host: &str) -> bool {
+    let Ok(url) = format!("http://{host}/").parse::<hyper::Uri>() else {
+        return false;
+    };
+    let name = url.host().unwrap_or_default().to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is_localhost = name == "localhost" || name.ends_with(".localhost");
+    is_localhost || name == ALLOWED || address.parse::<std::net::IpAddr>().is_ok()
+}
+
 /// What is said of it: the status, and the body where that is always the same.
-fn expected(method: &str, path: &str) -> (u16, Option<&'static str>) {
+fn expected(method: &str, path: &str, refusal: Option<u16>) -> (u16, Option<&'static str>) {
+    match refusal {
+        Some(400) => return (400, Some(UNCLEAR)),
+        Some(status) => return (status, Some(FOREIGN)),
+        None => {}
+    }
     if !["GET", "HEAD"].contains(&method) {
         return (405, Some("only GET here\n"));
     }
@@ -109,10 +166,20 @@ fn request(input: &mut Input<'_>, chunk: usize) {
         String::new()
     };
     let header = input.name().replace(|c: char| c.is_control(), "");
+    let (host, of_host) = HOSTS[input.below(HOSTS.len())];
+    let (authority, of_authority) = AUTHORITIES[input.below(AUTHORITIES.len())];
+    let is_absent = host.is_empty() && !authority.is_empty();
+    // The target is looked at first; a header that is not clear, before both.
+    let is_twice = host.matches("host:").count() > 1;
+    let refusal = match of_host {
+        Some(400) if is_twice => of_host,
+        Some(400) if is_absent => of_authority,
+        _ => of_authority.or(of_host),
+    };
     let sent = format!(
-        "{method} {path}{query} HTTP/1.1\r\nhost: a\r\nx-any: {header}\r\nconnection: close\r\n\r\n"
+        "{method} {authority}{path}{query} HTTP/1.1\r\n{host}x-any: {header}\r\nconnection: close\r\n\r\n"
     );
-    let (status, body) = expected(method, &path);
+    let (status, body) = expected(method, &path, refusal);
     let answer = Response::read(&converse_with(sent.as_bytes(), chunk));
     assert_eq!(answer.status, status, "{sent:?}");
     let has_body = method != "HEAD";
@@ -126,6 +193,12 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     if let (Some(body), true) = (body, has_body) {
         assert_eq!(answer.body, body.as_bytes(), "{sent:?}");
     }
+    // Any host at all: who is answered is one of ours.
+    let any = input.name().replace(|c: char| c.is_control(), "");
+    let sent = format!("GET / HTTP/1.1\r\nhost: {any}\r\n\r\n");
+    let answered = converse_with(sent.as_bytes(), chunk);
+    let is_refused = [400, 421].contains(&Response::read(&answered).status);
+    assert!(is_refused || is_ours(any.trim()), "{sent:?}");
     if path.ends_with(".json") && status == 200 && method == "GET" {
         let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
         assert!(json.is_ok_and(|json| json.is_object()));

@@ -1,0 +1,151 @@
+//! Each slow poll is counted under one cause, and under none before it is decided.
+
+use std::panic::Location;
+use std::sync::mpsc;
+
+use super::*;
+use crate::cause::Cause;
+use crate::slot::{Finding, Kind, ThreadInfo, Told};
+use crate::watch::{Counted, Judge, Slow};
+
+fn watchdog() -> Watchdog {
+    Watchdog::builder().without_tracing().build().unwrap()
+}
+
+/// A slow poll that has ended, judged like that.
+fn slow_poll(watch: &Watch, judge: Judge) {
+    let counted = Counted {
+        is_poll: true,
+        slow: true,
+        ..Counted::default()
+    };
+    watch.core().count_rarely(crate::slot::current(), counted);
+    let slow = Slow {
+        kind: Kind::Poll,
+        elapsed: 1,
+        own: 1,
+        budget: MS,
+        location: Location::caller(),
+        outer: Vec::new(),
+        thread: ThreadInfo::current(),
+        slot: None,
+        opening: None,
+        counts: true,
+        allowed: false,
+        broken: None,
+    };
+    let home = watch.home();
+    home.slow.on_slow(watch.core(), slow, Told::Nothing, judge);
+}
+
+fn found(cause: Cause) -> Finding {
+    Finding {
+        cause,
+        ..Finding::default()
+    }
+}
+
+/// How many polls were slow, and how many of them are under which cause.
+fn counts(watch: &Watch) -> (u64, [u64; 5]) {
+    let totals = watch.core().totals();
+    (totals.slow, totals.slow_by_cause().map(|(_, count)| count))
+}
+
+#[test]
+fn slow_poll_judged_later_is_under_no_cause_before() {
+    let watchdog = watchdog();
+    let watch = watchdog.watch("later");
+    let (tell, told) = mpsc::channel();
+    let before = watch.clone();
+    slow_poll(
+        &watch,
+        Judge::Later(Box::new(move || {
+            tell.send(counts(&before)).unwrap();
+            found(Cause::Blocked(Default::default()))
+        })),
+    );
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (1, [0; 5]));
+    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(counts(&watch), (1, [0, 1, 0, 0, 0]));
+}
+
+#[test]
+fn slow_poll_whose_judgement_panics_is_unknown() {
+    let watchdog = watchdog();
+    let watch = watchdog.watch("panics");
+    slow_poll(&watch, Judge::Later(Box::new(|| panic!("on purpose"))));
+    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(counts(&watch), (1, [0, 0, 0, 0, 1]));
+}
+
+#[test]
+fn slow_poll_on_a_reporters_thread_is_unknown() {
+    let own = Arc::<Mutex<Option<Watch>>>::default();
+    let its_own = Arc::clone(&own);
+    let builder = Watchdog::builder().without_tracing();
+    let builder = builder.on_slow_poll(move |_: &SlowPoll| {
+        if let Some(watch) = its_own.lock().unwrap().take() {
+            slow_poll(&watch, Judge::Known(found(Cause::Computing)));
+        }
+    });
+    let watchdog = builder.build().unwrap();
+    let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
+    *own.lock().unwrap() = Some(inner.clone());
+    slow_poll(&outer, Judge::Known(found(Cause::Computing)));
+    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(counts(&outer), (1, [1, 0, 0, 0, 0]));
+    assert_eq!(counts(&inner), (1, [0, 0, 0, 0, 1]));
+}
+
+/// What is published is the largest value of each series that a batch has brought.
+#[cfg(feature = "metrics")]
+#[test]
+fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
+    const THREADS: u64 = 4;
+    const POLLS: u64 = 200;
+    let name = "causes: under load";
+    let watchdog = watchdog();
+    let watch = watchdog.watch(name);
+    let published = || {
+        let sums = crate::watch::collect();
+        let totals = &sums.watches[name].totals;
+        (totals.slow, totals.slow_by_cause().map(|(_, count)| count))
+    };
+    let mut largest = [0; 5];
+    let mut look = || {
+        let (slow, by_cause) = published();
+        for (largest, count) in largest.iter_mut().zip(by_cause) {
+            assert!(count >= *largest, "a counter went back");
+            *largest = count;
+        }
+        let sum: u64 = by_cause.iter().sum();
+        assert!(sum <= slow, "{sum} of {slow}");
+        sum
+    };
+    std::thread::scope(|scope| {
+        let make = || {
+            for number in 0..POLLS {
+                let judge = match number % 3 {
+                    0 => Judge::Known(found(Cause::Computing)),
+                    1 => Judge::Known(found(Cause::Unknown)),
+                    _ => Judge::Later(Box::new(|| found(Cause::Starved))),
+                };
+                slow_poll(&watch, judge);
+            }
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(make)).collect();
+        while !threads.iter().all(|thread| thread.is_finished()) {
+            look();
+        }
+    });
+    // The watchdog ends while some of its polls may not be judged yet.
+    let core = Arc::downgrade(watch.core());
+    drop((watch, watchdog));
+    while core.strong_count() > 0 || look() < THREADS * POLLS {
+        std::thread::yield_now();
+    }
+    let (slow, by_cause) = published();
+    assert_eq!((slow, by_cause.iter().sum()), (THREADS * POLLS, slow));
+    // What a recorder has that takes the largest value for the latest.
+    assert_eq!(largest.iter().sum::<u64>(), slow);
+}
