@@ -4,6 +4,7 @@ mod blame;
 mod causes;
 mod endings;
 mod jumps;
+mod limit;
 mod pacing;
 mod reporting;
 mod stalls;
