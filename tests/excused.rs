@@ -34,7 +34,9 @@ impl Scene {
         let (tx, reports) = mpsc::channel();
         let steps = Arc::<AtomicU64>::default();
         let count = Arc::clone(&steps);
-        let step = move |_: &SlowPoll| drop(count.fetch_add(1, Ordering::Relaxed));
+        let step = move |_: &SlowPoll| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
         let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
         let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
         let builder = builder.escalate(after, Escalation::Call(Box::new(step)));
@@ -183,7 +185,7 @@ fn poll_in_a_block_in_place_of_its_own_is_slow_and_holds_up_nothing() {
     let watch = scene.watchdog.watch("handed over");
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
     let (stop, stopped) = mpsc::channel::<()>();
-    let poll = async move { tokio::task::block_in_place(|| drop(stopped.recv())) };
+    let poll = async move { tokio::task::block_in_place(|| stopped.recv().is_ok()) };
     let task = runtime.spawn(poll.watched(&watch));
     let first = scene.reports.recv_timeout(PATIENCE).unwrap();
     assert!(first.handed_over, "{first}");

@@ -93,9 +93,10 @@ impl Builder {
         self
     }
 
-    /// For how long a worker of a guarded runtime may make no progress before it is stuck
-    /// ([`Watchdog::guard`]). 100 ms unless it is set; at least 10 ms, because it is known only of up to
-    /// 61 polls together whether a worker is at work on them.
+    /// Sets for how long a worker of a guarded runtime may be in one poll before it is stuck
+    /// ([`Watchdog::guard`]). 100 ms unless it is set; at least 10 ms, because the sentinel looks ten times
+    /// within it, and a look costs tens of microseconds. A worker that is busy without a proof that it is one
+    /// poll is reported after ten times as long.
     pub fn guard_budget(mut self, budget: Duration) -> Self {
         self.guard_budget = budget;
         self
@@ -113,11 +114,12 @@ impl Builder {
         self
     }
 
-    /// How many slow polls of one watch are reported in a second. 5 unless it is set.
+    /// Sets how many slow polls of one watch are reported in a second. 5 unless it is set.
     ///
-    /// Seconds are whole seconds of the watchdog's clock. What is beyond is counted all the same,
-    /// and the next report says how many there were ([`SlowPoll::suppressed`]). With 0 nothing is
-    /// reported, only counted.
+    /// Seconds are whole seconds of the watchdog's clock. Further polls are counted, and the next report says
+    /// how many there were ([`SlowPoll::suppressed`]). The limit is for noise: a poll that still runs asks again
+    /// at doubling times, and one that lasts ten budgets (and at least 10 ms) is reported whatever the limit
+    /// says. With 0 the watchdog reports no slow poll, and counts all.
     pub fn reports_per_second(mut self, limit: u32) -> Self {
         self.reports_per_second = limit;
         self

@@ -11,14 +11,15 @@ use crate::prober;
 use crate::runtime::{Guarded, OnStuck};
 
 impl Watchdog {
-    /// Guards a runtime: each of its workers is looked at, whatever it polls, and how late the runtime
-    /// is for its tasks is measured. It ends when the guard is dropped, or the runtime.
+    /// Guards a runtime: the sentinel looks at each of its workers, whatever they poll, and the watchdog measures
+    /// how late the runtime is for its tasks. That ends when the guard is dropped, or the runtime.
     ///
-    /// A worker that makes no progress for the budget of the guard
+    /// A worker that is proved to be in one poll for longer than the budget of the guard
     /// ([`Builder::guard_budget`](super::Builder::guard_budget)) is reported while it is stuck
     /// ([`StuckWorker`](crate::StuckWorker)), with the stack of its thread. While a runtime is guarded,
     /// every report of a slow poll in it says what that did to the rest ([`Impact`](crate::Impact)).
-    /// The metrics are `shotclock_stuck_workers{runtime}`, `shotclock_worker_stalls_total{runtime}` and
+    /// The metrics are the gauges `shotclock_stuck_workers{runtime}` and `shotclock_busy_workers{runtime}`,
+    /// the counter `shotclock_worker_stalls_total{runtime}` and
     /// the histogram `shotclock_runtime_lag_seconds{runtime}`; guards of one name share them, and past
     /// 1,000 names further ones are called `other`.
     ///
@@ -37,29 +38,38 @@ impl Watchdog {
     /// }
     /// ```
     ///
-    /// # How it is seen
+    /// # What proves that a worker is stuck
     ///
-    /// Tokio counts how often each worker parks and wakes, and for how long it was busy, which it brings
-    /// up to date at every 61st poll at the latest. A worker that is awake and whose counters stand
-    /// still has been in at most 61 polls all the while: nearly always in one. The counters are read by
-    /// a thread of the crate's own, so that it is seen even if every worker is stuck.
+    /// Tokio counts how often each worker parks and wakes, and for how long it was busy. Counters that stand
+    /// still say that the worker has not returned to its driver; they do not say in how many polls. So the
+    /// sentinel compares what it saw of the worker's thread ten times within the budget:
     ///
-    /// Ten times a second a task is sent into the runtime, which measures the lag. Which thread a worker
-    /// is, tasks say as well; once at the beginning, and later only while a thread is not known, as
-    /// many are sent as there are workers, and each keeps its worker until all have met, for 5 ms at
-    /// most.
+    /// - The thread slept in one system call and had no turn on a processor between two looks.
+    /// - The outermost watched poll in flight is the same.
+    /// - A breakpoint behind tokio's call of the poll was not hit. It counts exactly, in a debug register of the
+    ///   processor, where the system permits it
+    ///   ([`Capabilities::breakpoints`](crate::Capabilities::breakpoints)).
+    ///
+    /// A worker of which nothing proves it is reported after ten budgets, as
+    /// [`StuckKind::Busy`](crate::StuckKind::Busy), with other words; unless it is seen to go on: a task of ours
+    /// was polled there, its task became another one, watched polls end, or the breakpoint was hit.
+    ///
+    /// Ten times a second the watchdog sends a task into the runtime, which measures the lag and tells which
+    /// thread runs which worker. At the beginning, and later only while a thread is not known, it sends as many
+    /// as there are workers, and each keeps its worker until all have met, for 5 ms at most.
     ///
     /// # Non-guarantees
     ///
-    /// - Of a worker whose thread is not known yet, it is reported that it is stuck after ten times the
-    ///   budget, without cause or stack. After `block_in_place` a worker has another thread, which is
-    ///   known again when a task of ours is polled there.
-    /// - A runtime of the current thread runs only while somebody is in `block_on`. That is told from
-    ///   the stack: without stacks ([`Stacks::Never`](crate::Stacks::Never)) or without symbols it is
-    ///   not reported to be stuck. Its lag is measured while nobody is in `block_on` as well.
-    /// - A worker that is busy with polls of some milliseconds each, 61 of which take longer than the
-    ///   budget, is reported as stuck too.
-    /// - A worker that waits for a lock is reported, also if only because a thread that has it is not run.
+    /// - A worker whose thread is not known yet is reported as busy, without cause or stack. After
+    ///   `block_in_place` a worker has another thread, which is known again when a task of ours is polled there.
+    /// - A worker that computes in one poll is named within 1.5 budgets only where breakpoints are permitted;
+    ///   most containers forbid them. So is one that sleeps many times in one poll.
+    /// - A breakpoint costs the thread about a microsecond for each poll, as long as the worker may be stuck: from
+    ///   a tenth of the budget without a sign of its counters to the next.
+    /// - A runtime of the current thread runs only while some thread is in `block_on`. The stack shows that:
+    ///   without stacks ([`Stacks::Never`](crate::Stacks::Never)) or without symbols its worker is not reported.
+    ///   Its lag is measured while no thread is in `block_on` as well.
+    /// - A worker that waits for a lock is reported, also if only because the thread that has it is not run.
     /// - Where the operating system does not tell for how long a thread waited for a processor, a
     ///   worker on a busy host may be reported that is merely not run.
     ///
