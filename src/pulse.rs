@@ -8,8 +8,10 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Once, OnceLock};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::service;
+use crate::sync::thread::{self, Thread};
 
 const NAME: &str = "shotclock-pulse";
 
@@ -61,9 +63,8 @@ pub(crate) fn want(period: u64) {
         WANTED.fetch_min(period, SeqCst);
     }
     STARTED.call_once(|| {
-        let thread = thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        if let Ok(thread) = thread {
-            THREAD.get_or_init(|| thread.thread().clone());
+        if let Ok(thread) = service::spawn(NAME, run) {
+            THREAD.get_or_init(|| thread);
         }
     });
     // Either this sees that the thread sleeps, or the thread sees the wish before it does.
@@ -86,7 +87,7 @@ fn run() {
 
 fn strike_for_a_while(mut period: u64) {
     for _ in 0..LAST_FOR {
-        thread::sleep(Duration::from_nanos(period));
+        std::thread::sleep(Duration::from_nanos(period));
         strike();
         period = period.min(WANTED.load(Relaxed));
     }
@@ -114,7 +115,7 @@ mod tests {
             }
             // Other tests may want it as well, so that it may take a while.
             while !IS_ASLEEP.load(SeqCst) {
-                thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }

@@ -8,12 +8,13 @@ mod probe;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::contain::contain;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
+use crate::service;
+use crate::sync::thread::Thread;
 use probe::{PERIOD, Probe, Rendezvous};
 
 const NAME: &str = "shotclock-probe";
@@ -30,9 +31,8 @@ pub(crate) fn start() -> Result<(), Error> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if THREAD.get().is_none() {
-        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
-        THREAD.get_or_init(|| thread.thread().clone());
+        let thread = service::spawn(NAME, run)?;
+        THREAD.get_or_init(|| thread);
     }
     wake();
     Ok(())

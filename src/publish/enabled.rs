@@ -7,7 +7,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
 use std::time::Duration;
 
 use metrics::Recorder;
@@ -18,6 +17,8 @@ use crate::counts::{CulpritCount, LaneCounts, RuntimeCounts, culprits, lanes, ru
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::samples::{Held, LeftOver, Samples, Series, SeriesRef};
+use crate::service;
+use crate::sync::thread::Thread;
 use crate::watch::{Core, Ledger, Sums, Totals, WatchSums, collect};
 
 const NAME: &str = "shotclock-metrics";
@@ -39,9 +40,8 @@ pub(crate) fn start() -> Result<(), Error> {
     LazyLock::force(&SAMPLES);
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if THREAD.get().is_none() {
-        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
-        THREAD.get_or_init(|| thread.thread().clone());
+        let thread = service::spawn(NAME, run)?;
+        THREAD.get_or_init(|| thread);
     }
     Ok(())
 }

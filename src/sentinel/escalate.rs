@@ -7,6 +7,7 @@ use super::examine::stance;
 use super::stacks::{Subject, Taker};
 use super::stalled::Stalled;
 use crate::proc;
+use crate::service;
 use crate::slot::{self, Finding, OtherThread, Slot};
 use crate::watch::{Measure, Stacks, name_of};
 
@@ -116,7 +117,7 @@ fn say(words: String) {
         let _ = said.send(());
     };
     // Where no thread can be started, it goes unsaid.
-    let _ = std::thread::Builder::new().spawn(say);
+    let _ = service::spawn("shotclock-say", say);
     let _ = is_said.recv_timeout(PATIENCE);
 }
 

@@ -61,6 +61,7 @@ use crate::error::Error;
 use crate::flight_record;
 use crate::report;
 use crate::runtime;
+use crate::service;
 use crate::slot::DOZE;
 use crate::ticks::TICKS;
 use crate::watch::{Stacks, shortest_budget, tick_of};
@@ -88,9 +89,7 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*started {
         let clock = clock.clone();
-        let thread = std::thread::Builder::new().name(NAME.to_owned());
-        let run = thread.spawn(move || Sentinel::new(&clock).run());
-        run.map_err(|error| Error::thread(NAME, error))?;
+        service::spawn(NAME, move || Sentinel::new(&clock).run())?;
         *started = true;
     }
     Ok(())

@@ -10,9 +10,10 @@ use super::trial;
 use super::unwind::Unwinder;
 use crate::contain::contain;
 use crate::proc::{self, Standpoint, Waits};
+use crate::service;
 use crate::slot::{InFlight, Slot};
 use crate::stack::Stack;
-use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
+use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, Unblocked, read_memory};
 use crate::watch::Stacks;
 
 /// How long a thread may take to answer when its stall is told. One that runs answers in microseconds,
@@ -82,9 +83,10 @@ impl Taker {
             let _ = loaded.send(unwinder);
             trial::tried_out(outcome);
         };
-        let thread = std::thread::Builder::new().name("shotclock-load".to_owned());
-        if let Err(error) = thread.spawn(load) {
-            trial::tried_out(Some(Err(format!("no thread to load it: {error}"))));
+        // It asks itself for its stack.
+        let spawned = service::spawn_with("shotclock-load", Unblocked::Captures, load);
+        if let Err(error) = spawned {
+            trial::tried_out(Some(Err(error.to_string())));
         }
         Self {
             unwinder: None,

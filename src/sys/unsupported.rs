@@ -27,6 +27,11 @@ pub(crate) fn socket_timeout(_: u64, _: bool) -> Option<bool> {
     None
 }
 
+/// Signals stay as they are.
+pub(crate) fn with_signals_blocked<T>(_: super::Unblocked, run: impl FnOnce() -> T) -> T {
+    run()
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Thread {
     pub(crate) id: u32,
