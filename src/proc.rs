@@ -80,6 +80,22 @@ pub(crate) fn parse_state(stat: &str) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
+/// Whether a thread has a signal blocked, if that is known.
+pub(crate) fn is_blocked(thread: &Thread, signal: i32) -> Option<bool> {
+    let status = fs::read(format!("/proc/self/task/{}/status", thread.id)).ok()?;
+    parse_is_blocked(&String::from_utf8_lossy(&status), signal)
+}
+
+pub(crate) fn parse_is_blocked(status: &str, signal: i32) -> Option<bool> {
+    // Not by `lines`: a thread's name may hold a carriage return. The kernel writes its line breaks as `\n`.
+    let mask = status
+        .split('\n')
+        .find_map(|line| line.strip_prefix("SigBlk:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    let bit = u32::try_from(signal.checked_sub(1)?).ok()?;
+    Some(mask.checked_shr(bit)? & 1 == 1)
+}
+
 /// The scheduler's account of one thread, kept open because it is read often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
@@ -212,6 +228,24 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn is_blocked_reads_the_bit_of_the_signal() {
+        // SIGURG is 23: the lowest bit is that of signal 1.
+        let status = "Name:\tSigBlk:\nSigPnd:\t0000000000000000\nSigBlk:\t0000000000400000\n";
+        assert_eq!(parse_is_blocked(status, 23), Some(true));
+        assert_eq!(parse_is_blocked(status, 22), Some(false));
+        assert_eq!(parse_is_blocked(status, 24), Some(false));
+        assert_eq!(
+            parse_is_blocked("SigBlk:\tffffffffffffffff\n", 64),
+            Some(true)
+        );
+        assert_eq!(parse_is_blocked("SigBlk:\tffffffffffffffff\n", 65), None);
+        for unknown in ["", "Name:\tx\n", "SigBlk:\tx\n"] {
+            assert_eq!(parse_is_blocked(unknown, 23), None, "{unknown:?}");
+        }
+        assert_eq!(parse_is_blocked("SigBlk:\t0\n", 0), None);
+    }
 
     #[test]
     fn a_thread_runs_or_waits_in_a_call_or_elsewhere() {

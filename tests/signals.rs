@@ -34,6 +34,10 @@ mod linux {
     pub(crate) fn main() {
         let before = mask_of("self");
         let watchdog = start_all();
+        assert!(
+            watchdog.0.capabilities().stacks.works(),
+            "a thread asked itself for its stack"
+        );
         assert_eq!(mask_of("self"), before, "the caller's mask is as it was");
         threads_of_the_crate_take_no_signal_but_faults();
         threads_of_a_lane_take_captures_and_profiles();
@@ -43,7 +47,7 @@ mod linux {
     }
 
     /// Every kind of thread that the crate starts.
-    fn start_all() -> impl Sized {
+    fn start_all() -> (Watchdog, impl Sized) {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("WATCHDOG_USEC", "60000000") };
         let watchdog = Watchdog::builder()
@@ -67,7 +71,7 @@ mod linux {
             }
         });
         let lane = Lane::builder("counted").limit(1).rayon().build().unwrap();
-        (watchdog, heartbeat, guard, runtime, lane)
+        (watchdog, (heartbeat, guard, runtime, lane))
     }
 
     /// `SigBlk` of a thread, as the kernel has it.

@@ -268,6 +268,11 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         cause: found.cause,
         waits_for: found.waits_for,
         split: found.split,
+        // An earlier look may have had it.
+        no_stack: match &found.stack {
+            Some(stack) if stack.is_complete() => None,
+            _ => found.no_stack,
+        },
         stack: found.stack,
         others: found.others,
         allowance: slow.broken,

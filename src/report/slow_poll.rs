@@ -53,6 +53,8 @@ pub struct SlowPoll {
     pub split: Option<Split>,
     /// What the thread was doing when it was looked at last.
     pub stack: Option<Stack>,
+    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    pub no_stack: Option<&'static str>,
     /// The stacks of the other threads that had polls in flight, if that was asked for
     /// ([`Builder::escalate`](crate::Builder::escalate)) and the poll has run for so long.
     pub others: Arc<[OtherThread]>,
@@ -243,6 +245,9 @@ impl fmt::Display for SlowPoll {
         if let Some(Allowance { reason, max, .. }) = &self.allowance {
             write!(f, ", past the {max:?} allowed for {reason:?}")?;
         }
+        if let Some(why) = self.no_stack {
+            write!(f, ", no whole stack: {why}")?;
+        }
         if let Some(task) = self.task {
             write!(f, ", task {task}")?;
         }
@@ -278,6 +283,7 @@ impl fmt::Debug for SlowPoll {
             .field("waits_for", &self.waits_for)
             .field("split", &self.split)
             .field("stack", &self.stack)
+            .field("no_stack", &self.no_stack)
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)

@@ -9,6 +9,7 @@ use super::stalled::Stalled;
 use crate::proc;
 use crate::service;
 use crate::slot::{self, Finding, OtherThread, Slot};
+use crate::sys::NoCapture;
 use crate::watch::{Measure, Stacks, name_of};
 
 /// How long each of the other threads may take to answer: this is done once for a stall.
@@ -88,7 +89,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
         let owner = margin.owner.as_ref()?;
         (owner.info.clone(), owner.thread.clone())
     };
-    let stack = thread.and_then(|thread| {
+    let taken = thread.map(|thread| {
         let standpoint = proc::standpoint(&thread).ok();
         let subject = Subject {
             slot,
@@ -98,12 +99,14 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
             is_on_cpu: stance(&thread, standpoint.as_ref()) == super::examine::Stance::OnCpu,
             patience: PATIENCE,
         };
-        taker.take(&subject, stacks).stack
+        taker.take(&subject, stacks)
     });
+    let taken = taken.unwrap_or_default();
     Some(OtherThread {
         thread: info,
         watches: nest.iter().filter_map(|poll| name_of(poll.watch)).collect(),
-        stack,
+        stack: taken.stack,
+        no_stack: taken.why_not.map(NoCapture::words),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
 use crate::suspension::{DELAYS, SUSPENSIONS};
-use crate::sys::Thread;
+use crate::sys::{NoCapture, Thread};
 use crate::verdict::{Case, Fault, judge};
 use crate::watch::Orders;
 
@@ -87,6 +87,7 @@ pub(super) fn examine(
         split,
         stack: taken.stack,
         is_stack_late: taken.is_late,
+        no_stack: taken.why_not.map(NoCapture::words),
         ..Finding::default()
     })
 }

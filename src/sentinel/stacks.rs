@@ -56,6 +56,8 @@ pub(super) struct Taken {
     pub(super) was_asked: bool,
     /// It did not answer in time, or was not asked because it goes to and fro: it may be asked again.
     pub(super) is_late: bool,
+    /// Why there is no stack, or none but what can be had without a signal.
+    pub(super) why_not: Option<NoCapture>,
 }
 
 /// A thread that is to be looked at.
@@ -154,10 +156,13 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         _ => None,
     };
     let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let captured = may_signal(subject, stacks, caller_is_std).then(|| capture(subject, stacks));
-    let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
-    let went_on = matches!(captured, Some(Err(NoCapture::WentOn)));
-    let captured = captured.and_then(Result::ok);
+    let captured = match may_signal(subject, stacks, caller_is_std) {
+        true => capture(subject, stacks),
+        false => Err(NoCapture::WouldFail),
+    };
+    let is_late = matches!(captured, Err(NoCapture::NoAnswer | NoCapture::Busy));
+    let why_not = captured.as_ref().err().copied();
+    let captured = captured.ok();
     let was_asked = is_late || captured.is_some();
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
     // It was in flight before and is now, so it was when the stack was taken.
@@ -170,7 +175,8 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late: is_late || went_on,
+        is_late: is_late || why_not == Some(NoCapture::WentOn),
+        why_not,
     }
 }
 
@@ -247,6 +253,10 @@ fn with_capturer<T>(
 fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
     let interrupts = interrupts(subject, stacks);
     with_capturer(|capturer| {
+        // It could not answer, and waiting for it would hold up every other look.
+        if proc::is_blocked(subject.thread, capturer.signal()) == Some(true) {
+            return Err(NoCapture::Blocked);
+        }
         {
             // As long as this is held the thread cannot end, so its number is its own.
             let margin = subject.slot.hold(subject.poll);

@@ -33,11 +33,16 @@ pub struct OtherThread {
     pub watches: Vec<Arc<str>>,
     /// What it was doing.
     pub stack: Option<Stack>,
+    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    pub no_stack: Option<&'static str>,
 }
 
 impl fmt::Display for OtherThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
+        if let Some(why) = self.no_stack {
+            write!(f, ", no whole stack: {why}")?;
+        }
         match &self.stack {
             Some(stack) => write!(f, "\n{stack}"),
             None => Ok(()),
@@ -64,6 +69,8 @@ pub(crate) struct Finding {
     pub(crate) stack: Option<Stack>,
     /// The thread was asked for its stack, and did not answer in time: it may the next time.
     pub(crate) is_stack_late: bool,
+    /// Why there is no stack, or only the innermost functions of it.
+    pub(crate) no_stack: Option<&'static str>,
     pub(crate) others: Arc<[OtherThread]>,
 }
 
@@ -190,8 +197,13 @@ mod tests {
             thread,
             watches: ["outer".into(), "in\nner".into()].into(),
             stack: None,
+            no_stack: None,
         };
         let told = "meanwhile on worker: outer > in\\nner";
+        assert_eq!(other.to_string(), told);
+        let no_stack = Some("it is not run");
+        let other = OtherThread { no_stack, ..other };
+        let told = format!("{told}, no whole stack: it is not run");
         assert_eq!(other.to_string(), told);
     }
 }

@@ -138,6 +138,11 @@ impl Capturer {
         Ok(Self { signal })
     }
 
+    /// The signal by which a thread is asked.
+    pub(crate) fn signal(&self) -> i32 {
+        self.signal
+    }
+
     /// Whether the handler is still ours: somebody may have installed another since.
     fn is_ours(&self) -> bool {
         // SAFETY: as in `install`.

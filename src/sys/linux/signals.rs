@@ -40,7 +40,13 @@ impl Blocked {
             for signal in left_out(unblocked) {
                 libc::sigdelset(mask.as_mut_ptr(), signal);
             }
-            let set = libc::pthread_sigmask(libc::SIG_BLOCK, mask.as_ptr(), before.as_mut_ptr());
+            // The thread that tries captures out is started by one that has their signal blocked. Elsewhere
+            // what the program has blocked stays blocked.
+            let how = match unblocked {
+                Unblocked::Captures => libc::SIG_SETMASK,
+                Unblocked::Faults | Unblocked::CapturesAndProfile => libc::SIG_BLOCK,
+            };
+            let set = libc::pthread_sigmask(how, mask.as_ptr(), before.as_mut_ptr());
             (set == 0).then(|| before.assume_init())
         };
         Self { before }
