@@ -80,20 +80,35 @@ pub(crate) fn parse_state(stat: &str) -> Option<char> {
     rest.trim_start().chars().next()
 }
 
-/// Whether a thread has a signal blocked, if that is known.
-pub(crate) fn is_blocked(thread: &Thread, signal: i32) -> Option<bool> {
-    let status = fs::read(format!("/proc/self/task/{}/status", thread.id)).ok()?;
-    parse_is_blocked(&String::from_utf8_lossy(&status), signal)
+/// What keeps a thread from answering a signal at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Deaf {
+    /// It has the signal blocked.
+    pub(crate) is_blocked: bool,
+    /// It waits in the kernel, and takes no signal before that is over.
+    pub(crate) is_uninterruptible: bool,
 }
 
-pub(crate) fn parse_is_blocked(status: &str, signal: i32) -> Option<bool> {
+/// What keeps a thread from answering a signal, as far as that is known.
+pub(crate) fn deaf(thread: &Thread, signal: i32) -> Deaf {
+    let status = read_lossy(format!("/proc/self/task/{}/status", thread.id));
+    parse_deaf(&status.unwrap_or_default(), signal)
+}
+
+pub(crate) fn parse_deaf(status: &str, signal: i32) -> Deaf {
     // Not by `lines`: a thread's name may hold a carriage return. The kernel writes its line breaks as `\n`.
-    let mask = status
-        .split('\n')
-        .find_map(|line| line.strip_prefix("SigBlk:"))?;
-    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
-    let bit = u32::try_from(signal.checked_sub(1)?).ok()?;
-    Some(mask.checked_shr(bit)? & 1 == 1)
+    let field = |name| {
+        let mut lines = status.split('\n');
+        let value = lines.find_map(|line| line.strip_prefix(name));
+        value.map(str::trim)
+    };
+    let mask = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    let bit = u32::try_from(signal - 1).ok();
+    let is_blocked = mask.zip(bit).and_then(|(mask, bit)| mask.checked_shr(bit));
+    Deaf {
+        is_blocked: is_blocked.is_some_and(|bits| bits & 1 == 1),
+        is_uninterruptible: field("State:").is_some_and(|state| state.starts_with('D')),
+    }
 }
 
 /// The scheduler's account of one thread, kept open because it is read often.
@@ -230,21 +245,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_blocked_reads_the_bit_of_the_signal() {
+    fn deaf_reads_the_state_and_the_bit_of_the_signal() {
+        let is_blocked = |status, signal| parse_deaf(status, signal).is_blocked;
         // SIGURG is 23: the lowest bit is that of signal 1.
-        let status = "Name:\tSigBlk:\nSigPnd:\t0000000000000000\nSigBlk:\t0000000000400000\n";
-        assert_eq!(parse_is_blocked(status, 23), Some(true));
-        assert_eq!(parse_is_blocked(status, 22), Some(false));
-        assert_eq!(parse_is_blocked(status, 24), Some(false));
-        assert_eq!(
-            parse_is_blocked("SigBlk:\tffffffffffffffff\n", 64),
-            Some(true)
-        );
-        assert_eq!(parse_is_blocked("SigBlk:\tffffffffffffffff\n", 65), None);
+        let status = "Name:\tSigBlk:\nState:\tS (sleeping)\nSigBlk:\t0000000000400000\n";
+        assert!(is_blocked(status, 23));
+        assert!(!is_blocked(status, 22) && !is_blocked(status, 24));
+        let all = "SigBlk:\tffffffffffffffff\n";
+        assert!(is_blocked(all, 64) && !is_blocked(all, 65) && !is_blocked(all, 0));
         for unknown in ["", "Name:\tx\n", "SigBlk:\tx\n"] {
-            assert_eq!(parse_is_blocked(unknown, 23), None, "{unknown:?}");
+            assert_eq!(parse_deaf(unknown, 23), Deaf::default(), "{unknown:?}");
         }
-        assert_eq!(parse_is_blocked("SigBlk:\t0\n", 0), None);
+        assert!(!parse_deaf(status, 23).is_uninterruptible);
+        assert!(parse_deaf("State:\tD (disk sleep)\n", 23).is_uninterruptible);
     }
 
     #[test]

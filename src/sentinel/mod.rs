@@ -21,6 +21,7 @@ mod examine;
 pub(crate) mod fuzzing;
 mod oversleep;
 mod part;
+mod repeats;
 mod scan;
 mod stacks;
 mod stalled;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::part::Part;
+use super::repeats::Call;
 use super::syscalls::{Interrupted, interrupted};
 use super::trial;
 use super::unwind::Unwinder;
@@ -19,6 +20,10 @@ use crate::watch::Stacks;
 /// How long a thread may take to answer when its stall is told. One that runs answers in microseconds,
 /// one that sleeps must first be run; meanwhile the sentinel sees nothing else.
 pub(super) const PATIENCE: Duration = Duration::from_millis(5);
+
+/// The same of a thread that takes no signal before its call is over, as in `fsync`: it answers only if that is
+/// about to be so.
+const SHORT_PATIENCE: Duration = Duration::from_micros(500);
 
 /// How much of a sleeping thread's stack is looked at from outside.
 const GLIMPSE: usize = 64 * 1024;
@@ -155,10 +160,14 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         Some(Standpoint::Waits(waits)) => glimpse(waits).map(|copied| unwinder.unwind(&copied)),
         _ => None,
     };
-    let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let captured = match may_signal(subject, stacks, caller_is_std) {
-        true => capture(subject, stacks),
-        false => Err(NoCapture::WouldFail),
+    let is_repeated = |call| {
+        glimpse
+            .as_ref()
+            .is_some_and(|g| unwinder.is_repeated(g, call))
+    };
+    let captured = match may_signal(subject, stacks, is_repeated) {
+        Ok(()) => capture(subject, stacks),
+        Err(why_not) => Err(why_not),
     };
     let is_late = matches!(captured, Err(NoCapture::NoAnswer | NoCapture::Busy));
     let why_not = captured.as_ref().err().copied();
@@ -180,22 +189,29 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     }
 }
 
-/// Whether a signal does no harm, or is wanted all the same.
-fn may_signal(subject: &Subject<'_>, stacks: Stacks, caller_is_std: bool) -> bool {
-    match (stacks, subject.standpoint) {
-        (Stacks::Never, _) => false,
-        (Stacks::Always, _) => true,
-        (Stacks::Auto, Some(Standpoint::Running | Standpoint::Elsewhere)) => true,
-        (Stacks::Auto, Some(Standpoint::Waits(waits))) => match interrupted(waits) {
-            Interrupted::Restarts => true,
-            Interrupted::IsRetriedByStd => caller_is_std,
-            Interrupted::Fails => false,
+/// Whether a signal does no harm, or is wanted all the same. `is_repeated` says whether such a call is made again
+/// if a signal cuts it short.
+fn may_signal(
+    subject: &Subject<'_>,
+    stacks: Stacks,
+    is_repeated: impl FnOnce(Call) -> bool,
+) -> Result<(), NoCapture> {
+    if stacks == Stacks::Always {
+        return Ok(());
+    }
+    match subject.standpoint {
+        Some(Standpoint::Running | Standpoint::Elsewhere) => Ok(()),
+        Some(Standpoint::Waits(waits)) => match interrupted(waits) {
+            Interrupted::Restarts => Ok(()),
+            Interrupted::IsCutShort(call) if is_repeated(call) => Ok(()),
+            Interrupted::IsCutShort(_) | Interrupted::Fails => Err(NoCapture::WouldFail),
         },
-        (Stacks::Auto, None) => subject.is_on_cpu,
+        None if subject.is_on_cpu => Ok(()),
+        None => Err(NoCapture::Unseen),
     }
 }
 
-/// Whether a call may fail by the signal, which is accepted: std makes it again, or the user wants it so.
+/// Whether a call may be cut short by the signal, which is accepted: it is made again, or the user wants it so.
 fn interrupts(subject: &Subject<'_>, stacks: Stacks) -> bool {
     match subject.standpoint {
         Some(Standpoint::Running | Standpoint::Elsewhere) => false,
@@ -253,8 +269,8 @@ fn with_capturer<T>(
 fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
     let interrupts = interrupts(subject, stacks);
     with_capturer(|capturer| {
-        // It could not answer, and waiting for it would hold up every other look.
-        if proc::is_blocked(subject.thread, capturer.signal()) == Some(true) {
+        let deaf = proc::deaf(subject.thread, capturer.signal());
+        if deaf.is_blocked {
             return Err(NoCapture::Blocked);
         }
         {
@@ -272,6 +288,10 @@ fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
             }
             capturer.ask(subject.thread, interrupts)?;
         }
-        capturer.wait(subject.thread, subject.patience)
+        let patience = match deaf.is_uninterruptible {
+            true => subject.patience.min(SHORT_PATIENCE),
+            false => subject.patience,
+        };
+        capturer.wait(subject.thread, patience)
     })
 }

@@ -44,6 +44,8 @@ pub(crate) enum NoCapture {
     Blocked,
     /// The thread waits in a system call that would fail by the signal.
     WouldFail,
+    /// Which system call the thread waits in is not known, so neither is what a signal would do to it.
+    Unseen,
     /// A late answer is still awaited.
     Busy,
     /// The thread did not answer in time: it has the signal masked, or is not run.
@@ -61,6 +63,7 @@ impl NoCapture {
             NoCapture::WentOn => "the thread went on before it could be asked",
             NoCapture::Blocked => "the thread has the capture signal blocked",
             NoCapture::WouldFail => "a signal would make the thread's system call fail",
+            NoCapture::Unseen => "it is not known which system call the thread waits in",
             NoCapture::Busy => "the answer to an earlier request has not come yet",
             NoCapture::NoAnswer => {
                 "the thread did not answer: it has the signal masked, or is not run"

@@ -23,6 +23,10 @@ pub(crate) fn file_type(_: u64) -> Option<super::FileType> {
     None
 }
 
+pub(crate) fn is_stream(_: u64) -> Option<bool> {
+    None
+}
+
 pub(crate) fn socket_timeout(_: u64, _: bool) -> Option<bool> {
     None
 }

@@ -19,7 +19,7 @@ pub(crate) use capture::Capturer;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use capture::signal_of_captures;
 
-pub(crate) use descriptor::{file_type, socket_timeout};
+pub(crate) use descriptor::{file_type, is_stream, socket_timeout};
 pub(crate) use fence::fence_every_thread;
 pub(crate) use fork::{is_forked, notice_forks};
 pub(crate) use memory::read_memory;
