@@ -5,10 +5,11 @@
 //! written or copied, so nobody waits for a whole reading.
 
 use std::num::NonZeroU64;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::slot::Kind;
+use crate::sync::Lock;
 
 /// How many polls are remembered.
 pub(crate) const CAPACITY: usize = 4_096;
@@ -31,7 +32,7 @@ pub(crate) struct Passage {
 }
 
 struct Ring {
-    places: Box<[Mutex<Option<Passage>>]>,
+    places: Box<[Lock<Option<Passage>>]>,
     next: AtomicUsize,
 }
 
@@ -56,22 +57,20 @@ pub(crate) fn read() -> Vec<Passage> {
 impl Ring {
     fn new(capacity: usize) -> Self {
         Self {
-            places: (0..capacity).map(|_| Mutex::new(None)).collect(),
+            places: (0..capacity).map(|_| Lock::new(None)).collect(),
             next: AtomicUsize::new(0),
         }
     }
 
     fn note(&self, passage: Passage) {
         let next = self.next.fetch_add(1, Relaxed) % self.places.len();
-        let mut place = self.places[next]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.places[next].lock();
         *place = Some(passage);
     }
 
     #[cfg(any(test, feature = "page"))]
     fn read(&self) -> Vec<Passage> {
-        let read = |place: &Mutex<_>| *place.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |place: &Lock<_>| *place.lock();
         let mut passages: Vec<_> = self.places.iter().filter_map(read).collect();
         passages.sort_by_key(|passage: &Passage| passage.start);
         passages
@@ -98,7 +97,7 @@ mod tests {
         }
         let starts: Vec<_> = ring.read().iter().map(|passage| passage.start).collect();
         assert_eq!(starts, [10, 20, 30]);
-        let bytes = size_of::<Mutex<Option<Passage>>>() * CAPACITY;
+        let bytes = size_of::<Lock<Option<Passage>>>() * CAPACITY;
         assert_eq!(bytes, 256 << 10);
     }
 }

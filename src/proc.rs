@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sys::Thread;
+use crate::sys::{self, Thread};
 
 /// Where a thread stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +125,7 @@ const MOST_KEPT: usize = 64;
 
 /// A file that counts among those.
 #[derive(Debug)]
-struct KeptOpen(File);
+struct KeptOpen(Option<File>);
 
 /// How many there are.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -135,13 +135,18 @@ impl KeptOpen {
     fn among_the_few(file: File) -> Option<Self> {
         let one_more = |kept| (kept < MOST_KEPT).then_some(kept + 1);
         let counted = KEPT.fetch_update(Relaxed, Relaxed, one_more);
-        counted.is_ok().then(|| Self(file))
+        counted.is_ok().then(|| Self(Some(file)))
     }
 }
 
 impl Drop for KeptOpen {
     fn drop(&mut self) {
         KEPT.fetch_sub(1, Relaxed);
+        // In the child of a fork the number may be that of another file, or of none: the kernel copies the table of
+        // files before the memory, and a thread that looks opens one between the two.
+        if sys::is_forked() {
+            std::mem::forget(self.0.take());
+        }
     }
 }
 
@@ -159,8 +164,8 @@ impl Schedstat {
     pub(crate) fn read(&self) -> Option<Turns> {
         let mut text = [0; 96];
         let len = match &self.kept {
-            Some(KeptOpen(file)) => read_from_start(file, &mut text).ok()?,
-            None => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
+            Some(KeptOpen(Some(file))) => read_from_start(file, &mut text).ok()?,
+            _ => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
         };
         parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
     }

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Clock;
+use crate::sync::Lock;
 
 /// Shorter ones are not told from a timer that was late.
 pub(crate) const LEAST: u64 = 5_000_000;
@@ -14,7 +14,7 @@ const REMEMBERED: usize = 16;
 
 /// Suspensions, and when somebody last looked for one.
 pub(crate) struct Suspensions {
-    past: Mutex<VecDeque<Suspension>>,
+    past: Lock<VecDeque<Suspension>>,
     looked_at: AtomicU64,
 }
 
@@ -34,14 +34,14 @@ pub(crate) static DELAYS: Suspensions = Suspensions::new();
 impl Suspensions {
     const fn new() -> Self {
         Self {
-            past: Mutex::new(VecDeque::new()),
+            past: Lock::new(VecDeque::new()),
             looked_at: AtomicU64::new(0),
         }
     }
 
     /// Tells that nothing ran for so long just before `now`.
     pub(crate) fn note(&self, now: u64, nanos: u64) {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut past = self.past.lock();
         if past.len() == REMEMBERED {
             past.pop_front();
         }
@@ -53,7 +53,7 @@ impl Suspensions {
 
     /// For how long of the time since `start` nothing ran, as far as was noticed; at most.
     pub(crate) fn since(&self, start: u64) -> u64 {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self.past.lock();
         let after = past.iter().filter(|suspension| suspension.noticed > start);
         after.map(|suspension| suspension.nanos).sum()
     }

@@ -7,13 +7,14 @@
 mod probe;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::contain::contain;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
 use crate::service;
+use crate::sync::Lock;
 use crate::sync::thread::Thread;
 use probe::{PERIOD, Probe, Rendezvous};
 
@@ -28,8 +29,8 @@ static THREAD: OnceLock<Thread> = OnceLock::new();
 /// Starts the thread if it does not run yet, and has it look at once. It runs as long as the process,
 /// and sleeps while nothing is guarded.
 pub(crate) fn start() -> Result<(), Error> {
-    static STARTING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    static STARTING: Lock<()> = Lock::new(());
+    let _one_at_a_time = STARTING.lock();
     if THREAD.get().is_none() {
         let thread = service::spawn(NAME, run)?;
         THREAD.get_or_init(|| thread);

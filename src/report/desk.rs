@@ -16,6 +16,7 @@ use crate::limit::Limiter;
 use crate::publish;
 use crate::runtime;
 use crate::slot::{Finding, Told};
+use crate::sys;
 use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -63,6 +64,10 @@ impl Desk {
     }
 
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        // The child of a fork has no thread that would hand anything over.
+        if sys::is_forked() {
+            return false;
+        }
         // A time too far to be represented is no deadline.
         let deadline = Instant::now().checked_add(timeout);
         let outlets = self.outlets.iter().chain(&self.calls);

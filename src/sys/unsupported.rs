@@ -60,6 +60,9 @@ impl Thread {
 pub(crate) fn notice_forks(_: fn(), _: fn()) {}
 
 /// See [`notice_forks`].
+pub(crate) fn settle() {}
+
+/// See [`notice_forks`].
 pub(crate) fn is_forked() -> bool {
     false
 }

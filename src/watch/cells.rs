@@ -1,7 +1,7 @@
 //! The counters of one watch: one set of cells for each thread, written by that thread alone.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::known;
 use super::overruns::Overruns;
@@ -11,7 +11,7 @@ use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
 use crate::slot::Slot;
-use crate::sync::{AtomicU64, add_single_writer};
+use crate::sync::{AtomicU64, Lock, add_single_writer};
 use crate::table::Table;
 
 /// The statistics behind all handles of one watch.
@@ -25,7 +25,7 @@ pub(crate) struct Core {
     pub(crate) overruns: Overruns,
     by_slot: Table<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
-    slotless: Mutex<Cells>,
+    slotless: Lock<Cells>,
 }
 
 /// How many slow polls had which cause, where it is known. Shared by all threads: a slow poll has time
@@ -114,7 +114,7 @@ impl Core {
             causes: Causes::default(),
             overruns: Overruns::default(),
             by_slot: Table::new(),
-            slotless: Mutex::new(Cells::new()),
+            slotless: Lock::new(Cells::new()),
         }
     }
 
@@ -133,8 +133,7 @@ impl Core {
         match slot.and_then(|slot| self.by_slot.get_or_init(slot.index(), new)) {
             Some(cells) => cells.count(poll),
             None => {
-                let slotless = self.slotless.lock();
-                slotless.unwrap_or_else(PoisonError::into_inner).count(poll);
+                self.slotless.lock().count(poll);
             }
         }
     }
@@ -144,7 +143,7 @@ impl Core {
         for cells in self.by_slot.iter() {
             cells.add_to(&mut totals);
         }
-        let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        let slotless = self.slotless.lock();
         slotless.add_to(&mut totals);
         totals.contained = self.overruns.contained();
         totals.causes = self.causes.read().map(|(_, count)| count);
@@ -164,6 +163,12 @@ impl Totals {
             Some(label) => (*label, self.causes[index]),
             None => ("unknown", unknown),
         })
+    }
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
