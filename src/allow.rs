@@ -3,13 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::slot::{self, Allowance, Slot};
-
-static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
 
 /// Declares that the calling thread may block for `max`, until the guard is dropped.
 ///
@@ -59,14 +56,16 @@ static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
 #[must_use = "blocking is allowed until the guard is dropped"]
 pub fn allow_blocking(reason: impl Into<Cow<'static, str>>, max: Duration) -> Allowed {
     let allowance = Allowance::new(reason.into().into(), max);
+    let clock = Clock::new();
     let begun = slot::current().map(|slot| {
-        let (polls, now) = (slot.openings(), CLOCK.raw());
-        let elapsed = |since| CLOCK.nanos_between(since, now);
+        let (polls, now) = (slot.openings(), clock.raw());
+        let elapsed = |since| clock.nanos_between(since, now);
         let exceptions = &mut slot.margin().exceptions;
         (slot, exceptions.begin(now, allowance, &polls, elapsed))
     });
     Allowed {
         begun,
+        clock,
         not_send: PhantomData,
     }
 }
@@ -74,6 +73,7 @@ pub fn allow_blocking(reason: impl Into<Cow<'static, str>>, max: Duration) -> Al
 /// Blocking is allowed while this lives. Made by [`allow_blocking`].
 pub struct Allowed {
     begun: Option<(&'static Slot, u64)>,
+    clock: Clock,
     /// It is an exception for one thread.
     not_send: PhantomData<*const ()>,
 }
@@ -83,8 +83,8 @@ impl Drop for Allowed {
         let Some((slot, ticket)) = self.begun.filter(|(slot, _)| slot::is_current(slot)) else {
             return;
         };
-        let now = CLOCK.raw();
-        let elapsed = |since| CLOCK.nanos_between(since, now);
+        let now = self.clock.raw();
+        let elapsed = |since| self.clock.nanos_between(since, now);
         let polls = slot.openings();
         slot.margin().exceptions.end(ticket, &polls, elapsed);
     }

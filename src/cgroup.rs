@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::proc::read_lossy;
+use crate::sync::Lock;
 
 /// How often the total is read at most, and how many readings are kept: together four seconds. The
 /// kernel takes 100 µs for it.
@@ -22,7 +23,7 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 struct Throttling {
     /// Of the file system.
     root: &'static Path,
-    known: Mutex<Known>,
+    known: Lock<Known>,
 }
 
 #[derive(Default)]
@@ -56,12 +57,12 @@ impl Throttling {
     fn new(root: &'static Path) -> Self {
         Self {
             root,
-            known: Mutex::default(),
+            known: Lock::default(),
         }
     }
 
     fn with_files<T>(&self, now: Instant, read: impl FnOnce(&mut Known) -> T) -> T {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let is_old = |at: Instant| now.duration_since(at) >= LOOK_UP_EVERY;
         if known.looked_up.is_none_or(is_old) {
             let files = stat_files(self.root);

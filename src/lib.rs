@@ -194,6 +194,7 @@ mod samples;
 mod sentinel;
 #[cfg(feature = "serde")]
 mod serialize;
+mod service;
 mod slot;
 mod stack;
 mod steal;

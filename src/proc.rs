@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sys::Thread;
+use crate::sys::{self, Thread};
 
 /// Where a thread stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,6 +92,37 @@ pub(crate) fn parse_processor(stat: &str) -> Option<u32> {
     rest.split_whitespace().nth(39 - 3)?.parse().ok()
 }
 
+/// What keeps a thread from answering a signal at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Deaf {
+    /// It has the signal blocked.
+    pub(crate) is_blocked: bool,
+    /// It waits in the kernel, and takes no signal before that is over.
+    pub(crate) is_uninterruptible: bool,
+}
+
+/// What keeps a thread from answering a signal, as far as that is known.
+pub(crate) fn deaf(thread: &Thread, signal: i32) -> Deaf {
+    let status = read_lossy(format!("/proc/self/task/{}/status", thread.id));
+    parse_deaf(&status.unwrap_or_default(), signal)
+}
+
+pub(crate) fn parse_deaf(status: &str, signal: i32) -> Deaf {
+    // Not by `lines`: a thread's name may hold a carriage return. The kernel writes its line breaks as `\n`.
+    let field = |name| {
+        let mut lines = status.split('\n');
+        let value = lines.find_map(|line| line.strip_prefix(name));
+        value.map(str::trim)
+    };
+    let mask = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    let bit = u32::try_from(signal - 1).ok();
+    let is_blocked = mask.zip(bit).and_then(|(mask, bit)| mask.checked_shr(bit));
+    Deaf {
+        is_blocked: is_blocked.is_some_and(|bits| bits & 1 == 1),
+        is_uninterruptible: field("State:").is_some_and(|state| state.starts_with('D')),
+    }
+}
+
 /// The scheduler's account of one thread, kept open because it is read often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
@@ -106,7 +137,7 @@ const MOST_KEPT: usize = 64;
 
 /// A file that counts among those.
 #[derive(Debug)]
-struct KeptOpen(File);
+struct KeptOpen(Option<File>);
 
 /// How many there are.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -116,13 +147,18 @@ impl KeptOpen {
     fn among_the_few(file: File) -> Option<Self> {
         let one_more = |kept| (kept < MOST_KEPT).then_some(kept + 1);
         let counted = KEPT.fetch_update(Relaxed, Relaxed, one_more);
-        counted.is_ok().then(|| Self(file))
+        counted.is_ok().then(|| Self(Some(file)))
     }
 }
 
 impl Drop for KeptOpen {
     fn drop(&mut self) {
         KEPT.fetch_sub(1, Relaxed);
+        // In the child of a fork the number may be that of another file, or of none: the kernel copies the table of
+        // files before the memory, and a thread that looks opens one between the two.
+        if sys::is_forked() {
+            std::mem::forget(self.0.take());
+        }
     }
 }
 
@@ -140,8 +176,8 @@ impl Schedstat {
     pub(crate) fn read(&self) -> Option<Turns> {
         let mut text = [0; 96];
         let len = match &self.kept {
-            Some(KeptOpen(file)) => read_from_start(file, &mut text).ok()?,
-            None => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
+            Some(KeptOpen(Some(file))) => read_from_start(file, &mut text).ok()?,
+            _ => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
         };
         parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
     }
@@ -224,6 +260,22 @@ fn parse_mapping(line: &str) -> Option<Mapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deaf_reads_the_state_and_the_bit_of_the_signal() {
+        let is_blocked = |status, signal| parse_deaf(status, signal).is_blocked;
+        // SIGURG is 23: the lowest bit is that of signal 1.
+        let status = "Name:\tSigBlk:\nState:\tS (sleeping)\nSigBlk:\t0000000000400000\n";
+        assert!(is_blocked(status, 23));
+        assert!(!is_blocked(status, 22) && !is_blocked(status, 24));
+        let all = "SigBlk:\tffffffffffffffff\n";
+        assert!(is_blocked(all, 64) && !is_blocked(all, 65) && !is_blocked(all, 0));
+        for unknown in ["", "Name:\tx\n", "SigBlk:\tx\n"] {
+            assert_eq!(parse_deaf(unknown, 23), Deaf::default(), "{unknown:?}");
+        }
+        assert!(!parse_deaf(status, 23).is_uninterruptible);
+        assert!(parse_deaf("State:\tD (disk sleep)\n", 23).is_uninterruptible);
+    }
 
     #[test]
     fn a_thread_runs_or_waits_in_a_call_or_elsewhere() {

@@ -5,11 +5,13 @@
 //! afford a load of a word that hardly ever changes. A thread changes it, and sleeps for good while
 //! nobody wants it to.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Once, OnceLock};
-use std::thread::{self, Thread};
 use std::time::Duration;
+
+use crate::service;
+use crate::sync::thread::{self, Thread};
 
 const NAME: &str = "shotclock-pulse";
 
@@ -55,17 +57,17 @@ static THREAD: OnceLock<Thread> = OnceLock::new();
 ///
 /// The first call starts the thread. If that fails there is no beat, and it is not tried again.
 pub(crate) fn want(period: u64) {
-    static STARTED: Once = Once::new();
+    // Nobody waits for who starts it: that thread may not exist here, in the child of a fork.
+    static STARTED: AtomicBool = AtomicBool::new(false);
     let period = period.clamp(SHORTEST, LONGEST);
     if WANTED.load(Relaxed) > period {
         WANTED.fetch_min(period, SeqCst);
     }
-    STARTED.call_once(|| {
-        let thread = thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        if let Ok(thread) = thread {
-            THREAD.get_or_init(|| thread.thread().clone());
+    if !STARTED.load(Relaxed) && !STARTED.swap(true, SeqCst) {
+        if let Ok(thread) = service::spawn(NAME, run) {
+            THREAD.get_or_init(|| thread);
         }
-    });
+    }
     // Either this sees that the thread sleeps, or the thread sees the wish before it does.
     if IS_ASLEEP.load(SeqCst) && IS_ASLEEP.swap(false, SeqCst) {
         if let Some(thread) = THREAD.get() {
@@ -86,7 +88,7 @@ fn run() {
 
 fn strike_for_a_while(mut period: u64) {
     for _ in 0..LAST_FOR {
-        thread::sleep(Duration::from_nanos(period));
+        std::thread::sleep(Duration::from_nanos(period));
         strike();
         period = period.min(WANTED.load(Relaxed));
     }
@@ -114,7 +116,7 @@ mod tests {
             }
             // Other tests may want it as well, so that it may take a while.
             while !IS_ASLEEP.load(SeqCst) {
-                thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }

@@ -144,6 +144,7 @@ struct SlowPollView<'r> {
     others: &'r [OtherThread],
     allowance: Option<&'r Allowance>,
     handed_over: bool,
+    no_stack: Option<&'static str>,
     location: String,
     thread: String,
     task: Option<String>,
@@ -170,6 +171,7 @@ impl<'r> SlowPollView<'r> {
             others: &slow.others,
             allowance: slow.allowance.as_ref(),
             handed_over: slow.handed_over,
+            no_stack: slow.no_stack,
             location: slow.location.to_string(),
             thread: slow.thread.to_string(),
             task: slow.task.map(|task| task.to_string()),
@@ -197,6 +199,7 @@ struct StuckWorkerView<'r> {
     waits_for: Option<&'r str>,
     split: Option<&'r Split>,
     stack: Option<&'r Stack>,
+    no_stack: Option<&'static str>,
     impact: Option<&'r Impact>,
     suppressed: u64,
     hint: String,
@@ -218,6 +221,7 @@ impl<'r> StuckWorkerView<'r> {
             waits_for: stuck.waits_for.as_deref(),
             split: stuck.split.as_ref(),
             stack: stuck.stack.as_ref(),
+            no_stack: stuck.no_stack,
             impact: stuck.impact.as_ref(),
             suppressed: stuck.suppressed,
             hint: stuck.hint(),
@@ -321,7 +325,7 @@ struct OtherThreadView<'r> {
     thread: String,
     watches: Vec<&'r str>,
     stack: Option<&'r Stack>,
-    is_unasked: bool,
+    no_stack: Option<&'static str>,
 }
 
 impl<'r> OtherThreadView<'r> {
@@ -330,7 +334,7 @@ impl<'r> OtherThreadView<'r> {
             thread: other.thread.to_string(),
             watches: other.watches.iter().map(|name| &**name).collect(),
             stack: other.stack.as_ref(),
-            is_unasked: other.is_unasked,
+            no_stack: other.no_stack,
         }
     }
 }
@@ -406,6 +410,7 @@ mod tests {
             waits_for: None,
             split: None,
             stack: None,
+            no_stack: None,
             impact: Some(impact()),
             suppressed: 0,
         };
@@ -425,6 +430,7 @@ mod tests {
                 waits_for,
                 split,
                 stack,
+                no_stack,
                 impact,
                 suppressed,
             }
@@ -460,7 +466,7 @@ mod tests {
             thread: ThreadInfo::current(),
             watches: vec!["outer".into(), "inner".into()],
             stack: None,
-            is_unasked: true,
+            no_stack: None,
         };
         let json = assert_json_has_public_fields!(
             other,
@@ -468,7 +474,7 @@ mod tests {
                 thread,
                 watches,
                 stack,
-                is_unasked
+                no_stack
             }
         );
         assert_eq!(json["watches"], json!(["outer", "inner"]));

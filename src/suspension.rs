@@ -1,9 +1,9 @@
 //! Floor 1: when the whole process was not run, and when the sentinel was not run for want of a processor.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Clock;
+use crate::sync::Lock;
 
 /// Nanoseconds. Shorter ones are not told from a timer that was late.
 pub(crate) const LEAST: u64 = 5_000_000;
@@ -12,7 +12,7 @@ const REMEMBERED: usize = 16;
 
 /// Stretches in which something was not run.
 pub(crate) struct Suspensions {
-    past: Mutex<VecDeque<Suspension>>,
+    past: Lock<VecDeque<Suspension>>,
 }
 
 /// Its two moments are raw readings of the clock.
@@ -65,14 +65,14 @@ impl Overslept {
 impl Suspensions {
     const fn new() -> Self {
         Self {
-            past: Mutex::new(VecDeque::new()),
+            past: Lock::new(VecDeque::new()),
         }
     }
 
     /// Adds that for so many nanoseconds between two moments nothing ran. Two that overlap, because two
     /// threads noticed them, are one.
     pub(crate) fn note(&self, clock: &Clock, from: u64, noticed: u64, nanos: u64) {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut past = self.past.lock();
         let mut new = Suspension {
             from,
             noticed,
@@ -96,7 +96,7 @@ impl Suspensions {
 
     /// For how long of the time since `start` nothing ran, as far as was noticed; at most.
     pub(crate) fn since(&self, start: u64) -> u64 {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self.past.lock();
         let after = past.iter().filter(|suspension| suspension.noticed > start);
         after.map(|suspension| suspension.nanos).sum()
     }

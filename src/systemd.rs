@@ -13,13 +13,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 use crate::contain::contain;
 use crate::error::Error;
+use crate::service;
+use crate::sync::thread::Thread;
 use crate::watch::Health;
 use crate::watchdog::Watchdog;
 
@@ -71,12 +72,8 @@ pub fn start(watchdog: &Watchdog) -> Result<Heartbeat, Error> {
         let (stop, watchdog) = (Arc::clone(&stop), watchdog.clone());
         move || beat(&watchdog, allowed / PARTS, &stop)
     };
-    let thread = thread::Builder::new().name(NAME.into()).spawn(beat);
-    let thread = thread.map_err(|error| Error::thread(NAME, error))?;
-    Ok(Heartbeat {
-        stop,
-        thread: Some(thread.thread().clone()),
-    })
+    let thread = Some(service::spawn(NAME, beat)?);
+    Ok(Heartbeat { stop, thread })
 }
 
 /// Tells systemd that the service is alive, until it is dropped. Made by [`start`].
@@ -108,7 +105,7 @@ fn beat(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         // Nothing in there panics. If something did, no beat would be the right answer to it.
         contain(|| tell(&watchdog.health(), interval, &mut told));
-        thread::park_timeout(interval);
+        std::thread::park_timeout(interval);
     }
 }
 

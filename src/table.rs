@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::sys;
+
 /// So many entries lie in the table itself, where a look-up is shortest.
 const INLINE: usize = 32;
 /// Chunk `k` holds `INLINE << k` more.
@@ -55,6 +57,10 @@ impl<T> Table<T> {
     pub(crate) fn get_or_init(&self, index: usize, init: impl FnOnce() -> T) -> Option<&T> {
         if index >= CAPACITY {
             return None;
+        }
+        // In the child of a fork, whoever is putting something in may not exist, and would be waited for.
+        if sys::is_forked() {
+            return self.get(index);
         }
         if let Some(entry) = self.first.get(index) {
             return Some(entry.get_or_init(init));

@@ -4,12 +4,13 @@
 //! the process: a debugger may hold it, or a page fault. If both were silent in the same stretch, that is
 //! evidence of a suspension; a sign of life of either is proof that there was none.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crate::clock::Clock;
+use crate::sync::Lock;
 use crate::sys::Thread;
 
 /// The `nap` of a thread that sleeps without a timer.
@@ -22,7 +23,7 @@ pub(crate) struct Witness {
     /// How long after its sign the next one is due.
     nap: AtomicU64,
     /// The latest nap that took longer than it should have.
-    overslept: Mutex<Option<(u64, u64)>>,
+    overslept: Lock<Option<(u64, u64)>>,
     thread: OnceLock<(thread::Thread, Option<Thread>)>,
 }
 
@@ -34,7 +35,7 @@ impl Witness {
         Self {
             sign: AtomicU64::new(0),
             nap: AtomicU64::new(0),
-            overslept: Mutex::new(None),
+            overslept: Lock::new(None),
             thread: OnceLock::new(),
         }
     }
@@ -76,7 +77,7 @@ impl Witness {
     /// A nap took longer than it should have. Before [`runs`](Self::runs): at no moment is the silence in
     /// neither of the two.
     pub(crate) fn overslept(&self, from: u64, to: u64) {
-        *self.lock() = Some((from, to));
+        *self.overslept.lock() = Some((from, to));
     }
 
     /// The latest sign of life.
@@ -104,15 +105,9 @@ impl Witness {
     /// naps that ended in time do not count.
     pub(crate) fn silence_in(&self, clock: &Clock, from: u64, now: u64) -> u64 {
         let overlap = |(start, end): (u64, u64)| clock.nanos_between(start.max(from), end.min(now));
-        let overslept = *self.lock();
+        let overslept = *self.overslept.lock();
         let at_present = overlap((self.sign(), now));
         overslept.map_or(0, overlap).max(at_present)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(u64, u64)>> {
-        self.overslept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -44,21 +44,85 @@ fn computes_until_told(watchdog: &Watchdog, reports: &Receiver<SlowPoll>) -> Vec
     told
 }
 
+fn set_mask(how: libc::c_int) {
+    // SAFETY: the set is written before it is read.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGURG);
+        assert_eq!(libc::pthread_sigmask(how, &set, std::ptr::null_mut()), 0);
+    }
+}
+
+/// Whether a capture was asked of a thread that blocks the signal: then the signal waits for it.
+fn was_asked(thread: libc::pid_t) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    let pending = u64::from_str_radix(pending.unwrap().trim(), 16).unwrap();
+    pending >> (libc::SIGURG - 1) & 1 == 1
+}
+
+/// State: nobody waits for them, they are told without their stacks, and why is said. The others have theirs.
+#[test]
+fn threads_that_block_the_signal_are_not_asked_and_the_others_are() {
+    const BLOCKED: usize = 12;
+    let (watchdog, reports) = watchdog();
+    assert!(stacks(&watchdog).works());
+    let (numbers, threads) = mpsc::channel();
+    let waits = |name: String, is_blocked: bool| {
+        let watch = watchdog.watch(name).with_budget(5 * MS);
+        let numbers = numbers.clone();
+        let (mut from, to) = std::io::pipe().unwrap();
+        let thread = std::thread::spawn(move || {
+            if is_blocked {
+                set_mask(libc::SIG_BLOCK);
+                // SAFETY: no arguments.
+                numbers.send(unsafe { libc::gettid() }).unwrap();
+            }
+            let _poll = watch.enter();
+            // The kernel makes this call again after a signal.
+            std::io::Read::read(&mut from, &mut [0]).unwrap();
+        });
+        (thread, to)
+    };
+    let mut waiting: Vec<_> = (0..BLOCKED)
+        .map(|number| waits(format!("blocked {number}"), true))
+        .collect();
+    waiting.push(waits("open".to_owned(), false));
+    let threads: Vec<_> = threads.iter().take(BLOCKED).collect();
+
+    let mut told = std::collections::BTreeMap::<String, usize>::new();
+    let mut open_is_whole = false;
+    let is_enough = |told: &std::collections::BTreeMap<String, usize>| {
+        told.len() == BLOCKED + 1 && told.values().all(|times| *times >= 3)
+    };
+    while !is_enough(&told) || !open_is_whole {
+        let slow = reports.recv_timeout(Duration::from_secs(60)).unwrap();
+        let watch = slow.watch.to_string();
+        if watch == "open" {
+            open_is_whole |= is_whole(&slow);
+        } else {
+            let why = "the thread has the capture signal blocked";
+            assert_eq!(slow.no_stack, Some(why), "{slow}");
+            assert!(slow.to_string().contains(why), "{slow}");
+            assert!(!is_whole(&slow), "{slow}");
+        }
+        *told.entry(watch).or_default() += 1;
+    }
+    let asked = threads.iter().filter(|thread| was_asked(**thread)).count();
+    assert_eq!(asked, 0, "of {BLOCKED} threads that block the signal");
+    for (thread, to) in waiting {
+        drop(to);
+        thread.join().unwrap();
+    }
+}
+
 /// State: it is told with its cause and without a stack; and when it unmasks the signal, nothing comes of
 /// it.
 #[test]
 fn a_thread_that_has_the_signal_masked_is_told_without_its_stack() {
     let (watchdog, reports) = watchdog();
     assert!(stacks(&watchdog).works());
-    let set_mask = |how| {
-        // SAFETY: the set is written before it is read.
-        unsafe {
-            let mut set = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            libc::sigaddset(&mut set, libc::SIGURG);
-            assert_eq!(libc::pthread_sigmask(how, &set, std::ptr::null_mut()), 0);
-        }
-    };
     std::thread::spawn(move || {
         set_mask(libc::SIG_BLOCK);
         for slow in computes_until_told(&watchdog, &reports) {

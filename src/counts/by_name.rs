@@ -1,7 +1,8 @@
 //! Counts that are kept for ever, because a counter may not go back; so their number is bounded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use crate::sync::{Lock, LockGuard};
 use crate::watch::{OTHER, UNNAMED};
 
 /// How many names have counts of their own.
@@ -14,13 +15,13 @@ pub(super) trait Named {
 }
 
 pub(super) struct ByName<T: 'static> {
-    all: Mutex<Vec<&'static T>>,
+    all: Lock<Vec<&'static T>>,
 }
 
 impl<T: Named> ByName<T> {
     pub(super) const fn new() -> Self {
         Self {
-            all: Mutex::new(Vec::new()),
+            all: Lock::new(Vec::new()),
         }
     }
 
@@ -50,8 +51,8 @@ impl<T: Named> ByName<T> {
     }
 
     /// Nothing panics while it holds this lock; if it ever did, the list would still be whole.
-    fn lock(&self) -> MutexGuard<'_, Vec<&'static T>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Vec<&'static T>> {
+        self.all.lock()
     }
 }
 

@@ -5,8 +5,9 @@
 //! own series, and what is counted while it is not to the other one, for ever.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use crate::sync::{Lock, LockGuard};
 use crate::watch::OTHER;
 
 /// How many have series of their own at one time.
@@ -39,14 +40,14 @@ pub(crate) struct CulpritCount {
     pub(crate) over_budget: u64,
 }
 
-static SUMS: Mutex<CulpritSums> = Mutex::new(CulpritSums {
+static SUMS: Lock<CulpritSums> = Lock::new(CulpritSums {
     known: BTreeMap::new(),
     others: BTreeMap::new(),
 });
 
 /// Nothing panics while it holds this lock; if it ever did, the sums would still be whole.
-fn lock() -> MutexGuard<'static, CulpritSums> {
-    SUMS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> LockGuard<'static, CulpritSums> {
+    SUMS.lock()
 }
 
 /// Adds so many nanoseconds to what a function held a worker for.

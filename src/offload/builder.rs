@@ -14,6 +14,8 @@ use super::queue::Queue;
 use crate::counts::enroll_lane;
 use crate::error::Error;
 use crate::publish;
+#[cfg(feature = "rayon")]
+use crate::sys::{Unblocked, with_signals_blocked};
 
 /// The set-up of a [`Lane`]. Made by [`Lane::builder`].
 #[must_use = "a builder does nothing before `build`"]
@@ -193,8 +195,10 @@ impl Threads {
                 let prefix = name.to_owned();
                 let pool = rayon::ThreadPoolBuilder::new()
                     .num_threads(threads)
-                    .thread_name(move |number| format!("{prefix}-{number}"))
-                    .build()
+                    .thread_name(move |number| format!("{prefix}-{number}"));
+                // Its threads run closures of the program's, which may be watched and profiled.
+                let unblocked = Unblocked::CapturesAndProfile;
+                let pool = with_signals_blocked(unblocked, || pool.build())
                     .map_err(|error| Error::thread(name, std::io::Error::other(error)))?;
                 (Backend::Rayon(Arc::new(pool)), threads)
             }

@@ -9,17 +9,20 @@ use super::queue::Ran;
 use crate::counts::LaneCounts;
 use crate::publish;
 use crate::samples::{Series, SeriesRef};
+use crate::sys;
 
 /// Something that waits.
 pub(super) struct Asked {
     counts: &'static LaneCounts,
     at: Instant,
+    is_forked: bool,
 }
 
 /// Something that runs, until it is ended.
 pub(super) struct Running {
     counts: &'static LaneCounts,
     since: Instant,
+    is_forked: bool,
 }
 
 impl Asked {
@@ -28,16 +31,31 @@ impl Asked {
         Self {
             counts,
             at: Instant::now(),
+            is_forked: sys::is_forked(),
         }
+    }
+
+    /// Whether this is the child of a fork, where no thread works for the lane.
+    pub(super) fn is_forked(&self) -> bool {
+        self.is_forked
     }
 
     /// It begins, on this thread.
     pub(super) fn run(self) -> Running {
-        let Self { counts, at } = self;
+        let Self {
+            counts,
+            at,
+            is_forked,
+        } = self;
         let since = Instant::now();
-        sample(counts.wait, at, since);
         counts.in_flight.fetch_add(1, Relaxed);
-        Running { counts, since }
+        let running = Running {
+            counts,
+            since,
+            is_forked,
+        };
+        running.sample(counts.wait, at, since);
+        running
     }
 }
 
@@ -53,16 +71,19 @@ impl Running {
             from: self.since,
             to: Instant::now(),
         };
-        sample(self.counts.run, ran.from, ran.to);
+        self.sample(self.counts.run, ran.from, ran.to);
         self.counts.in_flight.fetch_sub(1, Relaxed);
         ran
     }
-}
 
-fn sample(series: &'static Series, from: Instant, to: Instant) {
-    let nanos = to.saturating_duration_since(from).as_nanos();
-    publish::sample(
-        SeriesRef::Static(series),
-        u64::try_from(nanos).unwrap_or(u64::MAX),
-    );
+    /// In the child of a fork nobody takes up what is handed over.
+    fn sample(&self, series: &'static Series, from: Instant, to: Instant) {
+        let nanos = to.saturating_duration_since(from).as_nanos();
+        if !self.is_forked {
+            publish::sample(
+                SeriesRef::Static(series),
+                u64::try_from(nanos).unwrap_or(u64::MAX),
+            );
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use async_task::{FallibleTask, Runnable};
@@ -18,6 +18,8 @@ use super::lane::Lane;
 use super::nesting::Lanes;
 use super::queue::{Job, JobKind, Queue, Ran, TakenIn};
 use crate::contain::contain;
+use crate::sync::{Lock, LockGuard};
+use crate::sys;
 
 /// `.offloaded(&lane)` for futures.
 pub trait OffloadExt: Future + Sized {
@@ -97,7 +99,7 @@ enum Stage<F: Future> {
 }
 
 /// Where the output is put.
-type Outbox<T> = Arc<Mutex<Option<Result<T, OffloadError>>>>;
+type Outbox<T> = Arc<Lock<Option<Result<T, OffloadError>>>>;
 
 // What is wrapped is not pinned before it is in a box.
 impl<F: Future> Unpin for Offloaded<F> {}
@@ -117,6 +119,10 @@ where
             }
         }
         let outcome = match &mut this.stage {
+            // The thread that would poll it is the parent's.
+            Stage::OnTheLane(..) if sys::is_forked() => {
+                Err(this.lane.queue.gone(this.cancellations))
+            }
             Stage::OnTheLane(task, outbox) => {
                 let ended = ready!(Pin::new(task).poll(cx));
                 let outcome = ended.and_then(|()| take(outbox));
@@ -136,7 +142,7 @@ where
     F::Output: Send + 'static,
 {
     let queue = &lane.queue;
-    if Lanes::here().contains(queue.id) {
+    if Lanes::here().contains(queue.id) || sys::is_forked() {
         queue.counts.inline.fetch_add(1, Relaxed);
         return Ok(Stage::Here(Box::pin(future)));
     }
@@ -161,6 +167,10 @@ where
 /// Queues one poll.
 fn poll_on(queue: &Arc<Queue>, runtime: Option<Handle>, runnable: Runnable) {
     let asked = Asked::now(queue.counts);
+    if asked.is_forked() {
+        // Dropping it tells whoever awaits it; a pool might wait for a lock of its own for ever.
+        return drop(runnable);
+    }
     let work = move |done: &mut dyn FnMut(Ran)| {
         let running = asked.run();
         contain(|| Lanes::outside(|| runnable.run()));
@@ -237,8 +247,8 @@ impl<F: Future> Drop for Guest<F> {
     }
 }
 
-fn lock<T>(outbox: &Outbox<T>) -> std::sync::MutexGuard<'_, Option<Result<T, OffloadError>>> {
-    outbox.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(outbox: &Outbox<T>) -> LockGuard<'_, Option<Result<T, OffloadError>>> {
+    outbox.lock()
 }
 
 fn take<T>(outbox: &Outbox<T>) -> Option<Result<T, OffloadError>> {

@@ -243,7 +243,8 @@ impl Lane {
         let queue = &self.queue;
         let asked = Asked::now(queue.counts);
         let lanes = Lanes::here();
-        if lanes.contains(queue.id) {
+        // In the child of a fork no thread works for a lane.
+        if lanes.contains(queue.id) || asked.is_forked() {
             queue.counts.inline.fetch_add(1, Relaxed);
             return self.here(asked, closure);
         }
@@ -278,7 +279,7 @@ impl Lane {
         }
     }
 
-    /// Runs a closure on this thread, which works for the lane already.
+    /// Runs a closure on this thread, which works for the lane already, or has nobody else.
     fn here<T>(&self, asked: Asked, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
         let running = asked.run();
         let outcome = catch_unwind(AssertUnwindSafe(closure));

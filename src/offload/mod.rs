@@ -13,10 +13,11 @@ mod models;
 mod nesting;
 mod queue;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use crate::counts::enroll_lane;
 use crate::publish;
+use crate::sys;
 use backend::Backend;
 pub use builder::LaneBuilder;
 pub use cancel::Cancel;
@@ -25,14 +26,25 @@ pub use future::{OffloadExt, Offloaded};
 pub use lane::{Lane, LaneStats};
 use queue::Queue;
 
-static CPU: LazyLock<Lane> = LazyLock::new(|| {
+/// The CPU lane. In the child of a fork nobody waits for a thread that may be making it.
+fn cpu() -> &'static Lane {
+    static CPU: OnceLock<Lane> = OnceLock::new();
+    sys::settle();
+    match CPU.get() {
+        Some(lane) => lane,
+        None if sys::is_forked() => Box::leak(Box::new(new_cpu_lane())),
+        None => CPU.get_or_init(new_cpu_lane),
+    }
+}
+
+fn new_cpu_lane() -> Lane {
     // Without its thread the lane still works; only its figures are not seen.
     let _ = publish::start();
     Lane {
         queue: Queue::new(builder::cores(), None, Backend::Tokio, enroll_lane("cpu")),
         hooks: Arc::default(),
     }
-});
+}
 
 /// Runs a closure on the CPU lane: on tokio's blocking pool, and at most as many at once as the
 /// machine lends cores to this process ([`std::thread::available_parallelism`]).
@@ -78,10 +90,10 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    CPU.run(closure).await
+    cpu().run(closure).await
 }
 
 /// Makes the figures of the lane visible before anything was offloaded.
 pub(crate) fn enroll_cpu_lane() {
-    LazyLock::force(&CPU);
+    cpu();
 }

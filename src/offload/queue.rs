@@ -16,8 +16,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -28,7 +28,8 @@ use super::cancel::Cancel;
 use super::error::OffloadError;
 use crate::contain::contain;
 use crate::counts::LaneCounts;
-use crate::sync::{Mutex, MutexGuard, broken, thread_local};
+use crate::sync::{Lock, LockGuard, broken, thread_local};
+use crate::sys;
 
 /// How long a thread works jobs off one after the other.
 const TURN: Duration = Duration::from_millis(5);
@@ -43,7 +44,7 @@ pub(super) struct Queue {
     places: usize,
     /// How often everything was cancelled.
     cancelled: Arc<AtomicU64>,
-    state: Mutex<State>,
+    state: Lock<State>,
     drained: Notify,
 }
 
@@ -140,7 +141,7 @@ impl Queue {
             backend,
             places: queue.unwrap_or(usize::MAX),
             cancelled: Arc::default(),
-            state: Mutex::default(),
+            state: Lock::default(),
             drained: Notify::new(),
         })
     }
@@ -207,7 +208,7 @@ impl Queue {
         self.enqueue(self.lock(), job).used();
     }
 
-    fn enqueue(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> Ticket {
+    fn enqueue(self: &Arc<Self>, mut state: LockGuard<'_, State>, job: Job) -> Ticket {
         if state.queue.is_empty() && state.running < self.limit {
             state.running += usize::from(!broken("place-count"));
             drop(state);
@@ -233,7 +234,7 @@ impl Queue {
         // once (under a lock of its own in some versions), drops no job and no place with it; and if
         // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
         // cases the future is told, and the place is free again.
-        let handed = Arc::new(Mutex::new(Some((place, job))));
+        let handed = Arc::new(Lock::new(Some((place, job))));
         let theirs = Arc::clone(&handed);
         let work = move || {
             if let Some((place, job)) = take(&theirs) {
@@ -322,7 +323,8 @@ impl Queue {
 
     /// Waits until everything that was taken in has ended.
     pub(super) async fn drained(&self) {
-        loop {
+        // In the child of a fork nobody works off what the parent queued.
+        while !sys::is_forked() {
             let mut drained = pin!(self.drained.notified());
             drained.as_mut().enable();
             if self.lock().is_drained() {
@@ -333,10 +335,11 @@ impl Queue {
     }
 
     /// Something has ended. Who waits is woken outside of the lock: a waker may offload.
-    fn settle(&self, state: MutexGuard<'_, State>) {
+    fn settle(&self, state: LockGuard<'_, State>) {
         let is_over = state.is_closed && state.is_drained() && !broken("drained-told");
         drop(state);
-        if is_over {
+        // Telling takes a lock of tokio's.
+        if is_over && !sys::is_forked() {
             self.drained.notify_waiters();
         }
     }
@@ -381,13 +384,13 @@ impl Queue {
     }
 
     /// Nothing panics while it holds this lock; if it ever did, the state would still be whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 }
 
-fn take<T>(handed: &Mutex<Option<T>>) -> Option<T> {
-    handed.lock().unwrap_or_else(PoisonError::into_inner).take()
+fn take<T>(handed: &Lock<Option<T>>) -> Option<T> {
+    handed.lock().take()
 }
 
 /// Withdraws its job when it is dropped, if the job is still queued.
@@ -428,7 +431,8 @@ pub(super) struct TakenIn {
 impl Drop for TakenIn {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.futures -= 1;
+        // Of a stand-in there is none to take away: see `Lock`.
+        state.futures = state.futures.saturating_sub(1);
         self.queue.settle(state);
     }
 }
@@ -478,7 +482,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.running -= 1;
+        state.running = state.running.saturating_sub(1);
         let is_idle = state.queue.is_empty();
         self.queue.settle(state);
         if !is_idle && !broken("place-fill") {

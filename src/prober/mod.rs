@@ -7,13 +7,15 @@
 mod probe;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::thread::Thread;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::contain::contain;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
+use crate::service;
+use crate::sync::Lock;
+use crate::sync::thread::Thread;
 use probe::{PERIOD, Probe, Rendezvous};
 
 const NAME: &str = "shotclock-probe";
@@ -27,12 +29,11 @@ static THREAD: OnceLock<Thread> = OnceLock::new();
 /// Starts the thread if it does not run yet, and has it look at once. It runs as long as the process,
 /// and sleeps while nothing is guarded.
 pub(crate) fn start() -> Result<(), Error> {
-    static STARTING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    static STARTING: Lock<()> = Lock::new(());
+    let _one_at_a_time = STARTING.lock();
     if THREAD.get().is_none() {
-        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
-        THREAD.get_or_init(|| thread.thread().clone());
+        let thread = service::spawn(NAME, run)?;
+        THREAD.get_or_init(|| thread);
     }
     wake();
     Ok(())

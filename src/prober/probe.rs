@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::publish;
 use crate::runtime::Guarded;
 use crate::samples::SeriesRef;
+use crate::sys;
 
 /// How often a probe is sent that measures the lag.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
@@ -49,6 +50,10 @@ impl Future for Probe {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         self.was_polled = true;
+        // The child of a fork has neither the other workers nor who asks for the lag.
+        if sys::is_forked() {
+            return Poll::Ready(());
+        }
         if let Some(guarded) = self.guarded.upgrade() {
             if let Some(workers) = guarded.workers() {
                 workers.sit_down();

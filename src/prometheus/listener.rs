@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use super::Exporter;
 use crate::error::Error;
+use crate::service;
 
 const NAME: &str = "shotclock-http";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -81,8 +82,7 @@ impl Listener {
             }
             Err(error) => drop(started.send(Err(error))),
         };
-        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        thread.map_err(|error| Error::thread(NAME, error))?;
+        service::spawn(NAME, run)?;
         let started = starts
             .recv()
             .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));

@@ -6,8 +6,7 @@
 //! batch, made by somebody else at the same time, does no harm.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use metrics::Recorder;
@@ -18,6 +17,10 @@ use crate::counts::{CulpritCount, LaneCounts, RuntimeCounts, culprits, lanes, ru
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS;
 use crate::samples::{Held, LeftOver, Samples, Series, SeriesRef};
+use crate::service;
+use crate::sync::Lock;
+use crate::sync::thread::Thread;
+use crate::sys;
 use crate::watch::{Core, Ledger, Sums, Totals, WatchSums, collect};
 
 const NAME: &str = "shotclock-metrics";
@@ -30,18 +33,17 @@ const AT_ONCE: u64 = 10_000;
 
 static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::new);
 static THREAD: OnceLock<Thread> = OnceLock::new();
-static STARTING: Mutex<()> = Mutex::new(());
+static STARTING: Lock<()> = Lock::new(());
 static BUCKETS_AS_COUNTERS: AtomicBool = AtomicBool::new(false);
 
 /// Starts the metrics thread if it does not run yet. It runs as long as the process.
 pub(crate) fn start() -> Result<(), Error> {
     // Else the first slow poll would have to make room for it, which is 128 KiB, on its worker's time.
     LazyLock::force(&SAMPLES);
-    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = STARTING.lock();
     if THREAD.get().is_none() {
-        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::thread(NAME, error))?;
-        THREAD.get_or_init(|| thread.thread().clone());
+        let thread = service::spawn(NAME, run)?;
+        THREAD.get_or_init(|| thread);
     }
     Ok(())
 }
@@ -83,7 +85,7 @@ pub(crate) fn sample(series: SeriesRef, nanos: u64) {
 
 /// One batch at a time; and what an exporter takes up, it takes up between two. It keeps durations in
 /// blocks that lose what comes in at the moment when they are emptied.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Lock<()> = Lock::new(());
 
 /// Publishes one batch on the calling thread, and returns what was in it.
 pub(crate) fn publish() -> Sums {
@@ -94,13 +96,16 @@ pub(crate) fn publish() -> Sums {
 ///
 /// A recorder that panics loses this batch; the next one brings the same totals.
 pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Sums, T) {
-    let _batch = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _batch = ONE_AT_A_TIME.lock();
     let sums = collect();
-    contain(|| {
-        metrics::with_recorder(|recorder| {
-            Batch { recorder }.publish(&sums);
+    // In the child of a fork a recorder may wait for a lock of its own for ever.
+    if !sys::is_forked() {
+        contain(|| {
+            metrics::with_recorder(|recorder| {
+                Batch { recorder }.publish(&sums);
+            });
         });
-    });
+    }
     let done = after();
     (sums, done)
 }
@@ -108,7 +113,7 @@ pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Sums, T) {
 /// Does something while there is no batch.
 #[cfg(feature = "prometheus")]
 pub(crate) fn between_batches<T>(what: impl FnOnce() -> T) -> T {
-    let _batch = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _batch = ONE_AT_A_TIME.lock();
     what()
 }
 

@@ -3,7 +3,7 @@
 //! It has a queue and a thread of its own as any reporter does, because what functions are called is
 //! looked up there.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::culprit::Accusation;
@@ -11,13 +11,14 @@ use super::culprits::{CulpritBook, Culprits};
 #[cfg(feature = "page")]
 use super::latest::Latest;
 use super::{Reporter, SlowPoll, StuckWorker};
+use crate::sync::{Lock, LockGuard};
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Archive {
-    book: Mutex<CulpritBook>,
+    book: Lock<CulpritBook>,
     #[cfg(feature = "page")]
-    latest: Mutex<Latest>,
+    latest: Lock<Latest>,
 }
 
 /// The end of an archive that is told.
@@ -44,8 +45,8 @@ impl Archive {
 
     /// The latest reports.
     #[cfg(feature = "page")]
-    pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn latest(&self) -> LockGuard<'_, Latest> {
+        self.latest.lock()
     }
 
     fn note(&self, accusation: Option<Accusation<'_>>) {
@@ -54,7 +55,7 @@ impl Archive {
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, CulpritBook> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> LockGuard<'_, CulpritBook> {
+        self.book.lock()
     }
 }

@@ -16,6 +16,7 @@ use crate::limit::{Limiter, never_left_out_from};
 use crate::publish;
 use crate::runtime;
 use crate::slot::{Finding, Kind, Told};
+use crate::sys;
 use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, Undecided, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -70,6 +71,10 @@ impl Desk {
     }
 
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        // The child of a fork has no thread that would hand anything over.
+        if sys::is_forked() {
+            return false;
+        }
         // A time too far to be represented is no deadline.
         let deadline = Instant::now().checked_add(timeout);
         let outlets = self.outlets.iter().chain(&self.calls);
@@ -293,6 +298,11 @@ fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
         cause: found.cause,
         waits_for: found.waits_for,
         split: found.split,
+        // An earlier look may have had it.
+        no_stack: match &found.stack {
+            Some(stack) if stack.is_complete() => None,
+            _ => found.no_stack,
+        },
         stack: found.stack,
         others: found.others,
         allowance: slow.broken,

@@ -47,6 +47,8 @@ pub use stuck_worker::StuckWorker;
 /// called again for the next report. Slow polls on its own thread are counted and not reported, so
 /// that it cannot feed itself.
 ///
+/// All signals but those of a fault are blocked on that thread, and on the threads that a reporter starts.
+///
 /// A reporter lives as long as its watchdog and its watches do; one that holds a handle of them
 /// itself lives for ever.
 ///

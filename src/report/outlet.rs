@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Reporter, SlowPoll, StuckWorker};
 use crate::contain::contain;
 use crate::error::Error;
+use crate::service;
 use crate::slot;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{ArrayQueue, AtomicBool, Condvar, Mutex, MutexGuard, broken, unless_broken};
@@ -111,12 +112,8 @@ impl<R: Send + 'static> Outlet<R> {
                 shared.run(&tell);
             }
         };
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
-        let thread = thread.map_err(|error| Error::thread(name, error))?;
-        Ok(Self {
-            shared,
-            thread: thread.thread().clone(),
-        })
+        let thread = service::spawn(name, run)?;
+        Ok(Self { shared, thread })
     }
 
     /// Queues a report; false if there is no place for it. Never waits.

@@ -53,6 +53,8 @@ pub struct SlowPoll {
     pub split: Option<Split>,
     /// What the thread was doing when it was looked at last.
     pub stack: Option<Stack>,
+    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    pub no_stack: Option<&'static str>,
     /// The stacks of the other threads that had polls in flight, if that was asked for
     /// ([`Builder::escalate`](crate::Builder::escalate)) and the poll has run for so long.
     pub others: Arc<[OtherThread]>,
@@ -250,6 +252,9 @@ impl fmt::Display for SlowPoll {
         if let Some(Allowance { reason, max, .. }) = &self.allowance {
             write!(f, ", past the {max:?} allowed for {reason:?}")?;
         }
+        if let Some(why) = self.no_stack {
+            write!(f, ", no whole stack: {why}")?;
+        }
         if let Some(task) = self.task {
             write!(f, ", task {task}")?;
         }
@@ -287,6 +292,7 @@ impl fmt::Debug for SlowPoll {
             .field("stack", &self.stack)
             .field("others", &self.others)
             .field("allowance", &self.allowance)
+            .field("no_stack", &self.no_stack)
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)
@@ -314,10 +320,10 @@ mod tests {
             thread: ThreadInfo::current(),
             watches: vec!["other".into()],
             stack: None,
-            is_unasked: false,
+            no_stack: None,
         }]);
         let json = assert_json_has_public_fields!(slow, SlowPoll {
-            id, phase, kind, watch, path, elapsed, own, budget, cause, waits_for, split, stack, others, allowance, handed_over,
+            id, phase, kind, watch, path, elapsed, own, budget, cause, waits_for, split, stack, no_stack, others, allowance, handed_over,
             location, thread, task, impact, suppressed,
         } private { slot, opening, context });
         assert_eq!(json["allowance"]["reason"], "legacy");

@@ -71,6 +71,7 @@ fn describe(guarded: &Guarded, stuck: Stuck, found: Finding, phase: Phase, id: u
         waits_for: found.waits_for,
         split: found.split,
         stack: found.stack,
+        no_stack: found.no_stack,
         impact: Impact::on(guarded),
         suppressed: 0,
     }

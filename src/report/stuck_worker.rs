@@ -53,6 +53,8 @@ pub struct StuckWorker {
     pub split: Option<Split>,
     /// What the thread was doing when it was looked at last.
     pub stack: Option<Stack>,
+    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    pub no_stack: Option<&'static str>,
     /// How the rest of the runtime stood. `None` if it has ended.
     pub impact: Option<Impact>,
     /// How many workers of the same runtime were not reported since the last one that was, because
@@ -106,6 +108,9 @@ impl fmt::Display for StuckWorker {
         }
         if let Some(waits_for) = &self.waits_for {
             write!(f, ", waits for {}", waits_for.escape_debug())?;
+        }
+        if let Some(why) = self.no_stack {
+            write!(f, ", no whole stack: {why}")?;
         }
         if self.suppressed > 0 {
             write!(f, ", {} more not reported", self.suppressed)?;

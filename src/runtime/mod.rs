@@ -9,8 +9,8 @@ mod lag;
 mod workers;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 
@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::counts::{RuntimeCounts, enroll_runtime};
 use crate::limit::Limiter;
 use crate::slot::{DOZE, Finding, ThreadInfo, Told};
+use crate::sync::{Lock, LockGuard};
 use crate::watch::{Home, InUse};
 
 pub use impact::Impact;
@@ -85,26 +86,28 @@ pub(crate) struct Guarded {
     pub(crate) budget: u64,
     pub(crate) reports: Limiter,
     pub(crate) lag: Lag,
-    stage: Mutex<Stage>,
+    stage: Lock<Stage>,
     is_over: AtomicBool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: InUse,
 }
 
+#[derive(Default)]
 enum Stage {
     /// For a runtime that is yet to be built.
+    #[default]
     Waiting,
     Armed(Arc<Workers>),
     Over,
 }
 
-static GUARDED: Mutex<Vec<Arc<Guarded>>> = Mutex::new(Vec::new());
+static GUARDED: Lock<Vec<Arc<Guarded>>> = Lock::new(Vec::new());
 /// How many there are, so that who asks often need not take the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Nothing panics while it holds this lock; if it ever did, the list would still be whole.
-fn lock() -> MutexGuard<'static, Vec<Arc<Guarded>>> {
-    GUARDED.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> LockGuard<'static, Vec<Arc<Guarded>>> {
+    GUARDED.lock()
 }
 
 /// All runtimes that are guarded at present.
@@ -139,7 +142,7 @@ impl Guarded {
             budget,
             reports: Limiter::default(),
             lag: Lag::new(),
-            stage: Mutex::new(Stage::Waiting),
+            stage: Lock::new(Stage::Waiting),
             is_over: AtomicBool::new(false),
             in_use: InUse::new(budget / LOOKS, false),
         })
@@ -202,7 +205,7 @@ impl Guarded {
         &self.home.clock
     }
 
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stage(&self) -> LockGuard<'_, Stage> {
+        self.stage.lock()
     }
 }

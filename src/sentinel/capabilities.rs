@@ -65,7 +65,26 @@ impl Capability {
 }
 
 impl Capabilities {
+    fn none(why: &str) -> Self {
+        let missing = || Capability::Missing(why.to_owned());
+        Self {
+            stacks: missing(),
+            system_calls: missing(),
+            cpu_time: missing(),
+            run_queue_wait: missing(),
+            steal_time: missing(),
+            cpu_limit: missing(),
+            containment: missing(),
+            breakpoints: missing(),
+            deep_sleep: missing(),
+        }
+    }
+
     pub(crate) fn of(stacks: Stacks, obstacle: Option<&str>) -> Self {
+        // Nobody looks there, and what is known may be locked for ever.
+        if sys::is_forked() {
+            return Self::none("the process is the child of a fork");
+        }
         let thread = Thread::current().ok_or("threads cannot be looked at here".to_owned());
         let account = |thread: &Thread| {
             let account = Schedstat::open(thread).and_then(|account| account.run_queue_wait());

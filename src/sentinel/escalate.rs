@@ -7,7 +7,9 @@ use super::examine::stance;
 use super::stacks::{Subject, Taker};
 use super::stalled::Stalled;
 use crate::proc;
+use crate::service;
 use crate::slot::{self, Finding, OtherThread, Slot};
+use crate::sys::NoCapture;
 use crate::watch::{Measure, Stacks, name_of};
 
 /// How long each of the other threads may take to answer, and all of them less than one look may wait.
@@ -108,7 +110,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
         thread: info,
         watches: nest.iter().filter_map(|poll| name_of(poll.watch)).collect(),
         stack: taken.stack,
-        is_unasked: taken.is_unasked,
+        no_stack: taken.why_not.map(NoCapture::words),
     })
 }
 
@@ -122,7 +124,7 @@ fn say(words: String) {
         let _ = said.send(());
     };
     // Where no thread can be started, it goes unsaid.
-    let _ = std::thread::Builder::new().spawn(say);
+    let _ = service::spawn("shotclock-say", say);
     let _ = is_said.recv_timeout(PATIENCE);
 }
 

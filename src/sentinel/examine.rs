@@ -10,7 +10,7 @@ use crate::proc::{self, Standpoint};
 use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
 use crate::steal::STEAL;
 use crate::suspension::{DELAYS, SUSPENSIONS};
-use crate::sys::Thread;
+use crate::sys::{NoCapture, Thread};
 use crate::verdict::{Case, Fault, charged, judge};
 use crate::watch::Orders;
 
@@ -91,6 +91,7 @@ pub(super) fn examine(
         split,
         stack: taken.stack,
         is_stack_late: taken.is_late,
+        no_stack: taken.why_not.map(NoCapture::words),
         ..Finding::default()
     })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use object::{Object as _, ObjectSegment as _};
 
 use super::modules::{Module, parse, parts};
+use super::repeats::Call;
 use super::syscalls::{Interrupted, describe, interrupted, waits_for};
 use super::unwind::{MAX_STEPS, Unwinder, lookup, word};
 use crate::cause::{Syscall, Target};
@@ -114,7 +115,7 @@ fn assert_unwinds(unwinder: &mut Unwinder, copied: &Copied) {
         let module = unwinder.module(lookup(step));
         assert_eq!(step.module, module.map(|module| module.path.clone()));
     }
-    let _ = unwinder.caller_is_std(&unwound);
+    let _ = unwinder.is_repeated(&unwound, Call::Sleep);
     let marks = unwound.sps.iter().copied();
     for mark in marks.chain([0, 1, u64::MAX]) {
         let beyond = (1..steps).find(|n| unwound.sps[*n] > mark);
@@ -218,7 +219,7 @@ pub(crate) fn system_call(input: &mut Input<'_>) {
             text.as_deref(),
             expected.map(|time| format!("{time:?}")).as_deref()
         );
-        assert_eq!(interrupted(&waits), Interrupted::IsRetriedByStd);
+        assert_eq!(interrupted(&waits), Interrupted::IsCutShort(Call::Sleep));
     } else if target != Target::Clock {
         // No descriptor has an address for its number.
         assert_eq!(text, None, "{name:?}");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::trial;
 use super::unwind::{Changes, Known, Unwinder};
 use crate::contain::contain;
+use crate::service;
+use crate::sys::Unblocked;
 
 const NAME: &str = "shotclock-load";
 
@@ -44,9 +46,9 @@ impl Loader {
                 let _ = answer.send(changes);
             }
         };
-        let thread = std::thread::Builder::new().name(NAME.to_owned());
-        if let Err(error) = thread.spawn(load) {
-            trial::tried_out(Some(Err(format!("no thread to load it: {error}"))));
+        // The thread asks itself for its stack.
+        if let Err(error) = service::spawn_with(NAME, Unblocked::Captures, load) {
+            trial::tried_out(Some(Err(error.to_string())));
         }
         Self {
             unwinder: None,

@@ -25,6 +25,7 @@ mod oversleep;
 mod part;
 mod patience;
 mod poll_site;
+mod repeats;
 mod scan;
 mod stacks;
 mod stalled;
@@ -66,6 +67,7 @@ use crate::error::Error;
 use crate::flight_record;
 use crate::report;
 use crate::runtime;
+use crate::service;
 use crate::slot::DOZE;
 use crate::steal::STEAL;
 use crate::watch::{Stacks, shortest_budget};
@@ -107,9 +109,7 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     }
     if !started.sentinel {
         let clock = clock.clone();
-        let thread = std::thread::Builder::new().name(NAME.to_owned());
-        let run = thread.spawn(move || Sentinel::new(&clock).run());
-        run.map_err(|error| Error::thread(NAME, error))?;
+        service::spawn(NAME, move || Sentinel::new(&clock).run())?;
         started.sentinel = true;
     }
     Ok(())

@@ -44,8 +44,7 @@ impl Module {
 
     /// Whether it is the C library, whose wrappers stand between a system call and its caller.
     pub(super) fn is_c_library(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        name.starts_with("libc.") || name.starts_with("libc-") || name.starts_with("libpthread")
+        is_c_library(&self.path)
     }
 
     /// What the function at an address belongs to.
@@ -57,6 +56,13 @@ impl Module {
         let (range, part) = self.parts.get(after.checked_sub(1)?)?;
         range.contains(&address).then_some(*part)
     }
+}
+
+fn is_c_library(path: &str) -> bool {
+    // The resolver of glibc was in files of its own before 2.34.
+    const FILES: [&str; 5] = ["libc.", "libc-", "libpthread", "libresolv", "libnss_dns"];
+    let name = path.rsplit('/').next().unwrap_or_default();
+    FILES.iter().any(|file| name.starts_with(file))
 }
 
 /// The modules that are known.
@@ -150,7 +156,11 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
     } else {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
-            Some((bias, unwinding, parts(&file)))
+            let parts = match is_c_library(&mapping.path) {
+                true => parts_of_c(&file),
+                false => parts(&file),
+            };
+            Some((bias, unwinding, parts))
         })??
     };
     let module = Module {
@@ -227,7 +237,20 @@ pub(super) fn parts<'d, R: object::ReadRef<'d>>(
         let part = Part::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
         Some((addresses(symbol.address(), symbol.size())?, part))
     };
-    let mut parts: Vec<_> = file.symbols().filter_map(part).collect();
+    in_order(file.symbols().filter_map(part))
+}
+
+/// The same of the C library, which is nearly always stripped: of what it exports.
+fn parts_of_c<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>) -> Vec<(Range<u64>, Part)> {
+    let part = |symbol: object::Symbol<'d, '_, R>| {
+        let part = Part::of_c(symbol.name().ok()?)?;
+        Some((addresses(symbol.address(), symbol.size())?, part))
+    };
+    in_order(file.dynamic_symbols().filter_map(part))
+}
+
+fn in_order(parts: impl Iterator<Item = (Range<u64>, Part)>) -> Vec<(Range<u64>, Part)> {
+    let mut parts: Vec<_> = parts.collect();
     parts.sort_by_key(|(range, _)| range.start);
     parts
 }
@@ -235,6 +258,7 @@ pub(super) fn parts<'d, R: object::ReadRef<'d>>(
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
+    use crate::sentinel::repeats::Call;
 
     #[inline(never)]
     fn somewhere() -> u64 {
@@ -267,8 +291,10 @@ mod tests {
         new.into_iter().for_each(|(module, _)| modules.add(module));
         let module = modules.at(address).unwrap();
         assert!(module.part_at(address).is_none() && !module.is_c_library());
+        let sleeps = std::thread::sleep as *const () as u64;
+        assert_eq!(module.part_at(sleeps), Some(Part::Repeats(Call::Sleep)));
         let yields = std::thread::yield_now as *const () as u64;
-        assert_eq!(module.part_at(yields), Some(Part::Std));
+        assert_eq!(module.part_at(yields), None);
         assert!(modules.at(8).is_none());
     }
 

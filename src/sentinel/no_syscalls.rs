@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::repeats::Call;
 use crate::cause::Syscall;
 use crate::proc::Waits;
 
@@ -9,7 +10,7 @@ use crate::proc::Waits;
 pub(super) enum Interrupted {
     Restarts,
     #[expect(dead_code, reason = "the contract is that of `syscalls`")]
-    IsRetriedByStd,
+    IsCutShort(Call),
     Fails,
 }
 

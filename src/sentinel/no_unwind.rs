@@ -1,6 +1,7 @@
 //! Where no stack can be captured, none is unwound either.
 
 use super::part::Part;
+use super::repeats::Call;
 use crate::stack::Step;
 use crate::sys::Copied;
 
@@ -45,7 +46,7 @@ impl Unwinder {
         false
     }
 
-    pub(super) fn caller_is_std(&self, _: &Unwound) -> bool {
+    pub(super) fn is_repeated(&self, _: &Unwound, _: Call) -> bool {
         false
     }
 

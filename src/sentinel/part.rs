@@ -1,11 +1,12 @@
 //! Functions of others that mean something where they are found in a stack, known by name.
 
+use super::repeats::{Call, call_of_c, call_of_rust};
+
 /// What a function belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Rust's standard library, or `parking_lot`: when a signal interrupts their sleeping or waiting,
-    /// they go on with it.
-    Std,
+    /// A function that makes such a call again if a signal cuts it short.
+    Repeats(Call),
     /// The scheduler of a tokio runtime of the current thread: whose stack it is in is in `block_on`.
     Scheduler,
     /// The same: its `block_on`, which polls the future that it was given, as a scheduler polls tasks.
@@ -39,11 +40,16 @@ impl Part {
         WORDS.iter().any(|word| mangled.contains(word))
     }
 
+    /// Of a function that the C library exports.
+    pub(super) fn of_c(symbol: &str) -> Option<Self> {
+        call_of_c(symbol).map(Part::Repeats)
+    }
+
     /// By the name without its mangling.
     pub(super) fn of(name: &str) -> Option<Self> {
         let path = name.trim_start_matches('<');
-        if path.starts_with("std::") || path.starts_with("parking_lot") {
-            Some(Part::Std)
+        if let Some(call) = call_of_rust(name) {
+            Some(Part::Repeats(call))
         } else if !path.starts_with("tokio::") {
             None
         } else if path.contains("block_in_place") {
@@ -82,12 +88,9 @@ mod tests {
     #[test]
     fn parts_are_known_by_name() {
         for (name, expected) in [
-            ("std::thread::sleep", Some(Part::Std)),
-            (
-                "<std::sys::sync::mutex::futex::Mutex>::lock_contended",
-                Some(Part::Std),
-            ),
-            ("parking_lot_core::parking_lot::park", Some(Part::Std)),
+            ("std::thread::sleep", Some(Part::Repeats(Call::Sleep))),
+            ("std::thread::yield_now", None),
+            ("parking_lot_core::parking_lot::park", None),
             ("app::sleep", None),
             ("<app::Sleep as std::future::Future>::poll", None),
             (

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::loader::Loader;
 use super::part::Part;
 use super::patience::Patience;
+use super::repeats::Call;
 use super::syscalls::{Interrupted, interrupted};
 use super::unwind::Unwinder;
 use crate::proc::{self, Standpoint, Waits};
@@ -17,6 +18,10 @@ use crate::watch::Stacks;
 /// How long a thread may take to answer when its stall is told. One that runs answers in microseconds,
 /// one that sleeps must first be run; meanwhile the sentinel sees nothing else.
 pub(super) const PATIENCE: Duration = Duration::from_millis(5);
+
+/// The same of a thread that takes no signal before its call is over, as in `fsync`: it answers only if that is
+/// about to be so.
+const SHORT_PATIENCE: Duration = Duration::from_micros(500);
 
 /// How much of a sleeping thread's stack is looked at from outside.
 const GLIMPSE: usize = 64 * 1024;
@@ -54,8 +59,8 @@ pub(super) struct Taken {
     pub(super) was_asked: bool,
     /// It did not answer in time, or was not asked because it goes to and fro: it may be asked again.
     pub(super) is_late: bool,
-    /// It was not asked, because those before it used up the time of one look.
-    pub(super) is_unasked: bool,
+    /// Why there is no stack, or none but what can be had without a signal.
+    pub(super) why_not: Option<NoCapture>,
 }
 
 /// A thread that is to be looked at.
@@ -156,13 +161,19 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
         Some(Standpoint::Waits(waits)) => glimpse(waits).map(|copied| unwinder.unwind(&copied)),
         _ => None,
     };
-    let caller_is_std = glimpse.as_ref().is_some_and(|g| unwinder.caller_is_std(g));
-    let is_to_be_asked = may_signal(subject, stacks, caller_is_std);
-    let is_unasked = is_to_be_asked && subject.patience.is_zero();
-    let captured = (is_to_be_asked && !is_unasked).then(|| capture(subject, stacks));
-    let is_late = matches!(captured, Some(Err(NoCapture::NoAnswer | NoCapture::Busy)));
-    let went_on = matches!(captured, Some(Err(NoCapture::WentOn)));
-    let captured = captured.and_then(Result::ok);
+    let is_repeated = |call| {
+        glimpse
+            .as_ref()
+            .is_some_and(|g| unwinder.is_repeated(g, call))
+    };
+    let captured = match may_signal(subject, stacks, is_repeated) {
+        Ok(()) if subject.patience.is_zero() => Err(NoCapture::Unasked),
+        Ok(()) => capture(subject, stacks),
+        Err(why_not) => Err(why_not),
+    };
+    let is_late = matches!(captured, Err(NoCapture::NoAnswer | NoCapture::Busy));
+    let why_not = captured.as_ref().err().copied();
+    let captured = captured.ok();
     let was_asked = is_late || captured.is_some();
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(glimpse);
     // It was in flight before and is now, so it was when the stack was taken.
@@ -175,27 +186,34 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late: is_late || went_on || is_unasked,
-        is_unasked,
+        is_late: is_late || matches!(why_not, Some(NoCapture::WentOn | NoCapture::Unasked)),
+        why_not,
     }
 }
 
-/// Whether a signal does no harm, or is wanted all the same.
-fn may_signal(subject: &Subject<'_>, stacks: Stacks, caller_is_std: bool) -> bool {
-    match (stacks, subject.standpoint) {
-        (Stacks::Never, _) => false,
-        (Stacks::Always, _) => true,
-        (Stacks::Auto, Some(Standpoint::Running | Standpoint::Elsewhere)) => true,
-        (Stacks::Auto, Some(Standpoint::Waits(waits))) => match interrupted(waits) {
-            Interrupted::Restarts => true,
-            Interrupted::IsRetriedByStd => caller_is_std,
-            Interrupted::Fails => false,
+/// Whether a signal does no harm, or is wanted all the same. `is_repeated` says whether such a call is made again
+/// if a signal cuts it short.
+fn may_signal(
+    subject: &Subject<'_>,
+    stacks: Stacks,
+    is_repeated: impl FnOnce(Call) -> bool,
+) -> Result<(), NoCapture> {
+    if stacks == Stacks::Always {
+        return Ok(());
+    }
+    match subject.standpoint {
+        Some(Standpoint::Running | Standpoint::Elsewhere) => Ok(()),
+        Some(Standpoint::Waits(waits)) => match interrupted(waits) {
+            Interrupted::Restarts => Ok(()),
+            Interrupted::IsCutShort(call) if is_repeated(call) => Ok(()),
+            Interrupted::IsCutShort(_) | Interrupted::Fails => Err(NoCapture::WouldFail),
         },
-        (Stacks::Auto, None) => subject.is_on_cpu,
+        None if subject.is_on_cpu => Ok(()),
+        None => Err(NoCapture::Unseen),
     }
 }
 
-/// Whether a call may fail by the signal, which is accepted: std makes it again, or the user wants it so.
+/// Whether a call may be cut short by the signal, which is accepted: it is made again, or the user wants it so.
 fn interrupts(subject: &Subject<'_>, stacks: Stacks) -> bool {
     match subject.standpoint {
         Some(Standpoint::Running | Standpoint::Elsewhere) => false,
@@ -253,6 +271,10 @@ fn with_capturer<T>(
 fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
     let interrupts = interrupts(subject, stacks);
     with_capturer(|capturer| {
+        let deaf = proc::deaf(subject.thread, capturer.signal());
+        if deaf.is_blocked {
+            return Err(NoCapture::Blocked);
+        }
         {
             // As long as this is held the thread cannot end, so its number is its own.
             let margin = subject.slot.hold(subject.poll);
@@ -268,6 +290,10 @@ fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
             }
             capturer.ask(subject.thread, interrupts)?;
         }
-        capturer.wait(subject.thread, subject.patience)
+        let patience = match deaf.is_uninterruptible {
+            true => subject.patience.min(SHORT_PATIENCE),
+            false => subject.patience,
+        };
+        capturer.wait(subject.thread, patience)
     })
 }

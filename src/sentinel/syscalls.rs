@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use syscalls::Sysno;
 
+use super::repeats::Call;
 use crate::cause::{Syscall, Target};
 use crate::proc::{Waits, descriptor};
 use crate::sys::{self, FileType};
@@ -14,8 +15,8 @@ use crate::sys::{self, FileType};
 pub(super) enum Interrupted {
     /// The kernel makes it again, or it cannot be interrupted.
     Restarts,
-    /// It returns `EINTR`; Rust's standard library, and `parking_lot`, make it again.
-    IsRetriedByStd,
+    /// It returns `EINTR`, or that a part is done. Some functions make it again then.
+    IsCutShort(Call),
     /// It returns `EINTR`, or may.
     Fails,
 }
@@ -77,6 +78,7 @@ fn sort(call: Sysno) -> Sort {
         | Sysno::mkdirat
         | Sysno::copy_file_range
         | Sysno::ftruncate
+        | Sysno::fchmod
         | Sysno::fallocate => Sort::File,
         Sysno::wait4 | Sysno::waitid => Sort::Child,
         Sysno::ppoll
@@ -172,30 +174,58 @@ fn duration(waits: &Waits, argument: usize) -> Option<Arc<str>> {
 
 /// What a signal would do to the call.
 pub(super) fn interrupted(waits: &Waits) -> Interrupted {
-    let restarts = match number(waits).map(sort) {
-        Some(Sort::Sleep(_)) => return Interrupted::IsRetriedByStd,
-        // Without a time limit it restarts.
-        Some(Sort::Futex) if waits.arguments[3] != 0 => return Interrupted::IsRetriedByStd,
-        Some(Sort::Futex | Sort::Child) => true,
-        Some(Sort::Descriptor(timeout)) => restarts_on(waits, timeout),
-        Some(Sort::File) => number(waits) == Some(Sysno::openat),
-        Some(Sort::Events | Sort::Other) | None => false,
+    let Some(call) = number(waits) else {
+        return Interrupted::Fails;
     };
-    if restarts {
-        Interrupted::Restarts
-    } else {
-        Interrupted::Fails
+    match (sort(call), call) {
+        (Sort::Sleep(_), _) => Interrupted::IsCutShort(Call::Sleep),
+        // Without a time limit it restarts.
+        (Sort::Futex, _) if waits.arguments[3] != 0 => Interrupted::IsCutShort(Call::Futex),
+        (Sort::Futex | Sort::Child, _) => Interrupted::Restarts,
+        (Sort::Descriptor(timeout), _) => on_descriptor(waits, call, timeout),
+        (Sort::File, Sysno::openat) => Interrupted::Restarts,
+        (Sort::File, Sysno::ftruncate) => Interrupted::IsCutShort(Call::Truncate),
+        (Sort::File, Sysno::fchmod) => Interrupted::IsCutShort(Call::ChangeMode),
+        (Sort::Events, call) if is_poll(call) => Interrupted::IsCutShort(Call::Poll),
+        (Sort::File | Sort::Events | Sort::Other, _) => Interrupted::Fails,
     }
 }
 
-fn restarts_on(waits: &Waits, timeout: Timeout) -> bool {
+#[cfg(target_arch = "x86_64")]
+fn is_poll(call: Sysno) -> bool {
+    matches!(call, Sysno::poll | Sysno::ppoll)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_poll(call: Sysno) -> bool {
+    call == Sysno::ppoll
+}
+
+fn on_descriptor(waits: &Waits, call: Sysno, timeout: Timeout) -> Interrupted {
+    let is_restarted = restarts_on(waits, call, timeout);
+    match call {
+        Sysno::fsync | Sysno::fdatasync => Interrupted::IsCutShort(Call::Sync),
+        Sysno::accept | Sysno::accept4 if !is_restarted => Interrupted::IsCutShort(Call::Accept),
+        _ if !is_restarted || waits_for_all(waits, call) => Interrupted::Fails,
+        // Once a part is written, a signal has the call return how much.
+        _ if writes(call) && !is_all_or_nothing(waits, call) => {
+            Interrupted::IsCutShort(Call::Write)
+        }
+        _ => Interrupted::Restarts,
+    }
+}
+
+/// Whether the kernel makes the call again, as long as nothing is done yet.
+fn restarts_on(waits: &Waits, call: Sysno, timeout: Timeout) -> bool {
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => !has_timeout(waits.arguments[0], timeout),
         // A file of the network, or of a program in user space, may be interrupted.
         Some(FileType::File) => false,
-        Some(FileType::Pipe | FileType::Device) => is_read_or_write(waits),
+        Some(FileType::Pipe | FileType::Device) => {
+            matches!(call, Sysno::read | Sysno::readv) || writes(call)
+        }
         // An eventfd, a timer, an inotify.
-        None => number(waits) == Some(Sysno::read),
+        None => call == Sysno::read,
     }
 }
 
@@ -205,11 +235,31 @@ fn has_timeout(descriptor: u64, timeout: Timeout) -> bool {
     sys::socket_timeout(descriptor, is_receive).unwrap_or(true)
 }
 
-fn is_read_or_write(waits: &Waits) -> bool {
-    matches!(
-        number(waits),
-        Some(Sysno::read | Sysno::readv | Sysno::write | Sysno::writev)
-    )
+fn writes(call: Sysno) -> bool {
+    let is_plain = matches!(call, Sysno::write | Sysno::writev);
+    is_plain || matches!(call, Sysno::sendto | Sysno::sendmsg)
+}
+
+/// Whether the call waits until nothing is left to write before it has written anything.
+fn is_all_or_nothing(waits: &Waits, call: Sysno) -> bool {
+    // POSIX: a pipe takes so many bytes at once, or waits.
+    const PIPE_BUF: u64 = 4096;
+    match sys::file_type(waits.arguments[0]) {
+        Some(FileType::Socket) => sys::is_stream(waits.arguments[0]) == Some(false),
+        Some(FileType::Pipe) => call == Sysno::write && waits.arguments[2] <= PIPE_BUF,
+        _ => false,
+    }
+}
+
+/// Whether it waits for more, though it has received a part.
+fn waits_for_all(waits: &Waits, call: Sysno) -> bool {
+    const MSG_WAITALL: u64 = 0x100;
+    let flags = match call {
+        Sysno::recvfrom => waits.arguments[3],
+        Sysno::recvmsg => waits.arguments[2],
+        _ => 0,
+    };
+    flags & MSG_WAITALL != 0
 }
 
 #[cfg(all(test, target_os = "linux", not(miri)))]
@@ -231,10 +281,21 @@ mod tests {
         let untimed = waits(Sysno::futex, [0; 6]);
         let timed = waits(Sysno::futex, [0, 0, 0, 1, 0, 0]);
         assert_eq!(interrupted(&untimed), Interrupted::Restarts);
-        assert_eq!(interrupted(&timed), Interrupted::IsRetriedByStd);
-        let sleep = waits(Sysno::nanosleep, [0; 6]);
-        assert_eq!(interrupted(&sleep), Interrupted::IsRetriedByStd);
-        for call in [Sysno::ppoll, Sysno::epoll_pwait, Sysno::sync] {
+        assert_eq!(interrupted(&timed), Interrupted::IsCutShort(Call::Futex));
+        for (call, kind) in [
+            (Sysno::nanosleep, Call::Sleep),
+            (Sysno::clock_nanosleep, Call::Sleep),
+            (Sysno::poll, Call::Poll),
+            (Sysno::ppoll, Call::Poll),
+            (Sysno::fsync, Call::Sync),
+            (Sysno::fdatasync, Call::Sync),
+            (Sysno::ftruncate, Call::Truncate),
+            (Sysno::fchmod, Call::ChangeMode),
+        ] {
+            let cut_short = Interrupted::IsCutShort(kind);
+            assert_eq!(interrupted(&waits(call, [0; 6])), cut_short, "{call}");
+        }
+        for call in [Sysno::epoll_pwait, Sysno::select, Sysno::sync] {
             assert_eq!(interrupted(&waits(call, [0; 6])), Interrupted::Fails);
         }
     }
@@ -245,6 +306,10 @@ mod tests {
         let descriptor = socket.as_raw_fd().cast_unsigned().into();
         let receive = waits(Sysno::recvfrom, [descriptor, 0, 0, 0, 0, 0]);
         assert_eq!(interrupted(&receive), Interrupted::Restarts);
+        let whole = waits(Sysno::recvfrom, [descriptor, 0, 0, 0x100, 0, 0]);
+        assert_eq!(interrupted(&whole), Interrupted::Fails);
+        let send = waits(Sysno::sendto, [descriptor, 0, 1 << 20, 0, 0, 0]);
+        assert_eq!(interrupted(&send), Interrupted::Restarts, "a datagram");
         socket
             .set_read_timeout(Some(Duration::from_secs(1)))
             .unwrap();
@@ -254,6 +319,40 @@ mod tests {
         assert_eq!(call.to_string(), "recvfrom");
         let socket = waits_for(&receive).unwrap();
         assert!(socket.starts_with("socket:["), "{socket}");
+    }
+
+    #[test]
+    fn a_write_that_may_have_done_a_part_is_cut_short() {
+        let cut_short = Interrupted::IsCutShort(Call::Write);
+        let (_from, to) = std::io::pipe().unwrap();
+        let pipe = to.as_raw_fd().cast_unsigned().into();
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = stream.as_raw_fd().cast_unsigned().into();
+        for (call, descriptor, len, expected) in [
+            (Sysno::write, pipe, 4096, Interrupted::Restarts),
+            (Sysno::write, pipe, 4097, cut_short),
+            (Sysno::writev, pipe, 1, cut_short),
+            (Sysno::write, stream, 1, cut_short),
+            (Sysno::sendto, stream, 1, cut_short),
+            (Sysno::sendmsg, stream, 1, cut_short),
+        ] {
+            let write = waits(call, [descriptor, 0, len, 0, 0, 0]);
+            assert_eq!(interrupted(&write), expected, "{call} of {len}");
+        }
+    }
+
+    #[test]
+    fn an_accept_with_a_time_out_is_cut_short() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let accept = waits(
+            Sysno::accept4,
+            [listener.as_raw_fd().cast_unsigned().into(), 0, 0, 0, 0, 0],
+        );
+        assert_eq!(interrupted(&accept), Interrupted::Restarts);
+        // What cannot be asked is taken to have one.
+        let nothing = waits(Sysno::accept4, [u64::MAX, 0, 0, 0, 0, 0]);
+        let cut_short = Interrupted::IsCutShort(Call::Accept);
+        assert_eq!(interrupted(&nothing), cut_short);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::contain::contain;
 use crate::error::Error;
 use crate::proc;
 use crate::report;
+use crate::service;
 use crate::slot::DOZE;
 use crate::ticks::TICKS;
 use crate::watch::{shortest_budget, tick_of};
@@ -38,9 +39,7 @@ static TICKING: Mutex<bool> = Mutex::new(false);
 /// Starts the thread. It runs as long as the process.
 pub(super) fn start(clock: &Clock) -> Result<(), Error> {
     let clock = clock.clone();
-    let thread = std::thread::Builder::new().name(NAME.to_owned());
-    let run = thread.spawn(move || Ticker::new(clock).run());
-    run.map_err(|error| Error::thread(NAME, error)).map(drop)
+    service::spawn(NAME, move || Ticker::new(clock).run()).map(drop)
 }
 
 /// `None` if the other thread is just ticking: then there is a tick.

@@ -10,6 +10,7 @@ use framehop::{
 pub(super) use super::modules::Known;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::part::Part;
+use super::repeats::Call;
 use crate::stack::Step;
 use crate::sys::{Copied, Registers};
 
@@ -124,15 +125,20 @@ impl Unwinder {
         std::mem::take(&mut self.has_missed)
     }
 
-    /// Whether the function that made a system call, the innermost outside of the C library, is one
-    /// of std or `parking_lot`.
-    pub(super) fn caller_is_std(&self, unwound: &Unwound) -> bool {
-        let outside = |step: &&Step| {
-            let module = self.modules.at(lookup(step));
-            module.is_some_and(|module| !module.is_c_library())
-        };
-        let caller = unwound.steps.iter().find(outside);
-        caller.and_then(|step| self.part(step)) == Some(Part::Std)
+    /// Whether a system call is made again if a signal cuts it short: by the function that made it, the
+    /// innermost outside of the C library, or inside of the library.
+    pub(super) fn is_repeated(&self, unwound: &Unwound, call: Call) -> bool {
+        for step in &unwound.steps {
+            // Code that is in no file may be anything.
+            let Some(module) = self.modules.at(lookup(step)) else {
+                return false;
+            };
+            let repeats = module.part_at(lookup(step)) == Some(Part::Repeats(call));
+            if repeats || !module.is_c_library() {
+                return repeats;
+            }
+        }
+        false
     }
 
     /// What a function belongs to, if that is anything known.

@@ -48,7 +48,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use arrayvec::ArrayVec;
 
 use crate::sync::{
-    AtomicBool, AtomicU64, Mutex, MutexGuard, add_single_writer, fence, unless_broken,
+    AtomicBool, AtomicU64, Lock, LockGuard, add_single_writer, fence, unless_broken,
 };
 
 pub(crate) use doze::{DOZE, Doze};
@@ -101,7 +101,7 @@ pub(crate) struct Slot {
     mute: AtomicBool,
     frames: [Frame; FRAMES],
     /// What is known of this thread and of its polls that the hot path never looks at.
-    margin: Mutex<Margin>,
+    margin: Lock<Margin>,
 }
 
 /// What is published of a poll that begins.
@@ -154,7 +154,7 @@ impl Slot {
             tenancy: AtomicU64::new(0),
             mute: AtomicBool::new(false),
             frames: std::array::from_fn(|depth| Frame::new(opening(depth))),
-            margin: Mutex::new(Margin::default()),
+            margin: Lock::new(Margin::default()),
         }
     }
 
@@ -252,10 +252,8 @@ impl Slot {
     }
 
     /// What is known beside the polls themselves. Never held while foreign code runs.
-    pub(crate) fn margin(&self) -> MutexGuard<'_, Margin> {
-        self.margin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(crate) fn margin(&self) -> LockGuard<'_, Margin> {
+        self.margin.lock()
     }
 
     /// The frame at the depth of a `state`.

@@ -33,16 +33,15 @@ pub struct OtherThread {
     pub watches: Vec<Arc<str>>,
     /// What it was doing.
     pub stack: Option<Stack>,
-    /// It was not asked for its stack: threads before it did not answer, and used up the time for which
-    /// one look may wait.
-    pub is_unasked: bool,
+    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    pub no_stack: Option<&'static str>,
 }
 
 impl fmt::Display for OtherThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
-        if self.is_unasked {
-            f.write_str(" (not asked for its stack: other threads did not answer in time)")?;
+        if let Some(why) = self.no_stack {
+            write!(f, ", no whole stack: {why}")?;
         }
         match &self.stack {
             Some(stack) => write!(f, "\n{stack}"),
@@ -72,6 +71,8 @@ pub(crate) struct Finding {
     pub(crate) is_stack_late: bool,
     /// The thread has handed its worker to another one: nothing waits for this poll but its own task.
     pub(crate) is_handed_over: bool,
+    /// Why there is no stack, or only the innermost functions of it.
+    pub(crate) no_stack: Option<&'static str>,
     pub(crate) others: Arc<[OtherThread]>,
 }
 
@@ -206,15 +207,13 @@ mod tests {
             thread,
             watches: ["outer".into(), "in\nner".into()].into(),
             stack: None,
-            is_unasked: false,
+            no_stack: None,
         };
         let told = "meanwhile on worker: outer > in\\nner";
         assert_eq!(other.to_string(), told);
-        let unasked = OtherThread {
-            is_unasked: true,
-            ..other
-        };
-        let why = " (not asked for its stack: other threads did not answer in time)";
-        assert_eq!(unasked.to_string(), format!("{told}{why}"));
+        let no_stack = Some("it is not run");
+        let other = OtherThread { no_stack, ..other };
+        let told = format!("{told}, no whole stack: it is not run");
+        assert_eq!(other.to_string(), told);
     }
 }

@@ -5,6 +5,7 @@ mod symbols;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::sys;
 pub use symbols::Frame;
 
 /// The stack of a thread at the moment when it was looked at.
@@ -115,8 +116,20 @@ impl Stack {
     }
 
     fn named(&self) -> &Named {
-        let Taken { steps, inside, .. } = &*self.taken;
-        self.taken.frames.get_or_init(|| {
+        static NAMELESS: Named = Named {
+            frames: Vec::new(),
+            inside: None,
+        };
+        let Taken {
+            steps,
+            inside,
+            frames,
+        } = &*self.taken;
+        // In the child of a fork, whoever looks the names up may not exist, and would be waited for.
+        if sys::is_forked() {
+            return frames.get().unwrap_or(&NAMELESS);
+        }
+        frames.get_or_init(|| {
             let mut frames = Vec::with_capacity(steps.len());
             let mut frames_inside = None;
             for (number, step) in steps.iter().enumerate() {

@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 mod broken;
+mod lock;
 #[cfg(all(test, shotclock_loom))]
 pub(crate) mod model;
 #[cfg(shotclock_loom)]
@@ -35,6 +36,7 @@ pub(crate) use loom::{
 pub(crate) use broken::{broken, exchange, fence, unless_broken};
 #[cfg(not(shotclock_loom))]
 pub(crate) use crossbeam_queue::ArrayQueue;
+pub(crate) use lock::{Lock, LockGuard};
 #[cfg(shotclock_loom)]
 pub(crate) use queue::ArrayQueue;
 

@@ -36,29 +36,47 @@ pub(crate) enum NoCapture {
     SignalTaken,
     /// The number is no signal that can be handled.
     NoSuchSignal,
+    /// Threads before it did not answer, and used up the time for which one look may wait.
+    Unasked,
     /// The signal could not be sent.
     NotSent,
     /// The thread goes on, from where it was seen.
     WentOn,
+    /// The thread has the signal blocked.
+    Blocked,
+    /// The thread waits in a system call that would fail by the signal.
+    WouldFail,
+    /// Which system call the thread waits in is not known, so neither is what a signal would do to it.
+    Unseen,
     /// A late answer is still awaited.
     Busy,
     /// The thread did not answer in time: it has the signal masked, or is not run.
     NoAnswer,
 }
 
-impl fmt::Display for NoCapture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl NoCapture {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
             NoCapture::Unsupported => "this operating system or processor is not supported",
             NoCapture::InUse => "another signal is in use already",
             NoCapture::SignalTaken => "the signal has another handler",
             NoCapture::NoSuchSignal => "the signal cannot be handled",
+            NoCapture::Unasked => "it was not asked: other threads did not answer in time",
             NoCapture::NotSent => "the signal could not be sent",
             NoCapture::WentOn => "the thread went on before it could be asked",
+            NoCapture::Blocked => "the thread has the capture signal blocked",
+            NoCapture::WouldFail => "a signal would make the thread's system call fail",
+            NoCapture::Unseen => "it is not known which system call the thread waits in",
             NoCapture::Busy => "the answer to an earlier request has not come yet",
             NoCapture::NoAnswer => {
                 "the thread did not answer: it has the signal masked, or is not run"
             }
-        })
+        }
+    }
+}
+
+impl fmt::Display for NoCapture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
     }
 }

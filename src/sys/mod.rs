@@ -27,6 +27,18 @@ mod unsupported;
 #[cfg(any(not(target_os = "linux"), shotclock_loom))]
 pub(crate) use unsupported::*;
 
+/// Which signals a thread of the crate takes. It takes no other one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Unblocked {
+    /// Those by which the kernel tells a thread of its own fault.
+    Faults,
+    /// Those, and the one by which a thread is asked for its stack.
+    Captures,
+    /// Those, and the one of profilers: the thread runs code of the program's.
+    #[cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "no such thread"))]
+    CapturesAndProfile,
+}
+
 /// What a file descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum FileType {

@@ -27,8 +27,17 @@ pub(crate) fn file_type(_: u64) -> Option<super::FileType> {
     None
 }
 
+pub(crate) fn is_stream(_: u64) -> Option<bool> {
+    None
+}
+
 pub(crate) fn socket_timeout(_: u64, _: bool) -> Option<bool> {
     None
+}
+
+/// Signals stay as they are.
+pub(crate) fn with_signals_blocked<T>(_: super::Unblocked, run: impl FnOnce() -> T) -> T {
+    run()
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +75,9 @@ impl Breakpoint {
 
 /// Forks go unnoticed.
 pub(crate) fn notice_forks(_: fn(), _: fn()) {}
+
+/// See [`notice_forks`].
+pub(crate) fn settle() {}
 
 /// See [`notice_forks`].
 pub(crate) fn is_forked() -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
 use crate::sentinel;
+use crate::service;
 use crate::slot::{self, DOZE, Finding, Kind, MAX_DEPTH, Mark, Opened, Openings, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
@@ -111,9 +112,8 @@ fn tell(slow: &Slow, finding: &Finding) {
              {cause}{stack}"
         );
     };
-    let thread = std::thread::Builder::new().name("shotclock-stuck".into());
     // If no thread can be had, the poll is told of when it ends.
-    let _ = thread.spawn(tell);
+    let _ = service::spawn("shotclock-stuck", tell);
 }
 
 /// Has the sentinel look at the polls of one audit.

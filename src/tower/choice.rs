@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 use crate::contain::contain;
+use crate::sys;
 use crate::watch::{OTHER, Watch};
 use crate::watchdog::Watchdog;
 
@@ -84,14 +85,20 @@ impl<Classify> By<Classify> {
 
 impl<Classify> Shared<Classify> {
     fn watch(&self, name: Cow<'static, str>) -> Watch {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = match self.known.try_read() {
+            Ok(known) => known,
+            // Who writes may not exist there.
+            Err(TryLockError::WouldBlock) if sys::is_forked() => return self.watchdog.watch(name),
+            Err(_) => self.known.read().unwrap_or_else(PoisonError::into_inner),
+        };
         if let Some(watch) = known.get(&name) {
             return watch.clone();
         }
         drop(known);
         let watch = self.watchdog.watch(name.clone());
-        // Past the limit of names there is no end to those that share one watch.
-        if watch.name() != OTHER {
+        // Past the limit of names there is no end to those that share one watch. In the child of a fork a reader that
+        // does not exist there may be waited for.
+        if watch.name() != OTHER && !sys::is_forked() {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             known.insert(name, watch.clone());
         }

@@ -1,7 +1,7 @@
 //! The counters of one watch: one set of cells for each thread, written by that thread alone.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::known;
 use super::overruns::Overruns;
@@ -11,7 +11,7 @@ use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
 use crate::slot::Slot;
-use crate::sync::{AtomicU64, add_single_writer};
+use crate::sync::{AtomicU64, Lock, add_single_writer};
 use crate::table::Table;
 
 /// The statistics behind all handles of one watch.
@@ -25,7 +25,7 @@ pub(crate) struct Core {
     pub(crate) overruns: Overruns,
     by_slot: Table<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
-    slotless: Mutex<Cells>,
+    slotless: Lock<Cells>,
 }
 
 /// How many slow polls had which cause. All threads share it: a slow poll has time for that.
@@ -146,7 +146,7 @@ impl Core {
             causes: Causes::default(),
             overruns: Overruns::default(),
             by_slot: Table::new(),
-            slotless: Mutex::new(Cells::new()),
+            slotless: Lock::new(Cells::new()),
         }
     }
 
@@ -165,8 +165,7 @@ impl Core {
         match slot.and_then(|slot| self.by_slot.get_or_init(slot.index(), new)) {
             Some(cells) => cells.count(poll),
             None => {
-                let slotless = self.slotless.lock();
-                slotless.unwrap_or_else(PoisonError::into_inner).count(poll);
+                self.slotless.lock().count(poll);
             }
         }
     }
@@ -180,7 +179,7 @@ impl Core {
         for cells in self.by_slot.iter() {
             cells.add_to(&mut totals);
         }
-        let slotless = self.slotless.lock().unwrap_or_else(PoisonError::into_inner);
+        let slotless = self.slotless.lock();
         slotless.add_to(&mut totals);
         totals.contained = self.overruns.contained();
         totals
@@ -192,6 +191,12 @@ impl Totals {
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); CAUSES.len()] {
         std::array::from_fn(|index| (CAUSES[index], self.causes[index]))
+    }
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 #[cfg(feature = "metrics")]
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Core;
+use crate::sync::{Lock, LockGuard};
 
 /// The watch that names past the limit share.
 pub(crate) const OTHER: &str = "other";
@@ -17,7 +18,7 @@ pub(crate) const UNNAMED: &str = "unnamed";
 /// Names, statistics and the counts that belong to no single watch.
 pub(crate) struct Ledger {
     limit: usize,
-    names: Mutex<Names>,
+    names: Lock<Names>,
     pub(crate) tally: Tally,
 }
 
@@ -75,7 +76,7 @@ impl Ledger {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            names: Mutex::default(),
+            names: Lock::default(),
             tally: Tally::default(),
         })
     }
@@ -124,8 +125,8 @@ impl Ledger {
     }
 
     /// Nothing panics while it holds this lock; if it ever did, the names would still be whole.
-    fn lock(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Names> {
+        self.names.lock()
     }
 }
 

@@ -10,11 +10,15 @@
 #[non_exhaustive]
 pub enum Stacks {
     /// Looks before it signals: a thread that computes, or waits in a system call that the kernel
-    /// restarts, is signalled. One that waits in a call that would return `EINTR` (`nanosleep`,
-    /// `poll`, `epoll_wait`, a `futex` with a time limit, a socket with a time-out, …) is signalled
-    /// only if the function that made the call is known to make it again: those of Rust's standard
-    /// library (`thread::sleep`, locks, channels, parking) and of `parking_lot`. Of any other thread
-    /// the report names the call, and has those frames that can be had from outside.
+    /// restarts, is signalled. One that waits in a call that a signal would cut short (`nanosleep`,
+    /// `poll`, `epoll_wait`, a `futex` with a time limit, a socket with a time-out, a `write` that may
+    /// have written a part, …) is signalled only if a function made the call that makes it again. Such
+    /// functions are on a list: those of Rust's standard library (`thread::sleep`, parking, channels,
+    /// `Command::output`, `File::sync_all`, writing), of `parking_lot`, and of the C library
+    /// (`pthread_cond_timedwait`, `getaddrinfo`). They are known by their symbols, so in a stripped program,
+    /// and where link-time optimization inlined them, no such thread is signalled. A thread that has the
+    /// signal blocked is not signalled either. Of any other thread the report names the call, says why there
+    /// is no whole stack (`no_stack`), and has those frames that can be had from outside.
     ///
     /// # Non-guarantees
     ///
@@ -23,6 +27,11 @@ pub enum Stacks {
     /// call in the code before it. It cannot where one place makes all calls: in the C function
     /// `syscall`, in glibc from 2.41 on, in musl. There, and on other processors, such a call may return
     /// `EINTR`.
+    ///
+    /// A call that *runs* in the kernel for long, and looks for signals, may return early with a part of
+    /// its work: `getrandom` of many megabytes, or reading `/dev/zero`. It cannot be told from a computation.
+    /// The kernel says "running" of both, and its division of a thread's time into user and system is an
+    /// estimate over the thread's whole life.
     #[default]
     Auto,
     /// Signals every stuck thread.

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering::Acquire, fence};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use super::ledger::OTHER;
 use super::{Flight, Ledger, Tally, Totals, flights};
 use crate::clock::Clock;
 use crate::samples::Series;
+use crate::sync::Lock;
 
 /// How many names are remembered of watchdogs that ended; beyond it they are added to [`OTHER`].
 const REMEMBERED: usize = 1_000;
@@ -53,11 +54,11 @@ pub(crate) struct Sums {
     pub(crate) tally: Tally,
 }
 
-static ROSTER: Mutex<Option<Roster>> = Mutex::new(None);
+static ROSTER: Lock<Option<Roster>> = Lock::new(None);
 
 fn with_roster<T>(f: impl FnOnce(&mut Roster) -> T) -> T {
     // Nothing panics while it holds this lock; if it ever did, the lists would still be whole.
-    let mut roster: MutexGuard<'_, _> = ROSTER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut roster = ROSTER.lock();
     f(roster.get_or_insert_default())
 }
 

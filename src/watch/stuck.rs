@@ -1,14 +1,14 @@
 //! The workers of guarded runtimes that are stuck at this moment: one word of a watchdog's health.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
+use crate::sync::{Lock, LockGuard};
 
 /// Since when each worker has made no progress, as a raw reading of the clock, by guard and worker.
 #[derive(Debug, Default)]
 pub(crate) struct StuckWorkers {
-    since: Mutex<BTreeMap<(u64, usize), u64>>,
+    since: Lock<BTreeMap<(u64, usize), u64>>,
 }
 
 impl StuckWorkers {
@@ -27,8 +27,8 @@ impl StuckWorkers {
         (since.len() as u64, ages.max())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, usize), u64>> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, BTreeMap<(u64, usize), u64>> {
+        self.since.lock()
     }
 }
 

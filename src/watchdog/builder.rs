@@ -318,6 +318,9 @@ impl Builder {
     pub fn build(self) -> Result<Watchdog, Error> {
         self.check()?;
         sys::notice_forks(slot::hold, slot::release);
+        if sys::is_forked() {
+            return Err(Error::forked());
+        }
         publish::start()?;
         offload::enroll_cpu_lane();
         #[cfg(feature = "metrics")]
@@ -398,9 +401,6 @@ impl Builder {
         }
         if self.report_queue == 0 {
             return Err(Error::setting("report_queue", at_least_one));
-        }
-        if sys::is_forked() {
-            return Err(Error::forked());
         }
         if self.report_queue > MAX_QUEUE {
             return Err(Error::setting("report_queue", "must be at most 1,048,576"));

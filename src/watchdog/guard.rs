@@ -1,7 +1,7 @@
 //! Guarding a whole runtime: nothing in it needs to be wrapped.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::runtime::{self, Handle};
 
@@ -9,6 +9,8 @@ use super::Watchdog;
 use crate::error::Error;
 use crate::prober;
 use crate::runtime::{Guarded, OnStuck};
+use crate::sync::Lock;
+use crate::sys;
 
 impl Watchdog {
     /// Guards a runtime: the sentinel looks at each of its workers, whatever they poll, and the watchdog measures
@@ -182,8 +184,8 @@ pub fn guard() -> Guard {
 ///
 /// If one of its threads cannot be started. The next call tries again.
 pub fn default_watchdog() -> Result<Watchdog, Error> {
-    static DEFAULT: Mutex<Option<Watchdog>> = Mutex::new(None);
-    let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    static DEFAULT: Lock<Option<Watchdog>> = Lock::new(None);
+    let mut default = DEFAULT.lock();
     if let Some(watchdog) = &*default {
         return Ok(watchdog.clone());
     }
@@ -206,9 +208,10 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Begins to look, unless time is mocked: then nothing is known of the machine's threads.
+    /// Begins to look, unless time is mocked: then nothing is known of the machine's threads. In the child of a fork
+    /// nobody looks.
     fn begin(guarded: Arc<Guarded>) -> Self {
-        if !guarded.clock().is_real() {
+        if !guarded.clock().is_real() || sys::is_forked() {
             return Self { guarded: None };
         }
         guarded.enlist();

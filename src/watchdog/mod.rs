@@ -143,7 +143,8 @@ impl Watchdog {
     }
 
     /// Waits until every report made before this call was handed to its reporters, at most for
-    /// `timeout`. Returns whether that was so.
+    /// `timeout`. Returns whether that was so. In the child of a fork it returns `false` at once: the
+    /// threads of the reporters are the parent's.
     ///
     /// Of use at the end of a program or a test: reporters have threads of their own, which end with
     /// the process whether they are done or not. A reporter that calls it from its own thread waits

@@ -76,6 +76,11 @@ static DESK: Desk = Desk {
 /// The signal that is in use; 0 before the handler is installed.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
+/// The signal that captures are made by; 0 before the handler is installed.
+pub(super) fn signal_of_captures() -> libc::c_int {
+    SIGNAL.load(Relaxed)
+}
+
 /// By these the processor or the kernel tells of a fault. A handler that returns would have it made
 /// again, for ever, where the process should have ended.
 const FAULTS: [libc::c_int; 7] = [
@@ -131,6 +136,11 @@ impl Capturer {
             }
         }
         Ok(Self { signal })
+    }
+
+    /// The signal by which a thread is asked.
+    pub(crate) fn signal(&self) -> i32 {
+        self.signal
     }
 
     /// Whether the handler is still ours: somebody may have installed another since.

@@ -53,3 +53,16 @@ pub(crate) fn socket_timeout(descriptor: u64, receive: bool) -> Option<bool> {
     };
     (asked == 0).then_some(limit.tv_sec != 0 || limit.tv_usec != 0)
 }
+
+/// Whether a socket takes bytes as they come, and not messages as a whole. `None` if it cannot be asked.
+pub(crate) fn is_stream(descriptor: u64) -> Option<bool> {
+    let descriptor = libc::c_int::try_from(descriptor).ok()?;
+    let mut kind: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `kind` has room for `len` bytes, and both are ours.
+    let asked = unsafe {
+        let kind = (&raw mut kind).cast();
+        libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_TYPE, kind, &mut len)
+    };
+    (asked == 0).then_some(kind == libc::SOCK_STREAM)
+}

@@ -1,6 +1,6 @@
 //! `membarrier`: the dear half of a fence whose cheap half costs nothing.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 const REGISTER: libc::c_int = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
 const EXPEDITED: libc::c_int = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
@@ -8,9 +8,21 @@ const EXPEDITED: libc::c_int = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
 /// Runs a full memory fence on every thread of this process. False where the kernel is too old
 /// (before 4.14), or does not let us.
 pub(crate) fn fence_every_thread() -> bool {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
     // Miri does not know the call.
-    !cfg!(miri) && *REGISTERED.get_or_init(|| membarrier(REGISTER)) && membarrier(EXPEDITED)
+    !cfg!(miri) && is_registered() && membarrier(EXPEDITED)
+}
+
+/// Registering twice does no harm, so nobody waits for who does it first.
+fn is_registered() -> bool {
+    const UNKNOWN: u8 = 0;
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+    static REGISTERED: AtomicU8 = AtomicU8::new(UNKNOWN);
+    if REGISTERED.load(Relaxed) == UNKNOWN {
+        let is_known = if membarrier(REGISTER) { YES } else { NO };
+        REGISTERED.store(is_known, Relaxed);
+    }
+    REGISTERED.load(Relaxed) == YES
 }
 
 fn membarrier(command: libc::c_int) -> bool {

@@ -5,6 +5,7 @@ mod descriptor;
 mod fence;
 mod fork;
 mod memory;
+mod signals;
 mod stack;
 mod thread;
 
@@ -16,15 +17,24 @@ mod capture;
 pub(crate) use super::no_capture::Capturer;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use capture::Capturer;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use capture::signal_of_captures;
 
 pub(crate) use breakpoint::Breakpoint;
-pub(crate) use descriptor::{file_type, socket_timeout};
+pub(crate) use descriptor::{file_type, is_stream, socket_timeout};
 pub(crate) use fence::fence_every_thread;
-pub(crate) use fork::{is_forked, notice_forks};
+pub(crate) use fork::{is_forked, notice_forks, settle};
 pub(crate) use memory::read_memory;
+pub(crate) use signals::with_signals_blocked;
 pub(crate) use stack::stack_pointer;
 pub(crate) use thread::{Thread, process_cpu_time};
 
 /// The signal for captures unless another is chosen. Ignored by default, so that a late one does no
 /// harm, and debuggers pass it on.
 pub(crate) const CAPTURE_SIGNAL: i32 = libc::SIGURG;
+
+/// Nobody is asked for a stack here.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn signal_of_captures() -> i32 {
+    0
+}
