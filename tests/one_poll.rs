@@ -390,6 +390,8 @@ fn no_breakpoints() {
     let health = scene.watchdog.health();
     assert_eq!(health.status, Status::Responsive, "{health}");
     assert_eq!((health.stuck_workers, health.busy_workers), (0, 1));
+    let culprits = scene.watchdog.culprits().to_string();
+    assert!(!culprits.contains("one_poll::compute"), "{culprits}");
     drop(stop);
     while {
         let next = scene.next();

@@ -38,7 +38,7 @@ pub struct State {
     pub threads: Vec<ThreadState>,
     /// The stalls that were reported and still last, the oldest first.
     pub stalls: Vec<SlowPoll>,
-    /// The workers of guarded runtimes that are stuck, as they were reported last.
+    /// The workers of guarded runtimes that are stuck or busy for very long, as they were reported last.
     pub stuck_workers: Vec<StuckWorker>,
     /// The latest reports of polls that have ended, the latest first.
     pub recent: Vec<RecentState>,
@@ -62,6 +62,8 @@ pub struct RuntimeState {
     pub stuck: u64,
     /// How often a worker of it was found to be stuck.
     pub stalls: u64,
+    /// How many of its workers are busy for very long, in one poll or in many.
+    pub busy: u64,
 }
 
 /// A thread that polled something watched.
@@ -181,6 +183,7 @@ impl RuntimeState {
             impact: Impact::on(guarded)?,
             stuck: guarded.counts.stuck.load(Relaxed),
             stalls: guarded.counts.stalls.load(Relaxed),
+            busy: guarded.counts.busy.load(Relaxed),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{SlowPoll, StuckWorker};
 use crate::cause::Cause;
+use crate::runtime::StuckKind;
 use crate::stack::{Frame, Stack};
 
 /// A function that held a worker past its budget, and how often and for how long.
@@ -70,7 +71,9 @@ impl<'r> Accusation<'r> {
     }
 
     pub(super) fn of_worker(stuck: &'r StuckWorker) -> Option<Self> {
-        let stack = stuck.stack.as_ref()?;
+        // A function is accused only of what is proved.
+        let is_proved = stuck.kind == StuckKind::OnePoll;
+        let stack = stuck.stack.as_ref().filter(|_| is_proved)?;
         let watch = format!("worker of {}", stuck.runtime);
         Some(Self {
             id: stuck.id,

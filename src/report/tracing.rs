@@ -11,6 +11,7 @@ use super::again::{Again, Length};
 use super::culprit::Accusation;
 use super::{Phase, Reporter, SlowPoll, StuckWorker};
 use crate::cause::Cause;
+use crate::runtime::StuckKind;
 
 /// Logs to the subscriber of the span around the poll; without a span, to the one that was current
 /// where the watchdog was built; if there was none, to the one that was current at the poll; and at
@@ -140,9 +141,11 @@ fn log_worker(stuck: &StuckWorker, again: Option<u64>) {
         again,
         suppressed = (stuck.suppressed > 0).then_some(stuck.suppressed),
         poll_id = stuck.id,
-        "{}", match stuck.phase {
-            Phase::Running => "worker is stuck",
-            Phase::Finished => "worker was stuck",
+        "{}", match (stuck.kind, stuck.phase) {
+            (StuckKind::OnePoll, Phase::Running) => "worker is stuck in one poll",
+            (StuckKind::OnePoll, Phase::Finished) => "worker was stuck in one poll",
+            (_, Phase::Running) => "worker is busy without returning to its driver, in one poll or in many",
+            (_, Phase::Finished) => "worker was busy without returning to its driver, in one poll or in many",
         }
     );
 }
