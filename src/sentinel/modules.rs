@@ -33,6 +33,23 @@ pub(super) struct Module {
     pub(super) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
     pub(super) parts: Vec<(Range<u64>, Part)>,
+    /// By what it is told from another file that is mapped there later.
+    pub(super) mark: Option<Mark>,
+}
+
+/// Some bytes of a file, and where they are in memory.
+pub(super) struct Mark {
+    address: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Mark {
+    fn is_there(&self) -> bool {
+        let mut now = vec![0; self.bytes.len()];
+        let read =
+            usize::try_from(self.address).map_or(0, |address| read_memory(address, &mut now));
+        now[..read] == *self.bytes
+    }
 }
 
 impl Module {
@@ -64,6 +81,8 @@ fn is_c_library(path: &str) -> bool {
 pub(super) struct Modules {
     known: Vec<Module>,
     read_at: Option<Instant>,
+    /// Where the modules begin of which it was checked that they are still there, since the last stack.
+    checked: Vec<u64>,
 }
 
 /// How often the list is read again at most, when an address is in no module that is known.
@@ -76,6 +95,7 @@ impl Modules {
         Self {
             known: vec![module],
             read_at: Some(Instant::now()),
+            checked: Vec::new(),
         }
     }
 
@@ -85,22 +105,47 @@ impl Modules {
             .find(|module| module.addresses.contains(&address))
     }
 
-    /// Reads the list if it was not read yet, or not lately and `address` is in no known module.
-    /// Hands each new module to `add`, and the addresses of each that is gone to `remove`.
+    /// From now on another stack is unwound: any module may have been unloaded since the last one, and another
+    /// one loaded at its address.
+    pub(super) fn begin_stack(&mut self) {
+        self.checked.clear();
+    }
+
+    /// Whether the module of an address is known, and still what is mapped there.
+    fn is_up_to_date(&mut self, address: u64) -> Option<bool> {
+        let module = self
+            .known
+            .iter()
+            .find(|module| module.addresses.contains(&address))?;
+        let begin = module.addresses.start;
+        if !self.checked.contains(&begin) {
+            if module.mark.as_ref().is_some_and(|mark| !mark.is_there()) {
+                return Some(false);
+            }
+            self.checked.push(begin);
+        }
+        Some(true)
+    }
+
+    /// Reads the list if it was not read yet, if another file is mapped by now where the module of `address` was, or
+    /// if it was not read lately and `address` is in no known module. Hands each new module to `add`, and the
+    /// addresses of each that is gone to `remove`.
     pub(super) fn refresh(
         &mut self,
         address: u64,
         mut add: impl FnMut(&Module, Unwinding),
         mut remove: impl FnMut(Range<u64>),
     ) {
-        let is_recent = self.read_at.is_some_and(|at| at.elapsed() < AGAIN);
-        if is_recent || (self.read_at.is_some() && self.at(address).is_some()) {
-            return;
+        match (self.read_at, self.is_up_to_date(address)) {
+            (Some(_), Some(true)) => return,
+            (Some(at), None) if at.elapsed() < AGAIN => return,
+            _ => {}
         }
         let mappings = executable_mappings();
         let is_mapped = |module: &Module| {
             let same = |m: &Mapping| m.addresses == module.addresses && *m.path == *module.path;
-            mappings.iter().any(same)
+            let is_there = module.mark.as_ref().is_none_or(Mark::is_there);
+            is_there && mappings.iter().any(same)
         };
         let (kept, gone): (Vec<_>, Vec<_>) = self.known.drain(..).partition(is_mapped);
         self.known = kept;
@@ -136,9 +181,9 @@ fn with_file<T>(
 }
 
 fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
-    let (bias, unwinding, parts) = if mapping.path == "[vdso]" {
+    let (bias, unwinding, parts, mark) = if mapping.path == "[vdso]" {
         let (bias, unwinding) = read_from_memory(mapping)?;
-        (bias, unwinding, Vec::new())
+        (bias, unwinding, Vec::new(), None)
     } else {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
@@ -146,7 +191,7 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
                 true => parts_of_c(&file),
                 false => parts(&file),
             };
-            Some((bias, unwinding, parts))
+            Some((bias, unwinding, parts, mark(&file, bias)))
         })??
     };
     let module = Module {
@@ -154,8 +199,24 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
         addresses: mapping.addresses.clone(),
         bias,
         parts,
+        mark,
     };
     Some((module, unwinding))
+}
+
+/// The number of its build; in a file that has none, its first instructions.
+fn mark<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>, bias: u64) -> Option<Mark> {
+    const MOST: usize = 256;
+    let section = |name| file.section_by_name(name);
+    let section = section(".note.gnu.build-id").or_else(|| section(".text"))?;
+    let bytes = section.data().ok()?;
+    let bytes = &bytes[..bytes.len().min(MOST)];
+    let mark = Mark {
+        address: section.address().checked_add(bias)?,
+        bytes: bytes.into(),
+    };
+    // What is not in memory now tells nothing later: the file may have been replaced on disk.
+    mark.is_there().then_some(mark)
 }
 
 /// The kernel's own library is in no file.
@@ -261,6 +322,56 @@ mod tests {
         let opened = with_file(path.to_str().unwrap(), |_| ());
         std::fs::remove_file(&path).unwrap();
         assert_eq!(opened, None);
+    }
+
+    /// As if another library had been at this program's address until just now.
+    #[test]
+    fn refresh_when_another_file_is_mapped_at_the_address_forgets_the_old_one() {
+        let address = somewhere as *const () as u64;
+        let here = executable_mappings();
+        let here = here
+            .iter()
+            .find(|mapping| mapping.addresses.contains(&address));
+        let here = here.unwrap().clone();
+        let unloaded = |bytes: &[u8]| Module {
+            path: "unloaded.so".into(),
+            addresses: here.addresses.clone(),
+            bias: 0,
+            parts: Vec::new(),
+            mark: Some(Mark {
+                address: here.addresses.start,
+                bytes: bytes.into(),
+            }),
+        };
+        let refreshed = |module: Module| {
+            let mut modules = Modules::of(module);
+            modules.begin_stack();
+            let mut removed = Vec::new();
+            modules.refresh(address, |_, _| (), |gone| removed.push(gone));
+            (modules.at(address).unwrap().path.to_string(), removed)
+        };
+        let mut is_there = [0; 16];
+        assert_eq!(
+            read_memory(here.addresses.start as usize, &mut is_there),
+            16
+        );
+        let known = refreshed(unloaded(&is_there));
+        assert_eq!(known, ("unloaded.so".to_owned(), Vec::new()));
+        let mut was_there = is_there;
+        was_there[15] ^= 1;
+        let known = refreshed(unloaded(&was_there));
+        assert_eq!(known, (here.path.clone(), vec![here.addresses.clone()]));
+    }
+
+    #[test]
+    fn a_module_that_was_read_is_known_again_by_its_mark() {
+        let mut modules = Modules::default();
+        let address = somewhere as *const () as u64;
+        modules.refresh(address, |_, _| (), |_| ());
+        assert!(modules.at(address).unwrap().mark.is_some());
+        modules.begin_stack();
+        assert_eq!(modules.is_up_to_date(address), Some(true));
+        assert_eq!(modules.is_up_to_date(8), None);
     }
 
     #[test]

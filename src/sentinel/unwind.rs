@@ -11,7 +11,7 @@ use framehop::{
 use super::modules::{Module, Modules, Unwinding};
 use super::part::Part;
 use super::repeats::Call;
-use crate::stack::Step;
+use crate::stack::{Step, forget_names};
 use crate::sys::{Copied, Registers};
 
 /// Deeper stacks are cut at their outer end.
@@ -103,6 +103,7 @@ impl Unwinder {
 
     pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {
         let read = |address: u64| word(copied, address).ok_or(());
+        self.modules.begin_stack();
         let frames = self.frames(copied.registers, read);
         let step = |frame: &Frame| Step {
             address: frame.address.address() as usize,
@@ -157,6 +158,9 @@ impl Unwinder {
             |module, unwinding| new.push(section_info(module, unwinding)),
             |addresses: Range<u64>| gone.push(addresses.start),
         );
+        if !gone.is_empty() || !new.is_empty() {
+            forget_names();
+        }
         for start in gone {
             unwinder.remove_module(start);
         }
