@@ -28,7 +28,7 @@ use super::cancel::Cancel;
 use super::error::OffloadError;
 use crate::contain::contain;
 use crate::counts::LaneCounts;
-use crate::sync::{Lock, LockGuard, broken, thread_local};
+use crate::sync::{ModelledGuard, ModelledLock, broken, thread_local};
 use crate::sys;
 
 /// How long a thread works jobs off one after the other.
@@ -44,7 +44,7 @@ pub(super) struct Queue {
     places: usize,
     /// How often everything was cancelled.
     cancelled: Arc<AtomicU64>,
-    state: Lock<State>,
+    state: ModelledLock<State>,
     drained: Notify,
 }
 
@@ -141,7 +141,7 @@ impl Queue {
             backend,
             places: queue.unwrap_or(usize::MAX),
             cancelled: Arc::default(),
-            state: Lock::default(),
+            state: ModelledLock::default(),
             drained: Notify::new(),
         })
     }
@@ -208,7 +208,7 @@ impl Queue {
         self.enqueue(self.lock(), job).used();
     }
 
-    fn enqueue(self: &Arc<Self>, mut state: LockGuard<'_, State>, job: Job) -> Ticket {
+    fn enqueue(self: &Arc<Self>, mut state: ModelledGuard<'_, State>, job: Job) -> Ticket {
         if state.queue.is_empty() && state.running < self.limit {
             state.running += usize::from(!broken("place-count"));
             drop(state);
@@ -234,7 +234,7 @@ impl Queue {
         // once (under a lock of its own in some versions), drops no job and no place with it; and if
         // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
         // cases the future is told, and the place is free again.
-        let handed = Arc::new(Lock::new(Some((place, job))));
+        let handed = Arc::new(ModelledLock::new(Some((place, job))));
         let theirs = Arc::clone(&handed);
         let work = move || {
             if let Some((place, job)) = take(&theirs) {
@@ -335,7 +335,7 @@ impl Queue {
     }
 
     /// Something has ended. Who waits is woken outside of the lock: a waker may offload.
-    fn settle(&self, state: LockGuard<'_, State>) {
+    fn settle(&self, state: ModelledGuard<'_, State>) {
         let is_over = state.is_closed && state.is_drained() && !broken("drained-told");
         drop(state);
         // Telling takes a lock of tokio's.
@@ -384,12 +384,12 @@ impl Queue {
     }
 
     /// Nothing panics while it holds this lock; if it ever did, the state would still be whole.
-    fn lock(&self) -> LockGuard<'_, State> {
+    fn lock(&self) -> ModelledGuard<'_, State> {
         self.state.lock()
     }
 }
 
-fn take<T>(handed: &Lock<Option<T>>) -> Option<T> {
+fn take<T>(handed: &ModelledLock<Option<T>>) -> Option<T> {
     handed.lock().take()
 }
 

@@ -158,6 +158,7 @@ pub fn elf(data: &[u8]) {
         addresses: mapping.addresses.clone(),
         bias,
         parts,
+        mark: None,
     };
     unwind_in(module, unwinding, image);
 }

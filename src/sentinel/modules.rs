@@ -32,6 +32,23 @@ pub(super) struct Module {
     pub(super) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
     pub(super) parts: Vec<(Range<u64>, Part)>,
+    /// By what it is told from another file that is mapped there later.
+    pub(super) mark: Option<Mark>,
+}
+
+/// Some bytes of a file, and where they are in memory.
+pub(super) struct Mark {
+    address: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Mark {
+    fn is_there(&self) -> bool {
+        let mut now = vec![0; self.bytes.len()];
+        let read =
+            usize::try_from(self.address).map_or(0, |address| read_memory(address, &mut now));
+        now[..read] == *self.bytes
+    }
 }
 
 impl Module {
@@ -69,6 +86,8 @@ fn is_c_library(path: &str) -> bool {
 #[derive(Default)]
 pub(super) struct Modules {
     known: Vec<Module>,
+    /// Where the modules begin of which it was checked that they are still there, since the last stack.
+    checked: Vec<u64>,
 }
 
 /// What tells a module from another one.
@@ -96,6 +115,7 @@ impl Modules {
     pub(super) fn of(module: Module) -> Self {
         Self {
             known: vec![module],
+            checked: Vec::new(),
         }
     }
 
@@ -103,6 +123,29 @@ impl Modules {
         self.known
             .iter()
             .find(|module| module.addresses.contains(&address))
+    }
+
+    /// From now on another stack is unwound: any module may have been unloaded since the last one, and another
+    /// one loaded at its address.
+    pub(super) fn begin_stack(&mut self) {
+        self.checked.clear();
+    }
+
+    /// Forgets the module of an address if another file is mapped there by now, and says where it began.
+    pub(super) fn forget_if_replaced(&mut self, address: u64) -> Option<u64> {
+        let mut all = self.known.iter();
+        let place = all.position(|module| module.addresses.contains(&address))?;
+        let module = &self.known[place];
+        let start = module.addresses.start;
+        if self.checked.contains(&start) {
+            return None;
+        }
+        if module.mark.as_ref().is_none_or(Mark::is_there) {
+            self.checked.push(start);
+            return None;
+        }
+        self.known.swap_remove(place);
+        Some(start)
     }
 
     pub(super) fn known(&self) -> Vec<Known> {
@@ -150,9 +193,9 @@ fn with_file<T>(
 }
 
 fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
-    let (bias, unwinding, parts) = if mapping.path == "[vdso]" {
+    let (bias, unwinding, parts, mark) = if mapping.path == "[vdso]" {
         let (bias, unwinding) = read_from_memory(mapping)?;
-        (bias, unwinding, Vec::new())
+        (bias, unwinding, Vec::new(), None)
     } else {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
@@ -160,7 +203,7 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
                 true => parts_of_c(&file),
                 false => parts(&file),
             };
-            Some((bias, unwinding, parts))
+            Some((bias, unwinding, parts, mark(&file, bias)))
         })??
     };
     let module = Module {
@@ -168,8 +211,25 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
         addresses: mapping.addresses.clone(),
         bias,
         parts,
+        mark,
     };
     Some((module, unwinding))
+}
+
+/// The number of its build; in a file that has none, its first instructions.
+fn mark<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>, bias: u64) -> Option<Mark> {
+    /// A build number has 20 bytes behind a header, and some bytes of code tell two files apart as well.
+    const MOST_BYTES: usize = 256;
+    let section = |name| file.section_by_name(name);
+    let section = section(".note.gnu.build-id").or_else(|| section(".text"))?;
+    let bytes = section.data().ok()?;
+    let bytes = &bytes[..bytes.len().min(MOST_BYTES)];
+    let mark = Mark {
+        address: section.address().checked_add(bias)?,
+        bytes: bytes.into(),
+    };
+    // What is not in memory now tells nothing later: the file may have been replaced on disk.
+    mark.is_there().then_some(mark)
 }
 
 /// The kernel's own library is in no file.
@@ -275,6 +335,53 @@ mod tests {
         let opened = with_file(path.to_str().unwrap(), |_| ());
         std::fs::remove_file(&path).unwrap();
         assert_eq!(opened, None);
+    }
+
+    /// As if another library had been at this program's address until just now.
+    #[test]
+    fn module_whose_address_another_file_has_by_now_is_forgotten() {
+        let address = somewhere as *const () as u64;
+        let here = executable_mappings();
+        let mut here = here.iter();
+        let here = here.find(|mapping| mapping.addresses.contains(&address));
+        let start = here.unwrap().addresses.start;
+        let forgotten = |bytes: &[u8]| {
+            let mut modules = Modules::of(Module {
+                path: "unloaded.so".into(),
+                addresses: here.unwrap().addresses.clone(),
+                bias: 0,
+                parts: Vec::new(),
+                mark: Some(Mark {
+                    address: start,
+                    bytes: bytes.into(),
+                }),
+            });
+            let forgotten = modules.forget_if_replaced(address);
+            assert_eq!(modules.at(address).is_none(), forgotten.is_some());
+            // Once for each stack.
+            assert_eq!(modules.forget_if_replaced(address), None);
+            forgotten
+        };
+        let mut bytes = [0; 16];
+        assert_eq!(read_memory(start as usize, &mut bytes), 16);
+        assert_eq!(forgotten(&bytes), None);
+        bytes[15] ^= 1;
+        assert_eq!(forgotten(&bytes), Some(start));
+    }
+
+    #[test]
+    fn module_that_was_read_is_known_again_by_its_mark() {
+        let mut modules = Modules::default();
+        let address = somewhere as *const () as u64;
+        for (module, _) in difference(Vec::new()).new {
+            modules.add(module);
+        }
+        assert!(modules.at(address).unwrap().mark.is_some());
+        for _ in 0..2 {
+            modules.begin_stack();
+            assert_eq!(modules.forget_if_replaced(address), None);
+        }
+        assert_eq!(modules.forget_if_replaced(8), None);
     }
 
     #[test]

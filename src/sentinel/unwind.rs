@@ -11,7 +11,7 @@ pub(super) use super::modules::Known;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::part::Part;
 use super::repeats::Call;
-use crate::stack::Step;
+use crate::stack::{Step, forget_names};
 use crate::sys::{Copied, Registers};
 
 /// Deeper stacks are cut at their outer end.
@@ -110,6 +110,9 @@ impl Unwinder {
     }
 
     pub(super) fn apply(&mut self, changes: Changes) {
+        if !changes.gone.is_empty() || !changes.new.is_empty() {
+            forget_names();
+        }
         for known in changes.gone {
             self.unwinder.remove_module(known.start());
             self.modules.remove(&known);
@@ -149,6 +152,7 @@ impl Unwinder {
 
     pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {
         let read = |address: u64| word(copied, address).ok_or(());
+        self.modules.begin_stack();
         let frames = self.frames(copied.registers, read);
         let step = |frame: &Frame| Step {
             address: frame.address.address() as usize,
@@ -163,6 +167,15 @@ impl Unwinder {
         }
     }
 
+    /// Notes whether the module of an address has to be read, because it is not known or another one by now.
+    fn look_up(&mut self, address: u64) {
+        if let Some(start) = self.modules.forget_if_replaced(address) {
+            self.unwinder.remove_module(start);
+            forget_names();
+        }
+        self.has_missed |= self.modules.at(address).is_none();
+    }
+
     pub(super) fn frames(
         &mut self,
         registers: Registers,
@@ -172,7 +185,7 @@ impl Unwinder {
         let mut address = FrameAddress::from_instruction_pointer(registers.ip);
         let mut frames = Vec::new();
         while frames.len() < MAX_STEPS {
-            self.has_missed |= self.modules.at(address.address_for_lookup()).is_none();
+            self.look_up(address.address_for_lookup());
             frames.push(Frame {
                 address,
                 sp: native.sp(),

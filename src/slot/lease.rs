@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{DEPTH_MASK, Margin, Owner, SERIAL, Slot};
-use crate::sync::{Lock, LockGuard, broken};
+use crate::sync::{ModelledGuard, ModelledLock, broken};
 
 /// Every slot of the process, and those that no thread owns at present.
 struct Slots {
@@ -13,11 +13,11 @@ struct Slots {
 }
 
 #[cfg(not(shotclock_loom))]
-static SLOTS: Lock<Slots> = Lock::new(Slots::NONE);
+static SLOTS: ModelledLock<Slots> = ModelledLock::new(Slots::NONE);
 
 #[cfg(shotclock_loom)]
 loom::lazy_static! {
-    static ref SLOTS: Lock<Slots> = Lock::new(Slots::NONE);
+    static ref SLOTS: ModelledLock<Slots> = ModelledLock::new(Slots::NONE);
 }
 
 impl Default for Slots {
@@ -77,13 +77,13 @@ pub(super) fn give_back(slot: &'static Slot) {
 }
 
 /// Nothing panics while it holds this lock; if it ever did, the two lists would still be whole.
-fn lock() -> LockGuard<'static, Slots> {
+fn lock() -> ModelledGuard<'static, Slots> {
     SLOTS.lock()
 }
 
 thread_local! {
     /// While this thread forks.
-    static HELD: Cell<Option<LockGuard<'static, Slots>>> = const { Cell::new(None) };
+    static HELD: Cell<Option<ModelledGuard<'static, Slots>>> = const { Cell::new(None) };
 }
 
 /// Keeps every other thread from the list of slots, so that it is free in the child of a fork.
@@ -125,7 +125,7 @@ pub(super) fn take() -> &'static Slot {
     take_of(lock())
 }
 
-fn take_of(mut slots: LockGuard<'_, Slots>) -> &'static Slot {
+fn take_of(mut slots: ModelledGuard<'_, Slots>) -> &'static Slot {
     slots.free.pop().unwrap_or_else(|| {
         let slot: &'static Slot = Box::leak(Box::new(Slot::new(slots.all.len())));
         slots.all.push(slot);

@@ -48,7 +48,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use arrayvec::ArrayVec;
 
 use crate::sync::{
-    AtomicBool, AtomicU64, Lock, LockGuard, add_single_writer, fence, unless_broken,
+    AtomicBool, AtomicU64, ModelledGuard, ModelledLock, add_single_writer, fence, unless_broken,
 };
 
 pub(crate) use doze::{DOZE, Doze};
@@ -101,7 +101,7 @@ pub(crate) struct Slot {
     mute: AtomicBool,
     frames: [Frame; FRAMES],
     /// What is known of this thread and of its polls that the hot path never looks at.
-    margin: Lock<Margin>,
+    margin: ModelledLock<Margin>,
 }
 
 /// What is published of a poll that begins.
@@ -154,7 +154,7 @@ impl Slot {
             tenancy: AtomicU64::new(0),
             mute: AtomicBool::new(false),
             frames: std::array::from_fn(|depth| Frame::new(opening(depth))),
-            margin: Lock::new(Margin::default()),
+            margin: ModelledLock::new(Margin::default()),
         }
     }
 
@@ -252,7 +252,7 @@ impl Slot {
     }
 
     /// What is known beside the polls themselves. Never held while foreign code runs.
-    pub(crate) fn margin(&self) -> LockGuard<'_, Margin> {
+    pub(crate) fn margin(&self) -> ModelledGuard<'_, Margin> {
         self.margin.lock()
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::kind::BY_TICKS;
 use super::{DEPTH_MASK, InFlight, Kind, Margin, NO_WATCH, Nest, Slot, Standings, VACATED};
 use crate::clock::Clock;
-use crate::sync::{LockGuard, broken, fence, unless_broken};
+use crate::sync::{ModelledGuard, broken, fence, unless_broken};
 use crate::ticks::TICKS;
 
 impl Slot {
@@ -27,7 +27,7 @@ impl Slot {
 
     /// The margin, if a poll that was read is still running. As long as it is held the poll is not
     /// closed, and its thread does not end.
-    pub(crate) fn hold(&self, poll: &InFlight) -> Option<LockGuard<'_, Margin>> {
+    pub(crate) fn hold(&self, poll: &InFlight) -> Option<ModelledGuard<'_, Margin>> {
         let margin = self.margin();
         (self.is_in_flight(poll) || broken("hold-look")).then_some(margin)
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Step;
@@ -144,6 +146,17 @@ fn short(file: &str) -> &str {
 /// So many addresses are remembered; a program is stuck in few places.
 const REMEMBERED: usize = 4_096;
 
+/// Whether a library was loaded or unloaded since names were looked up last.
+#[cfg(target_os = "linux")]
+static ARE_STALE: AtomicBool = AtomicBool::new(false);
+
+/// A library was loaded or unloaded. Waits for nobody, because who looks names up may
+/// take long.
+#[cfg(target_os = "linux")]
+pub(crate) fn forget_names() {
+    ARE_STALE.store(true, Relaxed);
+}
+
 type Names = HashMap<Step, Arc<[Frame]>>;
 
 /// The functions at one address: several where one was inlined into the other, innermost first.
@@ -151,6 +164,11 @@ type Names = HashMap<Step, Arc<[Frame]>>;
 pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     static NAMES: Mutex<Option<Names>> = Mutex::new(None);
     let lock = || NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(target_os = "linux")]
+    if ARE_STALE.swap(false, Relaxed) {
+        *lock() = None;
+        backtrace::clear_symbol_cache();
+    }
     if let Some(known) = lock().as_ref().and_then(|names| names.get(step)) {
         return Arc::clone(known);
     }

@@ -5,9 +5,8 @@
 //! it is at the start, which is dropped with the guard. Whoever finds it free gets what the parent left.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::{Mutex, MutexGuard};
 use crate::sys;
 
 /// See the module. A panic under the lock does not poison it.
@@ -23,15 +22,7 @@ pub(crate) enum LockGuard<'l, T> {
 }
 
 impl<T> Lock<T> {
-    #[cfg(not(shotclock_loom))]
     pub(crate) const fn new(value: T) -> Self {
-        Self {
-            mutex: Mutex::new(value),
-        }
-    }
-
-    #[cfg(shotclock_loom)]
-    pub(crate) fn new(value: T) -> Self {
         Self {
             mutex: Mutex::new(value),
         }
@@ -41,19 +32,17 @@ impl<T> Lock<T> {
 impl<T: Default> Lock<T> {
     /// Waits until it is free; not in the child of a fork.
     pub(crate) fn lock(&self) -> LockGuard<'_, T> {
-        // No model forks, and trying would be one more step in each.
-        if !cfg!(shotclock_loom) {
-            sys::settle();
-            match self.mutex.try_lock() {
-                Ok(held) => return LockGuard::Held(held),
-                Err(TryLockError::Poisoned(held)) => return LockGuard::Held(held.into_inner()),
-                Err(TryLockError::WouldBlock) if sys::is_forked() => {
-                    return LockGuard::StandIn(T::default());
-                }
-                Err(TryLockError::WouldBlock) => {}
+        sys::settle();
+        LockGuard::Held(match self.mutex.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) if sys::is_forked() => {
+                return LockGuard::StandIn(T::default());
             }
-        }
-        LockGuard::Held(self.mutex.lock().unwrap_or_else(PoisonError::into_inner))
+            Err(TryLockError::WouldBlock) => {
+                self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        })
     }
 }
 

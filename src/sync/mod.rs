@@ -11,6 +11,8 @@ mod lock;
 #[cfg(all(test, shotclock_loom))]
 pub(crate) mod model;
 #[cfg(shotclock_loom)]
+mod modelled_lock;
+#[cfg(shotclock_loom)]
 mod queue;
 #[cfg(shotclock_loom)]
 pub(crate) mod thread;
@@ -37,6 +39,10 @@ pub(crate) use broken::{broken, exchange, fence, unless_broken};
 #[cfg(not(shotclock_loom))]
 pub(crate) use crossbeam_queue::ArrayQueue;
 pub(crate) use lock::{Lock, LockGuard};
+#[cfg(not(shotclock_loom))]
+pub(crate) use lock::{Lock as ModelledLock, LockGuard as ModelledGuard};
+#[cfg(shotclock_loom)]
+pub(crate) use modelled_lock::{ModelledGuard, ModelledLock};
 #[cfg(shotclock_loom)]
 pub(crate) use queue::ArrayQueue;
 

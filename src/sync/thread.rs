@@ -11,7 +11,7 @@ use loom::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::yield_now;
 
 /// The token of one thread.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Thread {
     token: Arc<(Mutex<bool>, Condvar)>,
 }

@@ -1,0 +1,48 @@
+//! The lock of what is modelled, under loom. No model forks, so nothing stands in for what is locked.
+
+use std::ops::{Deref, DerefMut};
+
+use loom::sync::{Mutex, MutexGuard};
+
+#[derive(Debug, Default)]
+pub(crate) struct ModelledLock<T> {
+    mutex: Mutex<T>,
+}
+
+pub(crate) struct ModelledGuard<'l, T> {
+    held: MutexGuard<'l, T>,
+}
+
+impl<T> ModelledLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            mutex: Mutex::new(value),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> ModelledGuard<'_, T> {
+        let held = self.mutex.lock();
+        let held = held.unwrap_or_else(|poisoned| poisoned.into_inner());
+        ModelledGuard { held }
+    }
+}
+
+impl<T> ModelledGuard<'_, T> {
+    pub(crate) fn is_stand_in(&self) -> bool {
+        false
+    }
+}
+
+impl<T> Deref for ModelledGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held
+    }
+}
+
+impl<T> DerefMut for ModelledGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.held
+    }
+}
