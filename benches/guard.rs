@@ -13,6 +13,8 @@ use tokio::task::{JoinSet, yield_now};
 
 const WORKERS: usize = 4;
 const BLOCKS: usize = 40;
+/// A budget and a half.
+const ALLOWED: Duration = Duration::from_millis(150);
 const BLOCKED: Duration = Duration::from_millis(300);
 const SECONDS: u64 = 10;
 const STORMS: usize = 21;
@@ -115,12 +117,17 @@ fn main() {
     println!(
         "a worker of {WORKERS} in one poll of {BLOCKED:?}, {BLOCKS} times, was named with its stack after"
     );
-    for (name, hold) in [("blocked", thread::sleep as fn(Duration)), ("computing", compute)] {
+    for (name, hold) in [
+        ("blocked", thread::sleep as fn(Duration)),
+        ("computing", compute),
+    ] {
         let late = late(&runtime, &reports, hold);
+        let within = late.iter().filter(|late| **late <= ALLOWED).count();
         let (middle, worst) = (median(late.clone()), late.iter().max().copied());
         let worst = worst.unwrap_or_default();
+        // What the host steals is not held against a worker, so one that computes may be named later.
         println!(
-            "goal, {name}: {middle:.1?} in the median, {worst:.1?} at most; 150ms allowed"
+            "goal, {name}: {middle:.1?} in the median, {within} of {BLOCKS} within {ALLOWED:?}, {worst:.1?} at most"
         );
     }
 }

@@ -71,7 +71,8 @@ pub(crate) trait OnStuck: Send + Sync {
     fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told);
 }
 
-/// A worker is looked at so often within the budget, that it can be said in time that it is stuck.
+/// How often the sentinel looks at a worker within the budget, as long as its counters move. The beginning of a
+/// poll is then known to a quarter of the budget. An idle guard costs a wake-up for each look.
 const LOOKS: u64 = 4;
 
 /// One runtime that is guarded.
