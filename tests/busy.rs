@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -25,7 +25,7 @@ use shotclock::{StuckWorker, Watch, WatchExt as _, Watchdog};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::{JoinSet, LocalSet, yield_now};
 
 const WORKERS: usize = 2;
 const TASKS: usize = 64;
@@ -44,7 +44,7 @@ fn runtime() -> Runtime {
 /// What is reported of the workers of a guarded runtime while `load` runs there; it says how much it did.
 fn reports_under(
     runtime: &Runtime,
-    load: impl FnOnce(&Watch) -> BoxFuture<'static, u64>,
+    load: impl FnOnce(&Watch) -> LocalBoxFuture<'static, u64>,
 ) -> (u64, Vec<StuckWorker>) {
     let recorder = Recorder::new();
     let watchdog = Watchdog::builder().without_tracing();
@@ -85,6 +85,31 @@ async fn yielding(work: Duration, watch: Option<Watch>, time: Duration) -> u64 {
         };
     }
     tasks.join_all().await.into_iter().sum()
+}
+
+/// Tasks of a `LocalSet`, as actix makes them: one poll of the runtime polls up to 61 of those.
+async fn in_a_local_set(work: Duration, time: Duration) -> u64 {
+    let end = Instant::now() + time;
+    let local = LocalSet::new();
+    let tasks: Vec<_> = (0..WORKERS)
+        .map(|_| {
+            local.spawn_local(async move {
+                let mut polls = 0;
+                while Instant::now() < end {
+                    compute(work);
+                    yield_now().await;
+                    polls += 1;
+                }
+                polls
+            })
+        })
+        .collect();
+    local.await;
+    let mut polls = 0;
+    for task in tasks {
+        polls += task.await.unwrap();
+    }
+    polls
 }
 
 /// Pairs of tasks that hand a message to and fro: each wakes the other into the LIFO slot of its worker.
@@ -182,10 +207,14 @@ fn rows(time: Duration, of_storms: Duration) -> Vec<(&'static str, u64, Vec<Stuc
         .enable_all()
         .build()
         .unwrap();
-    type Load = Box<dyn FnOnce(&Watch) -> BoxFuture<'static, u64>>;
+    type Load = Box<dyn FnOnce(&Watch) -> LocalBoxFuture<'static, u64>>;
     let yields =
         |work: Duration| -> Load { Box::new(move |_| Box::pin(yielding(work, None, time))) };
-    let loads: [(&str, &Runtime, Load); 8] = [
+    let single = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let loads: [(&str, &Runtime, Load); 9] = [
         ("4 ms of work, then yield_now", &plain, yields(4 * MS)),
         (
             "the same, watched",
@@ -207,6 +236,11 @@ fn rows(time: Duration, of_storms: Duration) -> Vec<(&'static str, u64, Vec<Stuc
             "20 ms of work, then yield_now, watched",
             &plain,
             Box::new(move |watch| Box::pin(yielding(20 * MS, Some(watch.clone()), time))),
+        ),
+        (
+            "4 ms of work, then yield_now, in a LocalSet",
+            &single,
+            Box::new(move |_| Box::pin(in_a_local_set(4 * MS, time))),
         ),
         (
             "a yield storm",

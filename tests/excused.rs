@@ -89,9 +89,9 @@ fn allowance_counts_for_no_stall_and_no_step_and_what_follows_counts_from_its_en
     scene.assert_responsive_during(|| {
         let _allowed = allow_blocking("a test", PATIENCE);
         thread::sleep(LONG + 500 * MS);
+        assert_eq!(scene.steps(), 0);
+        assert_eq!(scene.reports.try_iter().count(), 0);
     });
-    assert_eq!(scene.steps(), 0);
-    assert_eq!(scene.reports.try_iter().count(), 0);
     // Past its end the poll is like any other, less what was allowed.
     let slow = loop {
         match scene.reports.try_recv() {
@@ -161,8 +161,10 @@ fn contained_poll_is_slow_and_holds_up_nothing() {
         let poll = async move { thread::sleep(time) }.watched(&watch);
         runtime.block_on(runtime.spawn(poll)).unwrap();
     };
-    // It learns that this watch overruns.
-    work(20 * MS);
+    // It learns that this watch overruns. On a busy machine a poll may be slow because it is not run.
+    while watch.stats().contained_polls == 0 {
+        work(20 * MS);
+    }
     assert!(scene.watchdog.flush(PATIENCE));
     scene.reports.try_iter().for_each(drop);
     scene.assert_responsive_during(|| work(400 * MS));
@@ -187,8 +189,9 @@ fn poll_in_a_block_in_place_of_its_own_is_slow_and_holds_up_nothing() {
     let (stop, stopped) = mpsc::channel::<()>();
     let poll = async move { tokio::task::block_in_place(|| stopped.recv().is_ok()) };
     let task = runtime.spawn(poll.watched(&watch));
-    let first = scene.reports.recv_timeout(PATIENCE).unwrap();
-    assert!(first.handed_over, "{first}");
+    // The stack shows it; on a busy machine the thread may answer late.
+    let mut reports = scene.reports.iter();
+    let first = reports.find(|slow| slow.handed_over).unwrap();
     assert!(first.hint().contains("only this task waits"), "{first}");
     // Since the look at which that was found.
     scene.assert_responsive_during(|| thread::sleep(LONG + 500 * MS));

@@ -11,8 +11,8 @@ use crate::counts;
 use crate::report::{Culprit, Phase, Recent, SlowPoll, StuckWorker};
 use crate::runtime::{self, Guarded, Impact};
 use crate::serialize::timestamp;
-use crate::slot::{self, InFlight, Slot};
-use crate::watch::{Health, WatchStats, home_of, name_of, stalled_for};
+use crate::slot::{self, Slot};
+use crate::watch::{Health, WatchStats, name_of, polls_of};
 use crate::watchdog::Watchdog;
 
 /// How many of the latest reports are shown.
@@ -246,16 +246,13 @@ fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<Thread
         Some((Arc::clone(&guarded.name), worker, workers.read(worker)))
     });
     let thread = slot.margin().thread()?.to_string();
-    let is_mine =
-        |poll: &InFlight| home_of(poll.watch).is_some_and(|home| home.clock.is_same(clock));
-    let nest = slot.read().only(is_mine);
-    let standings = slot.standings(&nest, clock, now);
-    let polls = standings.iter().rev().map(|standing| PollState {
+    let polls = polls_of(slot, clock, now).into_iter().rev();
+    let polls = polls.map(|(standing, stalled)| PollState {
         watch: name_of(standing.poll.watch).unwrap_or_default(),
         kind: standing.poll.kind.to_string(),
         elapsed: standing.elapsed as f64 / 1e9,
         budget: standing.poll.budget as f64 / 1e9,
-        is_stalled: stalled_for(slot, &nest, standing).is_some(),
+        is_stalled: stalled.is_some(),
     });
     Some(ThreadState {
         thread,

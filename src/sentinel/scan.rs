@@ -8,7 +8,7 @@ use super::stacks::Taker;
 use super::stalled::Stalled;
 use super::ticker;
 use crate::clock::Clock;
-use crate::slot::{self, InFlight, Nest, Slot, Standing};
+use crate::slot::{self, InFlight, Nest, Slot, Standing, Standings};
 use crate::suspension;
 use crate::watch::{home_of, name_of};
 use crate::witness::silence_of_both;
@@ -87,8 +87,9 @@ impl Scanner {
         let nest = self.read(slot);
         let Self { clock, taker, .. } = self;
         let now = clock.raw();
-        let (mut earliest, mut is_left) = (exceptions_due(slot, &nest, clock, now), false);
-        for standing in slot.standings(&nest, clock, now).iter() {
+        let (standings, mut earliest) = standings(slot, &nest, clock, now);
+        let mut is_left = false;
+        for standing in standings.iter() {
             let (poll, own) = (&standing.poll, standing.own);
             // Slow is what is over its budget, not what is at it.
             let at = if own > poll.budget && may_be_suspended(clock) {
@@ -198,14 +199,16 @@ fn stalled(
     stalled.due()
 }
 
-/// In how many nanoseconds what was declared on a thread reaches its limit. The machine's clock only: under a
-/// mocked one, readings cannot be compared.
-fn exceptions_due(slot: &Slot, nest: &Nest, clock: &Clock, now: u64) -> Option<u64> {
-    if !clock.is_real() {
-        return None;
+/// Where the polls of a thread stand, and in how many nanoseconds what was declared there reaches its limit. It
+/// looks for that only if a poll is over its budget otherwise.
+fn standings(slot: &Slot, nest: &Nest, clock: &Clock, now: u64) -> (Standings, Option<u64>) {
+    let standings = nest.standings_at(clock, now, None);
+    if !clock.is_real() || !standings.iter().any(Standing::is_over) {
+        return (standings, None);
     }
     let margin = slot.margin();
     let elapsed = |since| clock.nanos_between(since, now);
     let due = margin.exceptions.due(&nest.openings(), elapsed);
-    due.map(|due| due.saturating_add(1))
+    let standings = nest.standings_at(clock, now, Some(&margin.exceptions));
+    (standings, due.map(|due| due.saturating_add(1)))
 }

@@ -4,7 +4,8 @@ use std::panic::Location;
 
 use arrayvec::ArrayVec;
 
-use super::{DEPTH_BITS, Kind, MAX_DEPTH, Openings, depth_of};
+use super::{DEPTH_BITS, Exceptions, Kind, MAX_DEPTH, Openings, depth_of};
+use crate::clock::Clock;
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,13 +116,33 @@ impl Nest {
         around.any(|poll| poll.kind == Kind::Contained)
     }
 
+    /// Where each poll stands at a reading of a clock that is theirs, innermost first. `exceptions` are those
+    /// of the thread, if they count.
+    pub(crate) fn standings_at(
+        &self,
+        clock: &Clock,
+        now: u64,
+        exceptions: Option<&Exceptions>,
+    ) -> Standings {
+        let elapsed = |since| clock.nanos_between(since, now);
+        let polls = self.openings();
+        // Readings of a mocked clock cannot be compared with those of the machine's.
+        let exceptions = exceptions.filter(|_| clock.is_real());
+        let excuse = |poll: &InFlight| {
+            exceptions.map_or(0, |exceptions| {
+                exceptions.excuse(poll.opening, poll.start, &polls, elapsed)
+            })
+        };
+        self.standings(|poll| elapsed(poll.start), excuse)
+    }
+
     /// Where each poll stands at one moment, innermost first; `elapsed` gives its age, and `excuse` for how
     /// much of that it is excused.
     ///
     /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
     /// is over its budget excuses what is around it by all of its age; a poll off the books neither
     /// excuses nor is excused.
-    pub(crate) fn standings(
+    fn standings(
         &self,
         elapsed: impl Fn(&InFlight) -> u64,
         excuse: impl Fn(&InFlight) -> u64,

@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::kind::BY_TICKS;
-use super::{DEPTH_MASK, InFlight, Kind, Margin, NO_WATCH, Nest, Slot, Standings, VACATED};
-use crate::clock::Clock;
+use super::{DEPTH_MASK, InFlight, Kind, Margin, NO_WATCH, Nest, Slot, VACATED};
 use crate::sync::{ModelledGuard, broken, fence, unless_broken};
 use crate::ticks::TICKS;
 
@@ -30,22 +29,6 @@ impl Slot {
     pub(crate) fn hold(&self, poll: &InFlight) -> Option<ModelledGuard<'_, Margin>> {
         let margin = self.margin();
         (self.is_in_flight(poll) || broken("hold-look")).then_some(margin)
-    }
-
-    /// Where the polls stand that were read, at a reading of a clock that is theirs.
-    pub(crate) fn standings(&self, nest: &Nest, clock: &Clock, now: u64) -> Standings {
-        let elapsed = |since| clock.nanos_between(since, now);
-        let age = |poll: &InFlight| elapsed(poll.start);
-        // Readings of a mocked clock cannot be compared with the machine's.
-        if !clock.is_real() {
-            return nest.standings(age, |_| 0);
-        }
-        let (margin, polls) = (self.margin(), nest.openings());
-        let excuse = |poll: &InFlight| {
-            let exceptions = &margin.exceptions;
-            exceptions.excuse(poll.opening, poll.start, &polls, elapsed)
-        };
-        nest.standings(age, excuse)
     }
 
     /// A number that is another one after any poll of this thread began or ended.

@@ -32,17 +32,24 @@ impl<T> Lock<T> {
 impl<T: Default> Lock<T> {
     /// Waits until it is free; not in the child of a fork.
     pub(crate) fn lock(&self) -> LockGuard<'_, T> {
-        sys::settle();
-        LockGuard::Held(match self.mutex.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(held)) => held.into_inner(),
-            Err(TryLockError::WouldBlock) if sys::is_forked() => {
-                return LockGuard::StandIn(T::default());
-            }
-            Err(TryLockError::WouldBlock) => {
-                self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
-            }
+        self.try_lock().unwrap_or_else(|| {
+            LockGuard::Held(self.mutex.lock().unwrap_or_else(PoisonError::into_inner))
         })
+    }
+}
+
+impl<T: Default> Lock<T> {
+    /// `None` if another thread has it; never in the child of a fork.
+    pub(crate) fn try_lock(&self) -> Option<LockGuard<'_, T>> {
+        sys::settle();
+        match self.mutex.try_lock() {
+            Ok(held) => Some(LockGuard::Held(held)),
+            Err(TryLockError::Poisoned(held)) => Some(LockGuard::Held(held.into_inner())),
+            Err(TryLockError::WouldBlock) if sys::is_forked() => {
+                Some(LockGuard::StandIn(T::default()))
+            }
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Every poll of the process that runs at this moment.
 
+use arrayvec::ArrayVec;
+
 use super::home_of;
 use crate::clock::Clock;
-use crate::slot::{self, InFlight, Nest, Note, Slot, Standing};
+use crate::slot::{self, InFlight, MAX_DEPTH, Margin, Nest, Note, Slot, Standing};
 
 /// One poll in flight, and whether it is a stall.
 #[derive(Clone, Copy, Debug)]
@@ -16,44 +18,54 @@ pub(crate) struct Flight {
     pub(crate) stalled: Option<u64>,
 }
 
-/// The polls in flight under one clock. It reads the slots and asks no other thread, so it is true even while
-/// the sentinel itself is held up.
+/// The polls in flight under one clock. It reads the slots and waits for no other thread, so it is true even
+/// while the sentinel itself is held up.
 pub(crate) fn flights(clock: &Clock) -> Vec<Flight> {
     let now = clock.raw();
-    let of_clock = |poll: &InFlight| home_of(poll.watch).is_some_and(|h| h.clock.is_same(clock));
     let mut flights = Vec::new();
     for slot in slot::all() {
-        let nest = slot.read().only(of_clock);
-        if nest.is_empty() {
-            continue;
-        }
-        let standings = slot.standings(&nest, clock, now);
-        let of_watches = standings
-            .iter()
-            .filter(|standing| !standing.poll.kind.is_off_the_books());
-        flights.extend(of_watches.map(|standing| Flight {
+        let polls = polls_of(slot, clock, now).into_iter();
+        let of_watches = polls.filter(|(standing, _)| !standing.poll.kind.is_off_the_books());
+        flights.extend(of_watches.map(|(standing, stalled)| Flight {
             watch: standing.poll.watch,
             elapsed: standing.elapsed,
-            stalled: stalled_for(slot, &nest, standing),
+            stalled,
         }));
     }
     flights
 }
 
-/// For how many nanoseconds a poll has been a stall, if it is one.
+/// The polls in flight on one thread under a clock, innermost first; and for how many nanoseconds each has
+/// been a stall, if it is one.
 ///
 /// What is excused counts for nothing: what was declared to be allowed, a poll whose worker was handed over,
 /// and what the last look found to be the fault of no code.
-pub(crate) fn stalled_for(slot: &Slot, nest: &Nest, standing: &Standing) -> Option<u64> {
-    if !standing.is_over() || nest.is_contained(&standing.poll) {
-        return None;
+pub(crate) fn polls_of(
+    slot: &Slot,
+    clock: &Clock,
+    now: u64,
+) -> ArrayVec<(Standing, Option<u64>), MAX_DEPTH> {
+    let of_clock = |poll: &InFlight| home_of(poll.watch).is_some_and(|h| h.clock.is_same(clock));
+    let nest = slot.read().only(of_clock);
+    let by_wall = nest.standings_at(clock, now, None);
+    if !by_wall.iter().any(Standing::is_over) {
+        return by_wall
+            .into_iter()
+            .map(|standing| (standing, None))
+            .collect();
     }
-    let margin = slot.margin();
-    let note = margin.noted(&standing.poll);
-    if note.is_some_and(Note::is_handed_over) {
-        return None;
-    }
+    let margin = slot.margin_soon();
+    let margin = margin.as_deref();
+    let standings = nest.standings_at(clock, now, margin.map(|margin| &margin.exceptions));
+    let stalled = |standing: Standing| (standing, stalled_for(&nest, &standing, margin));
+    standings.into_iter().map(stalled).collect()
+}
+
+fn stalled_for(nest: &Nest, standing: &Standing, margin: Option<&Margin>) -> Option<u64> {
+    let note = margin.and_then(|margin| margin.noted(&standing.poll));
+    let is_handed_over =
+        nest.is_contained(&standing.poll) || note.is_some_and(Note::is_handed_over);
     let uncharged = note.map_or(0, |note| note.uncharged);
     let charged = standing.own.saturating_sub(uncharged);
-    (charged > standing.poll.budget).then_some(charged)
+    (!is_handed_over && charged > standing.poll.budget).then_some(charged)
 }

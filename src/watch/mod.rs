@@ -29,7 +29,7 @@ pub(crate) use budgets::InUse;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Core, Counted, Totals, Undecided};
 #[cfg(feature = "page")]
-pub(crate) use flights::stalled_for;
+pub(crate) use flights::polls_of;
 pub(crate) use flights::{Flight, flights};
 pub use health::{Health, Status};
 pub(crate) use known::{home_of, name_of};
