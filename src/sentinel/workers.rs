@@ -247,7 +247,13 @@ impl Round {
             }
         }
         let due = self.see_to(worker, slot, means);
-        Some(due.min(self.guarded.budget / LOOKS))
+        // Once it is found, a proof need not be sought: it holds over any time between two looks.
+        let looks = if self.seen[worker].found.is_some() {
+            1
+        } else {
+            LOOKS
+        };
+        Some(due.min(self.guarded.budget / looks))
     }
 
     /// The slot of the thread that is a worker, if that is known. A thread in a contained poll has handed its
