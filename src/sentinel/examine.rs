@@ -80,8 +80,16 @@ pub(super) fn examine(
         DELAYS.note(clock, before, now, clock.nanos_between(before, now));
     }
     if asleep.is_some() && taken.was_asked {
+        let found = Finding {
+            cause,
+            waits_for: waits_for.clone(),
+            ..Finding::default()
+        };
         with_note(slot, stall, |margin, poll| {
-            margin.note(poll).disturbed = asleep;
+            let note = margin.note(poll);
+            note.disturbed = asleep;
+            // A sleep that was cut short is made again with what is left: how long it was is remembered.
+            note.finding.get_or_insert(found);
         });
         excuse_disturbance(slot, stall, proc::standpoint(&thread).ok().as_ref());
     }

@@ -47,6 +47,18 @@ struct Asleep {
     call: Option<i64>,
 }
 
+/// How many turns it takes a thread to answer: its answer wakes the sentinel, which often has its processor
+/// before it sleeps again.
+const TURNS_TO_ANSWER: u64 = 2;
+
+impl Asleep {
+    /// Whether a thread that was asked for its stack meanwhile sleeps in the same call again.
+    fn is_again(self, before: Self) -> bool {
+        let turns = self.turns.checked_sub(before.turns);
+        self.call == before.call && turns.is_some_and(|turns| turns <= TURNS_TO_ANSWER)
+    }
+}
+
 impl Witness {
     /// Looks at the thread of a slot; `thread` is the number of its seat there.
     pub(super) fn of(slot: &Slot, thread: u64, own_tasks: u64) -> Self {
@@ -82,19 +94,21 @@ impl Witness {
         self.asleep.is_some() && self.asleep == before.asleep
     }
 
-    /// The same, if the thread may have been asked for its stack between the two: then it had one turn to
+    /// The same, if the thread may have been asked for its stack between the two: then it had a turn to
     /// answer, and sleeps in the same call again.
     pub(super) fn link_after_a_stack(&self, before: &Self) -> Link {
-        let asked = before.asleep.map(|asleep| Asleep {
-            turns: asleep.turns + 1,
-            ..asleep
-        });
-        self.link(&Self {
-            asleep: asked
-                .filter(|asked| self.asleep == Some(*asked))
-                .or(before.asleep),
-            ..*before
-        })
+        match (self.asleep, before.asleep) {
+            (Some(now), Some(then)) if now.is_again(then) => self.link(&Self {
+                asleep: self.asleep,
+                ..*before
+            }),
+            _ => self.link(before),
+        }
+    }
+
+    /// Whether the thread sleeps now and did not at the look before.
+    pub(super) fn has_fallen_asleep_since(&self, before: &Self) -> bool {
+        self.asleep.is_some() && before.asleep.is_none()
     }
 
     pub(super) fn is_asleep(&self) -> bool {
@@ -333,13 +347,15 @@ mod tests {
     }
 
     #[test]
-    fn sleep_after_the_turn_for_a_stack_is_the_same_poll_in_the_same_call() {
+    fn sleep_after_the_turns_for_a_stack_is_the_same_poll_in_the_same_call() {
         let before = asleep(7, 202);
         for (after, link) in [
             (asleep(7, 202), Link::SamePoll),
             (asleep(8, 202), Link::SamePoll),
             (asleep(8, 230), Link::Unproved),
-            (asleep(9, 202), Link::Unproved),
+            (asleep(9, 202), Link::SamePoll),
+            (asleep(10, 202), Link::Unproved),
+            (asleep(6, 202), Link::Unproved),
             (witness(), Link::Unproved),
         ] {
             assert_eq!(after.link_after_a_stack(&before), link, "{after:?}");
@@ -349,6 +365,13 @@ mod tests {
             Link::Unproved
         );
         assert_eq!(polling(3).link_after_a_stack(&polling(3)), Link::SamePoll);
+    }
+
+    #[test]
+    fn thread_has_fallen_asleep_only_if_it_was_awake_before() {
+        assert!(asleep(7, 202).has_fallen_asleep_since(&witness()));
+        assert!(!asleep(8, 202).has_fallen_asleep_since(&asleep(7, 202)));
+        assert!(!witness().has_fallen_asleep_since(&witness()));
     }
 
     #[test]

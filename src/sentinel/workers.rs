@@ -286,7 +286,12 @@ impl Round {
         means: &mut Means<'_>,
         common: &mut Common,
     ) -> Link {
-        let proved = witness.link(&self.seen[worker].witness);
+        let before = &self.seen[worker].witness;
+        let proved = witness.link(before);
+        if witness.has_fallen_asleep_since(before) {
+            // The next look proves its sleep, which a signal for its stack would cut short.
+            return proved;
+        }
         let stacks = self.guarded.home.slow.orders().stacks;
         let (Link::Unproved, Some(slot), Some(taker), false) = (
             proved,
@@ -331,7 +336,11 @@ impl Round {
             self.forget_what_is_proved_no_more(worker, slot);
             return budget.saturating_add(1).saturating_sub(one_poll);
         };
-        let seen = &self.seen[worker];
+        let seen = &mut self.seen[worker];
+        if let Some(found) = seen.found.as_mut().filter(|found| found.kind == kind) {
+            // What is reported at its end.
+            found.elapsed = standing;
+        }
         let is_proved_now = kind == StuckKind::OnePoll
             && seen.found.as_ref().is_some_and(|found| found.kind != kind);
         if busy >= seen.again_at || is_proved_now {
@@ -489,11 +498,6 @@ impl Round {
             },
             ..found
         };
-        if let (Some(slot), StuckKind::OnePoll) = (slot, found.kind) {
-            // A sleep is made again with what is left: how long it was is remembered.
-            let poll = seen.one_poll.as_poll(guarded.budget);
-            slot.margin().note(&poll).finding = Some(found.finding.clone());
-        }
         let stuck = stuck(worker, slot, &found, guarded.budget);
         let finding = found.finding.clone();
         seen.found = Some(found);
