@@ -59,7 +59,7 @@ impl Overrun<'_> {
             broken,
             thread,
         } = known.unwrap_or_default();
-        // What was declared to be allowed is charged to nobody.
+        // The watchdog charges no poll with what was declared to be allowed.
         let own = self.own.saturating_sub(excused);
         let slow = Slow {
             kind: self.kind,

@@ -57,7 +57,7 @@ static THREAD: OnceLock<Thread> = OnceLock::new();
 ///
 /// The first call starts the thread. If that fails there is no beat, and it is not tried again.
 pub(crate) fn want(period: u64) {
-    // Nobody waits for who starts it: that thread may not exist here, in the child of a fork.
+    // No thread waits for the one that starts it: that thread may not exist here, in the child of a fork.
     static STARTED: AtomicBool = AtomicBool::new(false);
     let period = period.clamp(SHORTEST, LONGEST);
     if WANTED.load(Relaxed) > period {

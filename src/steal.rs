@@ -4,7 +4,7 @@
 //! The kernel counts it for each processor, and tells it in ticks of 10 ms. A difference of two such counts
 //! may be one tick too small, because both are cut off: where the count moved at all, one tick more is taken
 //! for stolen. Where it did not move, nothing is, or on a virtual machine no poll of less than a tick more
-//! than its budget would ever be told.
+//! than its budget would ever be reported.
 
 use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::proc::read_from_start;
 const TICK: u64 = 10_000_000;
 
 /// How often the counts are read while polls are in flight, in nanoseconds: as often as the accounts of
-/// threads. And at most so often that reading takes no more than one part in so many: the file is longer
+/// threads. And at most so often that reading takes no more than one part in this number: the file is longer
 /// where there are many processors.
 const INTERVAL: u64 = 50_000_000;
 const PARTS: u64 = 200;
@@ -24,7 +24,7 @@ const PARTS: u64 = 200;
 /// A count that is not older than this, in nanoseconds, is as good as one of now: it is a tenth of a tick.
 const FRESH: u64 = TICK / 10;
 
-/// So many readings are kept. If there are more, every second one is forgotten: the older, the fewer.
+/// How many readings are kept. If there are more, every second one is forgotten: the older, the fewer.
 const KEPT: usize = 64;
 
 /// How much of the beginning of the file is read: enough for 512 processors.
@@ -52,7 +52,7 @@ fn parse_line(line: &str) -> Option<(u32, u64)> {
 
 impl Counts {
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed nobody asks")]
+    #[allow(dead_code, reason = "where nothing is fuzzed no code asks")]
     pub(crate) fn stolen(&self) -> &[(u32, u64)] {
         &self.stolen
     }
@@ -114,7 +114,7 @@ impl Steal {
     }
 
     /// Reads the counts if that was not done for a while: they are what later ones are compared with. The
-    /// sentinel waits for nobody who reads them just now.
+    /// sentinel waits for no thread that reads them at the same time.
     pub(crate) fn look(&self, clock: &Clock) {
         let Ok(mut book) = self.book.try_lock() else {
             return;
@@ -123,7 +123,7 @@ impl Steal {
         book.read(clock, interval);
     }
 
-    /// After a time in which nobody looked, nothing is compared with what was before.
+    /// After a time without a look, nothing is compared with what was before.
     pub(crate) fn begin_anew(&self, clock: &Clock) {
         let mut book = self.lock();
         book.kept.clear();

@@ -34,15 +34,15 @@ pub(crate) static DELAYS: Suspensions = Suspensions::new();
 pub(crate) struct Overslept {
     /// By so much.
     pub(crate) late: u64,
-    /// For so long the witness itself waited for a processor.
+    /// How long the witness itself waited for a processor.
     pub(crate) waited: u64,
-    /// For so long the other witness gave no sign of life.
+    /// How long the other witness gave no sign of life.
     pub(crate) silence: u64,
     /// So much processor time the other threads used, if that is known.
     pub(crate) used: Option<u64>,
-    /// For so long the witness slept or waited as it should have: then the others may have run.
+    /// How long the witness slept or waited as it should have: then the others may have run.
     pub(crate) excused: u64,
-    /// So many threads run at once.
+    /// How many threads run at once.
     pub(crate) processors: u64,
 }
 
@@ -69,7 +69,7 @@ impl Suspensions {
         }
     }
 
-    /// Adds that for so many nanoseconds between two moments nothing ran. Two that overlap, because two
+    /// Adds a number of nanoseconds between two moments in which nothing ran. Two that overlap, because two
     /// threads noticed them, are one.
     pub(crate) fn note(&self, clock: &Clock, from: u64, noticed: u64, nanos: u64) {
         let mut past = self.past.lock();

@@ -125,7 +125,7 @@ fn tell(health: &Health, interval: Duration, told: &mut Option<bool>) {
     }
 }
 
-/// Whether something has been stuck for so long, or nobody has looked for it.
+/// Whether something has been stuck for that time, or the sentinel has not looked for it.
 fn is_stuck(health: &Health, interval: Duration) -> bool {
     let times = [health.oldest_stall, health.unseen];
     times.iter().flatten().any(|time| *time >= interval)

@@ -61,7 +61,7 @@ pub(crate) struct Case {
     pub(crate) before_start: u64,
     /// For so long the whole process was not run meanwhile.
     pub(crate) suspended: u64,
-    /// For so long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::steal).
+    /// How long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::steal).
     pub(crate) stolen: u64,
     /// For so long the sentinel was late that was to look.
     pub(crate) delayed: u64,
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(fault(stolen(18), before, within, now), Fault::Starved);
     }
 
-    /// Every division of a poll of a few milliseconds into what ran, waited, was stolen and slept: it is told
+    /// Every division of a poll of a few milliseconds into what ran, waited, was stolen and slept: it is reported
     /// only if what ran and slept is over the budget, and surely if nothing was stolen or waited.
     #[test]
     fn in_small_every_division_of_a_poll_is_judged_by_what_was_its_own() {

@@ -76,7 +76,7 @@ impl Running {
         ran
     }
 
-    /// In the child of a fork nobody takes up what is handed over.
+    /// In the child of a fork no thread takes up what is handed over.
     fn sample(&self, series: &'static Series, from: Instant, to: Instant) {
         let nanos = to.saturating_duration_since(from).as_nanos();
         if !self.is_forked {

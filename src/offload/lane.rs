@@ -279,7 +279,7 @@ impl Lane {
         }
     }
 
-    /// Runs a closure on this thread, which works for the lane already, or has nobody else.
+    /// Runs a closure on this thread, which works for the lane already, or has no other thread.
     fn here<T>(&self, asked: Asked, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
         let running = asked.run();
         let outcome = catch_unwind(AssertUnwindSafe(closure));

@@ -26,7 +26,7 @@ pub use future::{OffloadExt, Offloaded};
 pub use lane::{Lane, LaneStats};
 use queue::Queue;
 
-/// The CPU lane. In the child of a fork nobody waits for a thread that may be making it.
+/// The CPU lane. In the child of a fork no thread waits for a thread that may be making it.
 fn cpu() -> &'static Lane {
     static CPU: OnceLock<Lane> = OnceLock::new();
     sys::settle();

@@ -323,7 +323,7 @@ impl Queue {
 
     /// Waits until everything that was taken in has ended.
     pub(super) async fn drained(&self) {
-        // In the child of a fork nobody works off what the parent queued.
+        // In the child of a fork no thread works off what the parent queued.
         while !sys::is_forked() {
             let mut drained = pin!(self.drained.notified());
             drained.as_mut().enable();

@@ -124,9 +124,9 @@ mod tests {
     use crate::runtime::{OnStuck, Stuck};
     use crate::slot::{Finding, Told};
 
-    struct Nobody;
+    struct NoListener;
 
-    impl OnStuck for Nobody {
+    impl OnStuck for NoListener {
         fn on_stuck(&self, _: &Guarded, _: Stuck, _: Finding, _: &mut Told) {}
 
         fn went_on(&self, _: &Guarded, _: Stuck, _: Finding, _: Told) {}
@@ -139,14 +139,14 @@ mod tests {
             .build()
             .unwrap();
         let home = Arc::clone(watchdog.watch("w").home());
-        let guarded = Guarded::new("prober", home, Arc::new(Nobody), 1);
+        let guarded = Guarded::new("prober", home, Arc::new(NoListener), 1);
         guarded.arm(handle);
         guarded
     }
 
     #[test]
     fn census_while_one_is_unanswered_is_not_sent() {
-        // Nobody is in `block_on`: no probe is answered.
+        // No thread is in `block_on`: no probe is answered.
         let runtime = Builder::new_current_thread().build().unwrap();
         let alive = || runtime.metrics().num_alive_tasks();
         let guarded = guarded(runtime.handle());

@@ -149,7 +149,7 @@ fn normalized(name: &str) -> Option<String> {
     is_name.then(|| name.to_ascii_lowercase())
 }
 
-/// Whether a name is of this machine by its definition, so that nobody can own it (RFC 6761).
+/// Whether a name is of this machine by its definition, so that it has no owner (RFC 6761).
 fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }

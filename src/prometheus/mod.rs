@@ -35,7 +35,7 @@
 //!
 //! # Who may ask
 //!
-//! The listener asks nobody who they are: bind a loopback address, or one that only those reach who may know.
+//! The listener authenticates no client: bind a loopback address, or one that only trusted clients reach.
 //!
 //! A browser on the same machine reaches a loopback address too, for any web page. Two things keep what is
 //! answered from the page. The answers carry no `Access-Control-Allow-Origin`, so the browser lets no page of
@@ -85,7 +85,7 @@ use listener::Listener;
 /// It may come before or after a watchdog is built. Port 0 takes any free port, which
 /// [`local_addr`](Exporter::local_addr) tells. The listener lives as long as the process.
 ///
-/// It asks nobody who they are: bind a loopback address, or one that only those reach who may know. It answers
+/// It authenticates no client: bind a loopback address, or one that only trusted clients reach. It answers
 /// requests for IP addresses, for `localhost`, and for the names given to [`Exporter::allow_host`]: a Prometheus
 /// that scrapes by another name needs that call. The module says why. Each
 /// connection is for one request; one that is silent, too long or not read is closed, so that clients

@@ -82,7 +82,7 @@ impl Desk {
         later::wait(deadline) && outlets.all(|outlet| outlet.flush(deadline))
     }
 
-    /// Decides whether a poll or a worker is reported that has `lasted` so many nanoseconds. The limit is on
+    /// Decides whether a poll or a worker is reported that has `lasted` for this number of nanoseconds. The limit is on
     /// polls and workers, each with all of its reports; nothing that lasts long is left out.
     ///
     /// `None` counts nothing: it may be asked for again. [`leave_out`](Self::leave_out) counts what was never

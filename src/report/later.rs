@@ -16,7 +16,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// So many wait at most; one that finds no place is judged at once, by what is known.
 const CAPACITY: usize = 256;
 
-/// How often somebody who waits looks whether everything is done, and has the sentinel look.
+/// How often a thread that waits looks whether everything is done, and has the sentinel look.
 const STEP: Duration = Duration::from_millis(1);
 
 static LEFT: LazyLock<Left> = LazyLock::new(Left::new);

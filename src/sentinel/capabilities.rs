@@ -33,8 +33,11 @@ pub struct Capabilities {
     /// ([`Watch::contained`](crate::Watch::contained)), on the runtime around the caller.
     pub containment: Capability,
     /// Counting the polls of a worker by a debug register of its processor (`perf_event_open`): whether a worker
-    /// of a guarded runtime that computes does so in one poll or in many. Most containers forbid it; such a
-    /// worker is then reported later, as [`StuckKind::Busy`](crate::StuckKind::Busy).
+    /// of a guarded runtime that computes does so in one poll or in many. Where it is missing, such a worker is
+    /// reported later, as [`StuckKind::Busy`](crate::StuckKind::Busy).
+    ///
+    /// It is missing in most containers: the crate does not try it under a seccomp filter, which may end the
+    /// process for it.
     pub breakpoints: Capability,
     /// Sleeping without a single wake-up while nothing is in flight.
     pub deep_sleep: Capability,
@@ -81,7 +84,7 @@ impl Capabilities {
     }
 
     pub(crate) fn of(stacks: Stacks, obstacle: Option<&str>) -> Self {
-        // Nobody looks there, and what is known may be locked for ever.
+        // No sentinel runs there, and what is known may be locked for ever.
         if sys::is_forked() {
             return Self::none("the process is the child of a fork");
         }

@@ -75,7 +75,7 @@ pub(super) fn examine(
     let before = clock.raw();
     let taken = taker.take(&subject, orders.stacks);
     if taken.is_late && self::stance(&thread, None) == Stance::Waiting {
-        // It could not answer for want of a processor, and the sentinel saw nothing else meanwhile.
+        // It could not answer for want of a processor, and the sentinel saw nothing else in that time.
         let now = clock.raw();
         DELAYS.note(clock, before, now, clock.nanos_between(before, now));
     }

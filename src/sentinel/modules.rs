@@ -32,7 +32,7 @@ pub(super) struct Module {
     pub(super) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
     pub(super) parts: Vec<(Range<u64>, Part)>,
-    /// By what it is told from another file that is mapped there later.
+    /// Distinguishes it from another file that is mapped there later.
     pub(super) mark: Option<Mark>,
 }
 

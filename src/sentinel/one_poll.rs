@@ -52,7 +52,7 @@ struct Asleep {
 const TURNS_TO_ANSWER: u64 = 2;
 
 impl Asleep {
-    /// Whether a thread that was asked for its stack meanwhile sleeps in the same call again.
+    /// Whether a thread that was asked for its stack sleeps in the same call again.
     fn is_again(self, before: Self) -> bool {
         let turns = self.turns.checked_sub(before.turns);
         self.call == before.call && turns.is_some_and(|turns| turns <= TURNS_TO_ANSWER)
@@ -196,7 +196,7 @@ impl Breakpoints {
         if was_armed && latest != count {
             return Link::AnotherPoll;
         }
-        // No poll has returned since the last look, or nobody counted: it may be a long one.
+        // No poll has returned since the last look, or none was counted: it may be a long one.
         if let Some(site) = asked.poll_site() {
             sites.learn(site.return_address);
             self.arm(sites, &thread);

@@ -62,7 +62,7 @@ impl Oversleep {
         }
     }
 
-    /// Sleeps at most for `nap`, and notes a suspension if there was one meanwhile. False if somebody ended
+    /// Sleeps at most for `nap`, and notes a suspension if there was one. False if another thread ended
     /// it before its time.
     pub(super) fn nap(&mut self, nap: Duration) -> bool {
         let before = self.clock.raw();
@@ -105,7 +105,7 @@ impl Oversleep {
             processors: self.processors,
         };
         if overslept.is_suspension() {
-            // All of the stretch is nobody's: it may have begun with it, and what this thread has
+            // No thread ran in all of the stretch: it may have begun with it, and what this thread has
             // waited is known only from a reading that may be older.
             SUSPENSIONS.note(&self.clock, before, now, slept);
         } else {
@@ -159,7 +159,7 @@ impl Oversleep {
         self.own.will_sleep(self.clock.raw());
     }
 
-    /// After it: what was meanwhile is no suspension.
+    /// After it: the time in it is no suspension.
     pub(super) fn awake(&mut self) {
         self.latest = None;
         self.nap = None;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// In all of one look. Half of what passes for a sentinel that is held up, and a few of the shortest
-/// budgets: polls that begin meanwhile are seen late by no more than that.
+/// budgets: polls that begin in that time are seen late by no more than that.
 const OF_A_LOOK: Duration = Duration::from_millis(50);
 
 /// A thread that is run answers in less; to wait for a shorter time is to ask in vain.

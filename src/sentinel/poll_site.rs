@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(outermost(&[USER, USER, BLOCK_ON, BLOCK_ON]), site(2, None));
         let stack = [USER, TASK, LOCAL_SET, USER, BLOCK_ON, SCHEDULER];
         assert_eq!(outermost(&stack), site(2, Some(1)));
-        // Its own future wakes somebody.
+        // Its own future wakes a task.
         assert_eq!(outermost(&[SCHEDULER, USER, BLOCK_ON]), site(2, None));
     }
 

@@ -1,4 +1,4 @@
-//! Functions that make a system call again after a signal cut it short, so that nobody notices.
+//! Functions that make a system call again after a signal cut it short, so that their callers do not notice.
 //!
 //! Each is paired with the call. A function is on the list only if no code of the program's can be inlined into
 //! it: none of them is generic, and none takes a closure. A function of std that is not on the list, such as the
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// A pattern that no name can match would be a hole that nobody sees.
+    /// A pattern that no name can match would be a hole in the list that no test shows.
     #[test]
     fn every_pattern_matches_the_name_that_it_stands_for() {
         for (pattern, call) in OF_RUST {

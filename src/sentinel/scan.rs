@@ -36,7 +36,7 @@ pub(crate) struct Sight {
 /// What was seen of one thread.
 struct Seen {
     due: Option<Duration>,
-    /// There is something to be told, which was left to the next look.
+    /// The look left a report to the next one.
     is_left: bool,
 }
 
@@ -81,7 +81,7 @@ impl Scanner {
     /// Tells what is to be told of one thread's polls, and says when to look at them again.
     ///
     /// The process may have been suspended in the middle of a look, which is not noticed before its end:
-    /// while neither witness has given a sign of life for longer than it should have, nothing is told. The
+    /// while neither witness has given a sign of life for longer than it should have, the sentinel reports nothing. The
     /// next look comes at once, and begins with what was left.
     fn look_at(&mut self, slot: &Slot) -> Seen {
         let nest = self.read(slot);
@@ -144,7 +144,7 @@ pub(super) fn note<'p>(
     }
 }
 
-/// Whether a suspension may have begun that nobody has noticed yet. A mocked clock is never suspended.
+/// Whether a suspension may have begun that no witness has noticed yet. A mocked clock is never suspended.
 fn may_be_suspended(clock: &Clock) -> bool {
     let most = ticker::nap() + suspension::LEAST;
     clock.is_real() && silence_of_both(clock, clock.raw()) > most

@@ -191,7 +191,7 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     }
 }
 
-/// Whether a signal does no harm, or is wanted all the same. `is_repeated` says whether such a call is made again
+/// Whether a signal does no harm, or is wanted anyway. `is_repeated` says whether such a call is made again
 /// if a signal cuts it short.
 fn may_signal(
     subject: &Subject<'_>,

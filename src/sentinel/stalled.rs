@@ -165,7 +165,7 @@ impl Stalled<'_> {
         exceptions.broken(poll.opening, poll.start, &self.nest.openings(), elapsed)
     }
 
-    /// How much of its own time is charged to it, as far as the last look knew. What was nobody's fault counts
+    /// How much of its own time is charged to it, as far as the last look knew. Time that is no code's fault counts
     /// for no step of its escalation.
     pub(super) fn charged(&self) -> u64 {
         let margin = self.slot.margin();

@@ -242,7 +242,7 @@ fn writes(call: Sysno) -> bool {
 
 /// Whether the call waits until nothing is left to write before it has written anything.
 fn is_all_or_nothing(waits: &Waits, call: Sysno) -> bool {
-    // POSIX: a pipe takes so many bytes at once, or waits.
+    // POSIX: a pipe takes up to this number of bytes at once, or waits.
     const PIPE_BUF: u64 = 4096;
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => sys::is_stream(waits.arguments[0]) == Some(false),

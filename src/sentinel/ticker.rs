@@ -21,12 +21,12 @@ use crate::witness::{SENTINEL, TICKER};
 
 const NAME: &str = "shotclock-ticks";
 
-/// How often the ticker gives a sign of life at most while nobody goes by ticks, in nanoseconds. A sentinel
+/// How often the ticker gives a sign of life at most while no watch goes by ticks, in nanoseconds. A sentinel
 /// that is held up for longer is not taken for a suspended process. Fifty wake-ups a second cost less than
 /// a thousandth of a core.
 const SHORTEST_NAP: u64 = 20_000_000;
 
-/// So many nanoseconds the sentinel's sign of life may be overdue before the ticker stands in. Longer than
+/// How many nanoseconds the sentinel's sign of life may be overdue before the ticker stands in. Longer than
 /// looks take that are not held up.
 const HELD_UP: u64 = 100_000_000;
 

@@ -31,11 +31,11 @@ const COMPARED_BUDGETS: u64 = 5;
 const LOOKS: u64 = 10;
 
 /// More watched polls than tokio makes between two updates of the counters, by default and with watches as
-/// deep as they go: 244 polls, 15 watches. A worker with so many is in an executor of the program's own, or
-/// its runtime has a large `event_interval`; it is reported as busy all the same.
+/// deep as they go: 244 polls, 15 watches. A worker with more is in an executor of the program's own, or
+/// its runtime has a large `event_interval`; the sentinel reports it as busy then.
 const MOST_WATCHED_POLLS: u64 = 244 * 15;
 
-/// How often within a budget the sentinel examines a stretch again that was nobody's fault: most often a
+/// How often within a budget the sentinel examines a stretch again that was no code's fault: most often a
 /// thread had to wait for a moment until it was run, and is over its budget as soon as that is made up for.
 const EXCUSES: u64 = 20;
 
@@ -607,7 +607,7 @@ fn budget_of(kind: StuckKind, budget: u64) -> u64 {
     }
 }
 
-/// Whether a stretch has lasted so long that it is reported with whatever is known.
+/// Whether a stretch has lasted for ten budgets: then it is reported with whatever is known.
 fn is_long(standing: &Standing, budget: u64) -> bool {
     let suspended = SUSPENSIONS.since(standing.poll.start);
     standing.elapsed.saturating_sub(suspended) > budget.saturating_mul(UNPROVED_BUDGETS)

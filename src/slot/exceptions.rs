@@ -116,7 +116,7 @@ impl Exceptions {
         }
     }
 
-    /// A slow poll that was `excused` for so long has ended within `polls`. All of its time is taken from what
+    /// A slow poll that was `excused` for some nanoseconds has ended within `polls`. All of its time is taken from what
     /// those are charged with, so what it was excused for is not to be taken again.
     pub(crate) fn blame(&mut self, excused: u64, polls: &[u64]) {
         for poll in polls.iter().take_while(|_| excused > 0) {
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 50);
         exceptions.blame(50, &[POLL]);
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 0);
-        // One of its own excuses it all the same.
+        // One of its own excuses it.
         let ticket = exceptions.begin(200, allowance(500), &[POLL], at(200));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(230)), 30);
         exceptions.end(ticket, &[POLL], at(230));

@@ -104,7 +104,7 @@ pub(crate) struct Note {
     /// Its thread was asked for its stack while it waited in a call, and may wait for a processor only
     /// because of that.
     pub(crate) disturbed: Option<Disturbed>,
-    /// How much of its own time was nobody's fault, in nanoseconds, when it was looked at last.
+    /// How much of its own time was no code's fault, in nanoseconds, when it was looked at last.
     pub(crate) uncharged: u64,
     /// The latest that was found.
     pub(crate) finding: Option<Finding>,

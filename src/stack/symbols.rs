@@ -150,7 +150,7 @@ const REMEMBERED: usize = 4_096;
 #[cfg(target_os = "linux")]
 static ARE_STALE: AtomicBool = AtomicBool::new(false);
 
-/// A library was loaded or unloaded. Waits for nobody, because who looks names up may
+/// A library was loaded or unloaded. Waits for no thread, because one that looks names up may
 /// take long.
 #[cfg(target_os = "linux")]
 pub(crate) fn forget_names() {

@@ -34,7 +34,7 @@ pin_project! {
                 return;
             }
             let this = this.project();
-            // Made first: if `enter` panics, unwinding drops the value all the same. Pinning promises that,
+            // Made first: if `enter` panics, unwinding still drops the value. Pinning promises that,
             // and what is linked into a list (a waiter, a timer) would be freed while it is still in it.
             let inner = DropInPlace(this.inner);
             let entered = this.around.enter();

@@ -30,12 +30,12 @@ pub struct Health {
     /// For how long the oldest stall or stuck worker has lasted, less what is excused.
     pub oldest_stall: Option<Duration>,
     /// For how long the watchdog's own thread has not looked, where that is too long: more than a second
-    /// past the look that was due. Polls are known all the same, because they are read here; a worker that
+    /// past the look that was due. Polls are known nevertheless, because they are read here; a worker that
     /// became stuck since then is not.
     pub unseen: Option<Duration>,
 }
 
-/// A look may be late by so many nanoseconds before that is said. More than a busy host delays a thread
+/// How many nanoseconds a look may be late before `health` says so. More than a busy host delays a thread
 /// that sleeps most of the time, and no more than the interval of the most eager health check.
 const LATE_LOOK: u64 = 1_000_000_000;
 

@@ -29,7 +29,7 @@ pub enum Stacks {
     /// `EINTR`.
     ///
     /// A call that *runs* in the kernel for long, and looks for signals, may return early with a part of
-    /// its work: `getrandom` of many megabytes, or reading `/dev/zero`. It cannot be told from a computation.
+    /// its work: `getrandom` of many megabytes, or reading `/dev/zero`. Nothing distinguishes it from a computation.
     /// The kernel says "running" of both, and its division of a thread's time into user and system is an
     /// estimate over the thread's whole life.
     #[default]

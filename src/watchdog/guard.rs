@@ -64,8 +64,8 @@ impl Watchdog {
     ///
     /// - A worker whose thread is not known yet is reported as busy, without cause or stack. After
     ///   `block_in_place` a worker has another thread, which is known again when a task of ours is polled there.
-    /// - A worker that computes in one poll is named within 1.5 budgets only where breakpoints are permitted;
-    ///   most containers forbid them. So is one that sleeps many times in one poll.
+    /// - A worker that computes in one poll is named within 1.5 budgets only where breakpoints are permitted, which
+    ///   needs a process without a seccomp filter. So is one that sleeps many times in one poll.
     /// - A breakpoint costs the thread about a microsecond for each poll, as long as the worker may be stuck: from
     ///   a tenth of the budget without a sign of its counters to the next.
     /// - A runtime of the current thread runs only while some thread is in `block_on`. The stack shows that:
@@ -209,7 +209,7 @@ pub struct Guard {
 
 impl Guard {
     /// Begins to look, unless time is mocked: then nothing is known of the machine's threads. In the child of a fork
-    /// nobody looks.
+    /// no thread looks.
     fn begin(guarded: Arc<Guarded>) -> Self {
         if !guarded.clock().is_real() || sys::is_forked() {
             return Self { guarded: None };

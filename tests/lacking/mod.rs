@@ -51,15 +51,23 @@ pub(crate) fn set_limit(resource: Resource, limit: u64) {
 
 /// Has a system call fail with `EPERM` from now on, in every thread.
 pub(crate) fn forbid(call: libc::c_long) {
+    filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+}
+
+/// Has a system call end the process from now on, in every thread.
+pub(crate) fn make_deadly(call: libc::c_long) {
+    filter(call, libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+fn filter(call: libc::c_long, answer: u32) {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
-    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let mut steps = [
         step(LOAD_NUMBER, 0, 0, 0),
         step(JUMP_IF_EQUAL, call as u32, 0, 1),
-        step(RETURN, refuse, 0, 0),
+        step(RETURN, answer, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
     let program = libc::sock_fprog {

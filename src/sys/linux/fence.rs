@@ -12,7 +12,7 @@ pub(crate) fn fence_every_thread() -> bool {
     !cfg!(miri) && is_registered() && membarrier(EXPEDITED)
 }
 
-/// Registering twice does no harm, so nobody waits for who does it first.
+/// Registering twice does no harm, so no thread waits for the one that does it first.
 fn is_registered() -> bool {
     const UNKNOWN: u8 = 0;
     const NO: u8 = 1;

@@ -33,7 +33,7 @@ pub(crate) use thread::{Thread, process_cpu_time};
 /// harm, and debuggers pass it on.
 pub(crate) const CAPTURE_SIGNAL: i32 = libc::SIGURG;
 
-/// Nobody is asked for a stack here.
+/// No thread is asked for a stack here.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn signal_of_captures() -> i32 {
     0
