@@ -85,8 +85,9 @@ impl Drop for Allowed {
         };
         let now = self.clock.raw();
         let elapsed = |since| self.clock.nanos_between(since, now);
-        let polls = slot.openings();
-        slot.margin().exceptions.end(ticket, &polls, elapsed);
+        let (polls, starts) = (slot.openings(), slot.starts());
+        let exceptions = &mut slot.margin().exceptions;
+        exceptions.end(ticket, &polls, &starts, elapsed);
     }
 }
 

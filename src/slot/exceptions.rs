@@ -65,6 +65,11 @@ impl Exception {
         elapsed(self.start) > self.allowance.nanos()
     }
 
+    /// Whether it has not ended with the poll that it began in; `polls` are those in flight.
+    fn is_open_within(&self, polls: &[u64]) -> bool {
+        self.within.is_none_or(|poll| polls.contains(&poll))
+    }
+
     /// Whether a poll that began at `start` has anything to do with its limit: it may have begun after it.
     fn concerns(&self, start: u64, elapsed: impl Fn(u64) -> u64) -> bool {
         elapsed(self.start).saturating_sub(elapsed(start)) <= self.allowance.nanos()
@@ -95,23 +100,33 @@ impl Exceptions {
         self.tickets
     }
 
-    /// Ends one within `polls`, those in flight.
-    pub(crate) fn end(&mut self, ticket: u64, polls: &[u64], elapsed: impl Fn(u64) -> u64) {
+    /// Ends one within `polls`, those in flight, which began at `starts`.
+    pub(crate) fn end(
+        &mut self,
+        ticket: u64,
+        polls: &[u64],
+        starts: &[u64],
+        elapsed: impl Fn(u64) -> u64,
+    ) {
         let Some(place) = self.open.iter().position(|open| open.ticket == ticket) else {
             return;
         };
         let exception = self.open.remove(place);
-        let is_broken = exception.is_past_its_limit(&elapsed);
-        // Within another, its time is the other's: it must not be excused twice.
-        if !is_broken && !self.open.is_empty() {
+        if !exception.is_open_within(polls) {
+            // It was kept beyond its poll, and those in flight now have nothing to do with it.
             return;
         }
-        for poll in polls {
+        let is_broken = exception.is_past_its_limit(&elapsed);
+        // Within another, its time is the other's: it must not be excused twice.
+        if !is_broken && self.open(polls).next().is_some() {
+            return;
+        }
+        for (poll, start) in polls.iter().zip(starts) {
             let ended = self.ended_of(*poll);
-            if is_broken {
+            if !is_broken {
+                ended.excused += elapsed(exception.start).min(elapsed(*start));
+            } else if exception.concerns(*start, &elapsed) {
                 ended.broken = Some(exception.allowance.clone());
-            } else {
-                ended.excused += elapsed(exception.start);
             }
         }
     }
@@ -143,8 +158,7 @@ impl Exceptions {
 
     /// Those that have not ended with the poll that they began in; `polls` are those in flight.
     fn open<'a>(&'a self, polls: &'a [u64]) -> impl DoubleEndedIterator<Item = &'a Exception> {
-        let is_open = |open: &&Exception| open.within.is_none_or(|poll| polls.contains(&poll));
-        self.open.iter().filter(is_open)
+        self.open.iter().filter(|open| open.is_open_within(polls))
     }
 
     /// How much of a poll that began at `start` is excused so far. `polls` are those in flight.
@@ -217,7 +231,7 @@ mod tests {
         let mut exceptions = Exceptions::default();
         let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(130)), 30);
-        exceptions.end(ticket, &[POLL], at(140));
+        exceptions.end(ticket, &[POLL], &[0], at(140));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 40);
         assert_eq!(exceptions.excuse(LATER, 80, &[LATER], at(200)), 0);
         assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(200)), None);
@@ -231,7 +245,7 @@ mod tests {
         assert!(exceptions.is_within_one(&[POLL], at(150)));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(150)), 50);
         assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(150)), None);
-        exceptions.end(ticket, &[POLL], at(150));
+        exceptions.end(ticket, &[POLL], &[0], at(150));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 50);
         assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(200)), None);
     }
@@ -246,7 +260,7 @@ mod tests {
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(151)), 0);
         let broken = |exceptions: &Exceptions, poll| exceptions.broken(poll, 80, &[poll], at(151));
         assert_eq!(broken(&exceptions, POLL), Some(allowance(50)));
-        exceptions.end(ticket, &[POLL], at(151));
+        exceptions.end(ticket, &[POLL], &[0], at(151));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 0);
         assert_eq!(broken(&exceptions, POLL), Some(allowance(50)));
         assert_eq!(broken(&exceptions, LATER), None);
@@ -264,9 +278,9 @@ mod tests {
         let mut exceptions = Exceptions::default();
         let outer = exceptions.begin(100, allowance(500), &[POLL], at(100));
         let inner = exceptions.begin(110, allowance(500), &[POLL], at(110));
-        exceptions.end(inner, &[POLL], at(150));
-        exceptions.end(outer, &[POLL], at(200));
-        exceptions.end(outer, &[POLL], at(300));
+        exceptions.end(inner, &[POLL], &[0], at(150));
+        exceptions.end(outer, &[POLL], &[0], at(200));
+        exceptions.end(outer, &[POLL], &[0], at(300));
         assert_eq!(exceptions.excuse(POLL, 0, &[POLL], at(300)), 100);
     }
 
@@ -275,14 +289,14 @@ mod tests {
         let mut exceptions = Exceptions::default();
         let polls = [POLL, INNER];
         let ticket = exceptions.begin(100, allowance(500), &polls, at(100));
-        exceptions.end(ticket, &polls, at(150));
+        exceptions.end(ticket, &polls, &[80, 90], at(150));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 50);
         exceptions.blame(50, &[POLL]);
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 0);
         // One of its own excuses it.
         let ticket = exceptions.begin(200, allowance(500), &[POLL], at(200));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(230)), 30);
-        exceptions.end(ticket, &[POLL], at(230));
+        exceptions.end(ticket, &[POLL], &[0], at(230));
         assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(300)), 30);
     }
 
@@ -309,5 +323,24 @@ mod tests {
         assert_eq!(broken(151), None);
         exceptions.begin(500, allowance(50), &[], at(500));
         assert_eq!(exceptions.open.len(), 1);
+    }
+
+    #[test]
+    fn poll_that_began_inside_is_excused_for_no_more_than_its_own_age_afterwards() {
+        let mut exceptions = Exceptions::default();
+        let ticket = exceptions.begin(100, allowance(500), &[], at(100));
+        exceptions.end(ticket, &[POLL], &[180], at(200));
+        assert_eq!(exceptions.excuse(POLL, 180, &[POLL], at(300)), 20);
+    }
+
+    #[test]
+    fn exception_that_is_kept_beyond_its_poll_excuses_and_marks_no_later_one() {
+        for now in [120, 300] {
+            let mut exceptions = Exceptions::default();
+            let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
+            exceptions.end(ticket, &[LATER], &[90], at(now));
+            assert_eq!(exceptions.excuse(LATER, 90, &[LATER], at(400)), 0);
+            assert_eq!(exceptions.broken(LATER, 90, &[LATER], at(400)), None);
+        }
     }
 }

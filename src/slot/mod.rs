@@ -235,10 +235,20 @@ impl Slot {
 
     /// The openings of the polls in flight, outermost first. Owner only.
     pub(crate) fn openings(&self) -> Openings {
+        let frames = self.frames_in_flight();
+        frames.map(|frame| frame.opening.load(Relaxed)).collect()
+    }
+
+    /// When they began, as raw readings of the clocks of their watches. Owner only.
+    pub(crate) fn starts(&self) -> ArrayVec<u64, MAX_DEPTH> {
+        let frames = self.frames_in_flight();
+        frames.map(|frame| frame.start.load(Relaxed)).collect()
+    }
+
+    fn frames_in_flight(&self) -> impl Iterator<Item = &Frame> {
         let depth = depth_of(self.state.load(Relaxed));
-        let frames = self.frames.get(1..=depth).unwrap_or_default();
-        let openings = frames.iter().map(|frame| frame.opening.load(Relaxed));
-        openings.filter(|opening| *opening != VACATED).collect()
+        let frames = self.frames.get(1..=depth).unwrap_or_default().iter();
+        frames.filter(|frame| frame.opening.load(Relaxed) != VACATED)
     }
 
     /// Whether reports of this thread's polls are to be left out, because it reports itself.
