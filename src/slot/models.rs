@@ -242,7 +242,7 @@ fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
                 taken.store(1, Relaxed);
                 let outer = begin(mine, 4);
                 let _left_open = begin(mine, 5);
-                assert_eq!(mine.openings().count(), 2, "somebody writes to it");
+                assert_eq!(mine.openings().len(), 2, "somebody writes to it");
                 add_single_writer(&counted, 1);
                 mine.end(outer, 1, BUDGET, true);
                 give_back(mine);
