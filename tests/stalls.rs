@@ -62,10 +62,11 @@ fn a_poll_that_does_not_end_is_told_while_every_worker_is_stuck() {
     let stalls = value(&text, r#"shotclock_stalls_in_flight{watch="stuck"}"#);
     let oldest = value(&text, "shotclock_oldest_stall_seconds ");
     assert_eq!(stalls, 1.0);
-    assert!(oldest >= first.elapsed.as_secs_f64(), "{oldest}");
+    // Less the time in which the system did not run the thread, which may be part of what was reported.
+    assert!(oldest > first.budget.as_secs_f64(), "{oldest}");
     let health = watchdog.health();
     assert_eq!((health.status, health.stalls), (Status::Stalled, 1));
-    assert!(health.oldest_stall >= Some(first.elapsed));
+    assert!(health.oldest_stall > Some(first.budget));
     assert_eq!(watch.stats().slow_polls, 0, "it has not ended");
 
     let again = reports.recv_timeout(PATIENCE).unwrap();
