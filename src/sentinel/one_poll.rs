@@ -200,8 +200,7 @@ impl Breakpoints {
         if let Some(site) = asked.poll_site() {
             sites.learn(site.return_address);
             self.arm(sites, &thread);
-            let is_armed = |site: usize| self.armed.iter().any(|(address, _)| *address == site);
-            if is_armed(site.return_address) {
+            if self.is_armed_at(site.return_address) {
                 self.begin(asked);
             }
         }
@@ -212,11 +211,7 @@ impl Breakpoints {
     fn begin(&mut self, asked: &mut Asked<'_>) {
         let count = self.count();
         let site = asked.poll_site();
-        let is_armed = |site: PollSite| {
-            let mut armed = self.armed.iter();
-            armed.any(|(address, _)| *address == site.return_address)
-        };
-        if site.is_some_and(is_armed) {
+        if site.is_some_and(|site| self.is_armed_at(site.return_address)) {
             self.proved_at = count;
         }
         self.latest = count;
@@ -229,7 +224,7 @@ impl Breakpoints {
 
     fn arm(&mut self, sites: &mut PollSites, thread: &Thread) {
         for address in &sites.addresses {
-            if self.armed.iter().any(|(armed, _)| armed == address) {
+            if self.is_armed_at(*address) {
                 continue;
             }
             match Breakpoint::set(thread.id, *address as u64) {
@@ -239,6 +234,10 @@ impl Breakpoints {
                 Err(_) => sites.is_permitted = false,
             }
         }
+    }
+
+    fn is_armed_at(&self, site: usize) -> bool {
+        self.armed.iter().any(|(address, _)| *address == site)
     }
 
     /// How often a poll has returned.

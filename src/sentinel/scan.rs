@@ -10,7 +10,7 @@ use super::ticker;
 use crate::clock::Clock;
 use crate::slot::{self, InFlight, Nest, Slot, Standing, Standings};
 use crate::suspension;
-use crate::watch::{home_of, name_of};
+use crate::watch::{home_of, is_of_clock, name_of};
 use crate::witness::silence_of_both;
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
@@ -110,10 +110,7 @@ impl Scanner {
 
     /// The polls in flight on a thread, noted with its account where it is time for that.
     fn read(&self, slot: &Slot) -> Nest {
-        let is_mine = |poll: &InFlight| {
-            home_of(poll.watch).is_some_and(|home| home.clock.is_same(&self.clock))
-        };
-        let nest = slot.read().only(is_mine);
+        let nest = slot.read().only(|poll| is_of_clock(poll, &self.clock));
         if self.clock.is_real() && !nest.is_empty() {
             note(&self.clock, slot, nest.iter());
         }

@@ -17,7 +17,7 @@ use crate::slot::{self, Finding, InFlight, Kind, Seat, Slot, Standing, Told};
 use crate::stack::Stack;
 use crate::suspension::SUSPENSIONS;
 use crate::verdict::Account;
-use crate::watch::{Stacks, StuckWorkers, home_of};
+use crate::watch::{Stacks, StuckWorkers, is_of_clock};
 
 /// After this number of budgets a worker is reported of which nothing proves that it is in one poll. tokio's
 /// counters stand still for up to 244 polls, which on a busy worker take less.
@@ -260,8 +260,7 @@ impl Round {
     /// worker over.
     fn thread_of(&self, worker: usize, clock: &Clock) -> Option<&'static Slot> {
         let slot = self.workers.seat(worker).and_then(Seat::slot)?;
-        let is_mine = |poll: &InFlight| is_of_clock(poll, clock);
-        let nest = slot.read().only(is_mine);
+        let nest = slot.read().only(|poll| is_of_clock(poll, clock));
         let has_handed_over = nest.iter().any(|poll| poll.kind == Kind::Contained);
         if has_handed_over {
             self.workers.vacate(worker);
@@ -682,8 +681,4 @@ fn has_a_reported_stall(slot: &Slot, age: u64, clock: &Clock) -> bool {
         let margin = slot.hold(poll);
         margin.is_some_and(|mut margin| margin.note(poll).was_told())
     })
-}
-
-fn is_of_clock(poll: &InFlight, clock: &Clock) -> bool {
-    home_of(poll.watch).is_some_and(|home| home.clock.is_same(clock))
 }

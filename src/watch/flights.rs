@@ -35,6 +35,11 @@ pub(crate) fn flights(clock: &Clock) -> Vec<Flight> {
     flights
 }
 
+/// Whether a poll goes by a clock: readings of another one cannot be compared with its start.
+pub(crate) fn is_of_clock(poll: &InFlight, clock: &Clock) -> bool {
+    home_of(poll.watch).is_some_and(|home| home.clock.is_same(clock))
+}
+
 /// The polls in flight on one thread under a clock, innermost first; and for how many nanoseconds each has
 /// been a stall, if it is one.
 ///
@@ -45,8 +50,7 @@ pub(crate) fn polls_of(
     clock: &Clock,
     now: u64,
 ) -> ArrayVec<(Standing, Option<u64>), MAX_DEPTH> {
-    let of_clock = |poll: &InFlight| home_of(poll.watch).is_some_and(|h| h.clock.is_same(clock));
-    let nest = slot.read().only(of_clock);
+    let nest = slot.read().only(|poll| is_of_clock(poll, clock));
     let by_wall = nest.standings_at(clock, now, None);
     if !by_wall.iter().any(Standing::is_over) {
         return by_wall

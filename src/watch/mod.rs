@@ -30,7 +30,7 @@ pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Core, Counted, Totals, Undecided};
 #[cfg(feature = "page")]
 pub(crate) use flights::polls_of;
-pub(crate) use flights::{Flight, flights};
+pub(crate) use flights::{Flight, flights, is_of_clock};
 pub use health::{Health, Status};
 pub(crate) use known::{home_of, name_of};
 #[cfg(feature = "metrics")]
