@@ -1,5 +1,5 @@
 //! Calls that a signal would cut short: they run their whole time and do all of their work under the default
-//! settings, and a function that makes its call again is told with its whole stack.
+//! settings, and the report of a function that makes its call again has its whole stack.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// More than a pipe or a socket holds.
 const MANY: usize = 8 << 20;
 
-/// So many reports of a poll while it runs have passed before it is let go: each came of a look.
+/// How many reports of a running poll the test waits for before it lets the poll go: each came of a look.
 const LOOKS: usize = 3;
 
 struct Stuck<T> {
@@ -65,7 +65,7 @@ impl<T> Stuck<T> {
         }
     }
 
-    /// It was told with its whole stack, in which a function is.
+    /// A report of it has its whole stack, in which a function is.
     fn told_through(&self, function: &str) {
         loop {
             let slow = self.running();

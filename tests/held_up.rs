@@ -147,7 +147,7 @@ fn once<T>(watch: &Watch, work: impl FnOnce() -> T) {
     let _ = pin!(poll.watched(watch)).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// A poll blocks while one of our threads is held up, and it is told before that thread comes back.
+/// A poll blocks while one of our threads is held up, and the watchdog reports it before that thread comes back.
 fn a_blocked_poll_is_told(timing: Timing, held_up: &str, is_awake: bool) {
     let _alone = alone();
     let (watchdog, reports) = watchdog(timing);

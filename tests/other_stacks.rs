@@ -62,7 +62,7 @@ fn was_asked(thread: libc::pid_t) -> bool {
     pending >> (libc::SIGURG - 1) & 1 == 1
 }
 
-/// State: nobody waits for them, they are told without their stacks, and why is said. The others have theirs.
+/// State: no look waits for them, and their reports say why they have no stack. The others have theirs.
 #[test]
 fn threads_that_block_the_signal_are_not_asked_and_the_others_are() {
     const BLOCKED: usize = 12;

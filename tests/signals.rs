@@ -89,7 +89,7 @@ mod linux {
         mask >> (signal - 1) & 1 == 1
     }
 
-    /// The masks of the threads by name. One that ends meanwhile is left out.
+    /// The masks of the threads by name. The list leaves out one that has ended by then.
     fn masks() -> BTreeMap<String, u64> {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let mask = |task: std::io::Result<std::fs::DirEntry>| {

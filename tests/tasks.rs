@@ -141,7 +141,7 @@ fn guard_this_thread_once(token: &Arc<()>, polls_after_the_guard: bool) {
     }
 }
 
-/// Waits until no more than so many watchdogs hold the token: their reporters' threads end by themselves.
+/// Waits until no more than this number of watchdogs hold the token: their reporters' threads end by themselves.
 #[track_caller]
 fn assert_held_by_at_most(token: &Arc<()>, most: usize) {
     const LOOKS: usize = 60_000;

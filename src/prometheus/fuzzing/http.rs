@@ -193,7 +193,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     if let (Some(body), true) = (body, has_body) {
         assert_eq!(answer.body, body.as_bytes(), "{sent:?}");
     }
-    // Any host at all: who is answered is one of ours.
+    // The listener answers only hosts that are its own, of any kind.
     let any = input.name().replace(|c: char| c.is_control(), "");
     let sent = format!("GET / HTTP/1.1\r\nhost: {any}\r\n\r\n");
     let answered = converse_with(sent.as_bytes(), chunk);
