@@ -1,67 +1,68 @@
-//! Floor 1: the one place that knows where time comes from.
+//! Floor 1: the source of time.
 
 use std::time::Duration;
 
-/// Nanoseconds are `raw * scale >> SHIFT`.
-const SHIFT: u32 = 40;
+/// Bits of fraction in a clock's scale: nanoseconds are `raw * scale >> SCALE_BITS`. 40 bits keep the error
+/// under 1 ns in 1,000 s.
+const SCALE_BITS: u32 = 40;
 
-/// The time of every clock that is not mocked.
-const MACHINE: u64 = 0;
+/// The [`Clock::timeline`] of every clock that is not mocked.
+const MACHINE_TIMELINE: u64 = 0;
 
-/// A duration in nanoseconds. What is too long for them, 584 years, is as long as they tell.
+/// Returns a duration in nanoseconds, at most `u64::MAX` (584 years).
 pub(crate) fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A clock that is cheap to read twice a poll.
+/// Reads the fastest counter of the machine: cheap enough for two readings a poll.
 ///
-/// [`raw`](Self::raw) is the fastest counter that the machine has (the time stamp counter where it
-/// is invariant, `CLOCK_MONOTONIC` elsewhere); only differences of it mean anything, and only
-/// [`nanos_between`](Self::nanos_between) gives them a unit. The mocked clock of the tests is a
-/// variant inside `quanta`, so no type parameter leaks from here into the public types.
+/// The counter is the time stamp counter where it is invariant, and `CLOCK_MONOTONIC` elsewhere. Only differences
+/// of [`raw`](Self::raw) readings mean anything, and only [`nanos_between`](Self::nanos_between) gives them a unit.
+/// The mocked clock of the tests is a variant inside `quanta`, so no type parameter leaks into the public types.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     source: quanta::Clock,
-    /// Asked of `quanta` once, because its own conversion looks up each time what kind of clock it
-    /// is and how far to shift: 2 ns of a poll.
+    /// Read from `quanta` once. Its own conversion looks up the kind of clock and the shift each time, which
+    /// costs 2 ns a poll.
     scale: u64,
     origin: u64,
-    /// Which time it tells: 0 is that of the machine.
-    time: u64,
+    /// Clocks of one timeline can be compared. 0 is the machine's; each mocked clock has its own.
+    timeline: u64,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self::telling(quanta::Clock::new(), MACHINE)
+        Self::with_timeline(quanta::Clock::new(), MACHINE_TIMELINE)
     }
 
-    /// A clock that is mocked. Each tells a time of its own.
+    /// Wraps a mocked clock, with a timeline of its own.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn over(source: quanta::Clock) -> Self {
-        static MOCKED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(MACHINE);
+    pub(crate) fn mocked(source: quanta::Clock) -> Self {
+        static MOCKED: std::sync::atomic::AtomicU64 =
+            std::sync::atomic::AtomicU64::new(MACHINE_TIMELINE);
         let before = MOCKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Self::telling(source, before + 1)
+        Self::with_timeline(source, before + 1)
     }
 
-    fn telling(source: quanta::Clock, time: u64) -> Self {
-        let scale = source.delta_as_nanos(0, 1 << SHIFT);
+    fn with_timeline(source: quanta::Clock, timeline: u64) -> Self {
+        let scale = source.delta_as_nanos(0, 1 << SCALE_BITS);
         let origin = source.raw();
         Self {
             source,
             scale,
             origin,
-            time,
+            timeline,
         }
     }
 
-    /// Whether readings of the two can be compared.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.time == other.time
+    /// Returns whether readings of both clocks can be compared.
+    pub(crate) fn is_comparable_with(&self, other: &Self) -> bool {
+        self.timeline == other.timeline
     }
 
-    /// Whether it tells the time of the machine, as the operating system's own clocks do.
+    /// Returns whether the clock follows the machine's time, as the operating system's clocks do.
     pub(crate) fn is_real(&self) -> bool {
-        self.time == MACHINE
+        self.timeline == MACHINE_TIMELINE
     }
 
     #[inline]
@@ -69,14 +70,14 @@ impl Clock {
         self.source.raw()
     }
 
-    /// Nanoseconds from `start` to `end`, both raw readings; 0 if the counter went backwards.
+    /// Returns the nanoseconds from `start` to `end`, both raw readings. 0 if the counter went backwards.
     #[inline]
     pub(crate) fn nanos_between(&self, start: u64, end: u64) -> u64 {
         let raw = u128::from(end.saturating_sub(start));
-        ((raw * u128::from(self.scale)) >> SHIFT) as u64
+        ((raw * u128::from(self.scale)) >> SCALE_BITS) as u64
     }
 
-    /// Nanoseconds since this clock was made.
+    /// Returns the nanoseconds since this clock was made.
     pub(crate) fn nanos(&self) -> u64 {
         self.nanos_between(self.origin, self.raw())
     }
@@ -87,9 +88,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mocked_clock_is_in_nanoseconds() {
+    fn nanos_between_of_a_mocked_clock_is_exact() {
         let (source, time) = quanta::Clock::mock();
-        let clock = Clock::over(source);
+        let clock = Clock::mocked(source);
         for nanos in [0, 1, 7, 1_000_000_007, u64::MAX / 4] {
             let start = clock.raw();
             time.increment(nanos);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn our_conversion_agrees_with_the_clocks_own() {
+    fn nanos_between_agrees_with_quantas_conversion() {
         let clock = Clock::new();
         for raw in [1, 1_000, 3_000_000_000, 1 << 50] {
             let (ours, theirs) = (

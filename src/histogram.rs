@@ -1,18 +1,19 @@
-//! Floor 1: where the length of a poll falls.
+//! Floor 1: counts durations in a histogram with fixed bounds.
 //!
-//! The cells follow the preferred numbers R10 (ISO 3): ten to a decade, each about 1.26 times the
-//! one before, from 100 ns to 100 s. Decimal bounds and not powers of two, because a person asks
-//! "how many polls ran past 10 ms?" and the answer should be a cell's edge, not an interpolation;
-//! every bound that Prometheus is shown is one of them, so its buckets are exact.
+//! The cells follow the preferred numbers R10 (ISO 3): ten a decade, each about 1.26 times the one before, from 100 ns
+//! to 100 s. The bounds are decimal and not powers of two. So "how many polls took more than 10 ms?" has an exact
+//! answer. Each bucket bound of the Prometheus text is one of them, so those buckets are exact too.
 
 use std::time::Duration;
 
+/// The preferred numbers R10 of ISO 3, times 100.
 const R10: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
+/// Decades from 100 ns to 100 s.
 const DECADES: usize = 9;
 
-/// Upper bounds in nanoseconds, inclusive as Prometheus has it: cell `i` holds
-/// `(BOUNDS[i - 1], BOUNDS[i]]`; one cell more holds whatever is longer than the last.
-pub(crate) const BOUNDS: [u64; DECADES * 10 + 1] = {
+/// The upper bounds of the cells, inclusive as in Prometheus: cell `i` holds
+/// `(BOUNDS_NANOS[i - 1], BOUNDS_NANOS[i]]`. One more cell holds all longer durations.
+pub(crate) const BOUNDS_NANOS: [u64; DECADES * 10 + 1] = {
     let mut bounds = [0; DECADES * 10 + 1];
     let mut scale = 1;
     let mut i = 0;
@@ -27,19 +28,18 @@ pub(crate) const BOUNDS: [u64; DECADES * 10 + 1] = {
     bounds
 };
 
-/// How many cells a histogram has.
-pub(crate) const CELLS: usize = BOUNDS.len() + 1;
+/// The number of cells of a histogram.
+pub(crate) const CELLS: usize = BOUNDS_NANOS.len() + 1;
 
-/// For each power of two, the first cell that a value of that size can fall into.
+/// For each power of two, the first cell for values of that size.
 ///
-/// Between two powers of two lie at most three bounds, so a look-up is one table entry and three
-/// comparisons.
+/// At most three bounds lie between two powers of two, so a look-up takes one table entry and three comparisons.
 const FIRST_CELL: [u8; 64] = {
     let mut first = [0; 64];
     let mut power = 0;
     while power < 64 {
         let mut cell = 0;
-        while cell < BOUNDS.len() && BOUNDS[cell] < 1 << power {
+        while cell < BOUNDS_NANOS.len() && BOUNDS_NANOS[cell] < 1 << power {
             cell += 1;
         }
         first[power] = cell as u8;
@@ -48,32 +48,31 @@ const FIRST_CELL: [u8; 64] = {
     first
 };
 
-/// `BOUNDS` with three more at the end that nothing exceeds, so that a look-up never runs out.
-const PADDED: [u64; BOUNDS.len() + 3] = {
-    let mut padded = [u64::MAX; BOUNDS.len() + 3];
+/// [`BOUNDS_NANOS`] and three bounds that no value exceeds, so that a look-up never reads past the end.
+const PADDED_BOUNDS_NANOS: [u64; BOUNDS_NANOS.len() + 3] = {
+    let mut padded = [u64::MAX; BOUNDS_NANOS.len() + 3];
     let mut i = 0;
-    while i < BOUNDS.len() {
-        padded[i] = BOUNDS[i];
+    while i < BOUNDS_NANOS.len() {
+        padded[i] = BOUNDS_NANOS[i];
         i += 1;
     }
     padded
 };
 
-/// The cell of a poll of `nanos`.
+/// Returns the cell of a duration.
 #[inline]
 pub(crate) fn cell_of(nanos: u64) -> usize {
-    // The commonest polls of all, those that find nothing to do, are the shortest; a branch that is
-    // foreseen takes the whole look-up off the way to the next poll.
-    if nanos <= BOUNDS[0] {
+    // The most frequent polls find nothing to do and are the shortest. A predicted branch spares them the look-up.
+    if nanos <= BOUNDS_NANOS[0] {
         return 0;
     }
     let power = nanos.ilog2() as usize;
     let first = usize::from(FIRST_CELL[power]);
-    let beyond = |i: usize| usize::from(nanos > PADDED[first + i]);
+    let beyond = |i: usize| usize::from(nanos > PADDED_BOUNDS_NANOS[first + i]);
     first + beyond(0) + beyond(1) + beyond(2)
 }
 
-/// Counts by cell, read once and then at rest.
+/// A copy of a histogram's counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Distribution {
     pub(crate) cells: [u64; CELLS],
@@ -92,19 +91,19 @@ impl Distribution {
 
     #[cfg(feature = "metrics")]
     pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.cells.iter_mut().zip(&other.cells) {
-            *mine += theirs;
+        for (sum, count) in self.cells.iter_mut().zip(&other.cells) {
+            *sum += count;
         }
     }
 
-    /// How many values were at most `bound`, which must be one of [`BOUNDS`].
+    /// Returns the number of values of at most `bound`, which must be one of [`BOUNDS_NANOS`].
     #[cfg(feature = "metrics")]
     pub(crate) fn at_most(&self, bound: u64) -> u64 {
-        let cell = BOUNDS.partition_point(|b| *b <= bound);
+        let cell = BOUNDS_NANOS.partition_point(|b| *b <= bound);
         self.cells[..cell].iter().sum()
     }
 
-    /// The value below which a share `q` of all lies, by linear interpolation in its cell.
+    /// Returns the value that a share `q` of all values does not exceed, by linear interpolation in its cell.
     pub(crate) fn quantile(&self, q: f64, longest: u64) -> Option<Duration> {
         let count = self.count();
         if count == 0 || q.is_nan() {
@@ -114,8 +113,10 @@ impl Distribution {
         let mut below = 0;
         for (cell, &here) in self.cells.iter().enumerate() {
             if here > 0 && (below + here) as f64 >= rank {
-                let lower = if cell == 0 { 0 } else { BOUNDS[cell - 1] };
-                let upper = BOUNDS.get(cell).map_or(longest, |b| (*b).min(longest));
+                let lower = if cell == 0 { 0 } else { BOUNDS_NANOS[cell - 1] };
+                let upper = BOUNDS_NANOS
+                    .get(cell)
+                    .map_or(longest, |b| (*b).min(longest));
                 let share = ((rank - below as f64) / here as f64).max(0.0);
                 let inside = upper.saturating_sub(lower) as f64 * share;
                 return Some(Duration::from_nanos((lower + inside as u64).min(longest)));
@@ -126,9 +127,9 @@ impl Distribution {
     }
 }
 
-/// The bounds that Prometheus is shown: 1, 2 and 5 of each decade from 1 µs to 10 s, in nanoseconds.
+/// The bounds of the Prometheus buckets: 1, 2 and 5 of each decade from 1 µs to 10 s.
 #[cfg(feature = "metrics")]
-pub(crate) const PUBLISHED_BOUNDS: [u64; 22] = {
+pub(crate) const PUBLISHED_BOUNDS_NANOS: [u64; 22] = {
     let mut bounds = [0; 22];
     let mut scale = 1_000;
     let mut i = 0;
@@ -149,37 +150,37 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn bounds_rise_by_at_most_28_percent() {
-        for pair in BOUNDS.windows(2) {
+    fn bounds_grow_by_at_most_28_percent() {
+        for pair in BOUNDS_NANOS.windows(2) {
             assert!(pair[0] < pair[1]);
             assert!(pair[1] as f64 / pair[0] as f64 <= 1.28, "{pair:?}");
         }
-        assert_eq!(BOUNDS[0], 100);
-        assert_eq!(BOUNDS[BOUNDS.len() - 1], 100_000_000_000);
+        assert_eq!(BOUNDS_NANOS[0], 100);
+        assert_eq!(BOUNDS_NANOS[BOUNDS_NANOS.len() - 1], 100_000_000_000);
     }
 
     #[test]
     #[cfg(feature = "metrics")]
-    fn every_published_bound_is_the_edge_of_a_cell() {
-        for bound in PUBLISHED_BOUNDS {
-            assert!(BOUNDS.contains(&bound), "{bound}");
+    fn published_bounds_are_bounds_of_cells() {
+        for bound in PUBLISHED_BOUNDS_NANOS {
+            assert!(BOUNDS_NANOS.contains(&bound), "{bound}");
         }
-        assert_eq!(PUBLISHED_BOUNDS[0], 1_000);
-        assert_eq!(PUBLISHED_BOUNDS[21], 10_000_000_000);
+        assert_eq!(PUBLISHED_BOUNDS_NANOS[0], 1_000);
+        assert_eq!(PUBLISHED_BOUNDS_NANOS[21], 10_000_000_000);
     }
 
     #[test]
-    fn at_most_three_bounds_lie_between_two_powers_of_two() {
+    fn bounds_between_two_powers_of_two_are_at_most_three() {
         for power in 0..63 {
             let range = 1u64 << power..1 << (power + 1);
-            let inside = BOUNDS.iter().filter(|bound| range.contains(bound));
+            let inside = BOUNDS_NANOS.iter().filter(|bound| range.contains(bound));
             assert!(inside.count() <= 3, "{range:?}");
         }
     }
 
     #[test]
-    fn edges_belong_to_the_cell_below_them() {
-        for (cell, bound) in BOUNDS.into_iter().enumerate() {
+    fn cell_of_a_bound_is_the_cell_below_it() {
+        for (cell, bound) in BOUNDS_NANOS.into_iter().enumerate() {
             assert_eq!(cell_of(bound), cell);
             assert_eq!(cell_of(bound + 1), cell + 1);
         }
@@ -189,12 +190,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_agrees_with_a_search(nanos in prop_oneof![0..u64::MAX, 0..200_000_000_000u64, 0..100_000u64]) {
-            prop_assert_eq!(cell_of(nanos), BOUNDS.partition_point(|b| *b < nanos));
+        fn cell_of_agrees_with_a_search(nanos in prop_oneof![0..u64::MAX, 0..200_000_000_000u64, 0..100_000u64]) {
+            prop_assert_eq!(cell_of(nanos), BOUNDS_NANOS.partition_point(|b| *b < nanos));
         }
 
         #[test]
-        fn a_quantile_is_off_by_less_than_a_cell(mut values in prop::collection::vec(100..50_000_000_000u64, 1..300), q in 0.0..=1.0f64) {
+        fn quantile_error_is_less_than_a_cell(mut values in prop::collection::vec(100..50_000_000_000u64, 1..300), q in 0.0..=1.0f64) {
             let mut distribution = Distribution::default();
             for value in &values {
                 distribution.cells[cell_of(*value)] += 1;
@@ -203,13 +204,13 @@ mod tests {
             let longest = values[values.len() - 1];
             let rank = ((q * values.len() as f64).ceil() as usize).max(1) - 1;
             let exact = values[rank] as f64;
-            let told = distribution.quantile(q, longest).unwrap().as_nanos() as f64;
-            prop_assert!(told <= exact * 1.28 + 1.0 && told * 1.28 + 101.0 >= exact, "{} for {}", told, exact);
+            let estimate = distribution.quantile(q, longest).unwrap().as_nanos() as f64;
+            prop_assert!(estimate <= exact * 1.28 + 1.0 && estimate * 1.28 + 101.0 >= exact, "{} for {}", estimate, exact);
         }
     }
 
     #[test]
-    fn a_quantile_of_nothing_or_of_nan_is_none() {
+    fn quantile_of_no_values_or_nan_is_none() {
         assert_eq!(Distribution::default().quantile(0.5, 0), None);
         let mut one = Distribution::default();
         one.cells[cell_of(5_000)] = 1;

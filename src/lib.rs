@@ -153,13 +153,14 @@
 )]
 
 mod allow;
+mod append_table;
 mod by_ticks;
+mod catch_panic;
 mod cause;
 mod cgroup;
 mod clock;
-mod columns;
-mod contain;
-mod counts;
+mod containment;
+mod counters;
 mod error;
 mod flight_record;
 #[cfg(all(
@@ -173,7 +174,6 @@ mod flight_record;
 ))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handover;
 mod histogram;
 mod limit;
 mod offload;
@@ -203,9 +203,9 @@ mod sync;
 mod sys;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 pub mod systemd;
-mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text_table;
 mod ticks;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -100,7 +100,7 @@ impl Overrun<'_> {
         );
         if is_own && self.slow {
             let over = own.saturating_sub(self.budget);
-            self.watch.core().overruns.add(over);
+            self.watch.core().expected_overrun.record(over);
         }
     }
 

@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use std::panic::Location;
 
 use crate::by_ticks::{self, Fast};
-use crate::flight_record::{self, Passage};
+use crate::flight_record::{self, Entry};
 use crate::overrun::Overrun;
 use crate::slot::{self, DOZE, Kind, Mark, Opened, Share, Slot};
 use crate::sys;
@@ -299,14 +299,14 @@ fn conclude(
     slow: bool,
 ) {
     if let (true, Some((slot, mark))) = (watch.clock().is_real(), slot) {
-        flight_record::note(Passage {
+        flight_record::record(Entry {
             watch: watch.core().id,
             kind,
             slot: slot.index(),
             opening: mark.opening().and_then(NonZeroU64::new),
             start,
-            elapsed,
-            budget,
+            elapsed_nanos: elapsed,
+            budget_nanos: budget,
         });
     }
     if !is_to_be_told {

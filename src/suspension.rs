@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn clock() -> Clock {
-        Clock::over(quanta::Clock::mock().0)
+        Clock::mocked(quanta::Clock::mock().0)
     }
 
     #[test]

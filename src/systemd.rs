@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::service;
 use crate::sync::thread::Thread;
@@ -104,7 +104,7 @@ fn beat(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
     let mut told = None;
     while !stop.load(Ordering::Acquire) {
         // Nothing in there panics. If something did, no beat would be the right answer to it.
-        contain(|| tell(&watchdog.health(), interval, &mut told));
+        catch_panic(|| tell(&watchdog.health(), interval, &mut told));
         std::thread::park_timeout(interval);
     }
 }

@@ -11,7 +11,7 @@ use futures_core::future::FusedFuture;
 use futures_core::stream::{FusedStream, Stream};
 use pin_project_lite::pin_project;
 
-use crate::handover::{self, Place};
+use crate::containment::{self, ContainmentPermit};
 use crate::poll::{Possession, Stretch};
 use crate::sys::{Enter, FlaggedRef, GuardedDrop};
 use crate::watch::Watch;
@@ -106,8 +106,8 @@ impl At {
     #[cold]
     #[inline(never)]
     fn contain<T>(&self, mut poll: impl FnMut() -> Poll<T>) -> Poll<T> {
-        let place = Place::take(&self.watch);
-        self.watch.core().overruns.forget();
+        let place = ContainmentPermit::acquire(&self.watch);
+        self.watch.core().expected_overrun.decay();
         let possession = match place {
             Some(_) => self.begin(Stretch::CONTAINED),
             None => self.begin(Stretch::POLL),
@@ -139,7 +139,7 @@ impl<T> Watched<T> {
         mut poll: impl FnMut(Pin<&mut T>) -> Poll<P>,
     ) -> Poll<P> {
         let (at, mut inner) = self.project().inner.split();
-        if handover::pays(&at.watch) {
+        if containment::pays(&at.watch) {
             return at.contain(|| poll(inner.as_mut()));
         }
         let possession = at.begin(Stretch::POLL);

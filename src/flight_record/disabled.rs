@@ -1,8 +1,8 @@
-//! Nothing is remembered where nothing could read it.
+//! Records nothing, in builds where nothing can read the record.
 
-use super::Passage;
+use super::Entry;
 
 pub(crate) fn prepare() {}
 
 #[inline(always)]
-pub(crate) fn note(_: Passage) {}
+pub(crate) fn record(_: Entry) {}

@@ -1,77 +1,78 @@
-//! The ring. It has [`CAPACITY`] places and takes 256 KiB from the first watchdog on. A place is locked
-//! while it is written or copied, and a poll waits for none.
+//! The ring of recent polls: [`CAPACITY_ENTRIES`] cells, 256 KiB, allocated by the first watchdog.
+//!
+//! A writer or reader locks one cell at a time, and a poll never waits for a lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::Passage;
+use super::Entry;
 use crate::sys;
 
-/// How many polls are remembered.
-const CAPACITY: usize = 4_096;
+/// Polls that the ring keeps: enough for the last seconds of a service in trouble, in 256 KiB.
+const CAPACITY_ENTRIES: usize = 4_096;
 
-/// How many places a poll tries. A reader copies one place at a time, so the next one is free.
-const TRIES: usize = 4;
+/// Cells that a poll tries. A reader locks one cell at a time, so the next cell is usually free.
+const MAX_TRIES: usize = 4;
 
-type Place = Mutex<Option<Passage>>;
+type Cell = Mutex<Option<Entry>>;
 
 struct Ring {
-    places: Box<[Place]>,
+    cells: Box<[Cell]>,
     next: AtomicUsize,
 }
 
-static RING: LazyLock<Ring> = LazyLock::new(|| Ring::new(CAPACITY));
+static RING: LazyLock<Ring> = LazyLock::new(|| Ring::new(CAPACITY_ENTRIES));
 
-/// Makes the ring, so that the first poll that leaves something in it does not have to.
+/// Allocates the ring, so that no poll has to.
 pub(crate) fn prepare() {
     LazyLock::force(&RING);
 }
 
-/// Remembers a poll, in the place of the oldest.
-pub(crate) fn note(passage: Passage) {
-    RING.note(passage);
+/// Records a poll over the oldest one.
+pub(crate) fn record(entry: Entry) {
+    RING.record(entry);
 }
 
-/// What is remembered, by the time when it began.
-pub(crate) fn read() -> Vec<Passage> {
+/// Returns the recorded polls, ordered by their start.
+pub(crate) fn read() -> Vec<Entry> {
     RING.read()
 }
 
 impl Ring {
     fn new(capacity: usize) -> Self {
         Self {
-            places: (0..capacity).map(|_| Mutex::new(None)).collect(),
+            cells: (0..capacity).map(|_| Mutex::new(None)).collect(),
             next: AtomicUsize::new(0),
         }
     }
 
-    /// Takes no lock that it would have to wait for: in the child of a fork, a place stays locked for ever that
-    /// another thread of the parent was writing. A locked place is passed over.
-    fn note(&self, passage: Passage) {
-        for _ in 0..TRIES {
-            let next = self.next.fetch_add(1, Relaxed) % self.places.len();
-            if let Some(mut place) = try_lock(&self.places[next]) {
-                *place = Some(passage);
+    /// Skips locked cells and never waits. In the child of a fork, a cell stays locked if another thread of the
+    /// parent was writing it.
+    fn record(&self, entry: Entry) {
+        for _ in 0..MAX_TRIES {
+            let next = self.next.fetch_add(1, Relaxed) % self.cells.len();
+            if let Some(mut cell) = try_lock(&self.cells[next]) {
+                *cell = Some(entry);
                 return;
             }
         }
     }
 
-    fn read(&self) -> Vec<Passage> {
-        let read = |place: &Place| match sys::is_forked() {
-            true => try_lock(place).and_then(|place| *place),
-            false => *place.lock().unwrap_or_else(PoisonError::into_inner),
+    fn read(&self) -> Vec<Entry> {
+        let read = |cell: &Cell| match sys::is_forked() {
+            true => try_lock(cell).and_then(|cell| *cell),
+            false => *cell.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        let mut passages: Vec<_> = self.places.iter().filter_map(read).collect();
-        passages.sort_by_key(|passage: &Passage| passage.start);
-        passages
+        let mut entries: Vec<_> = self.cells.iter().filter_map(read).collect();
+        entries.sort_by_key(|entry: &Entry| entry.start);
+        entries
     }
 }
 
-fn try_lock(place: &Place) -> Option<MutexGuard<'_, Option<Passage>>> {
-    match place.try_lock() {
-        Ok(place) => Some(place),
-        Err(TryLockError::Poisoned(place)) => Some(place.into_inner()),
+fn try_lock(cell: &Cell) -> Option<MutexGuard<'_, Option<Entry>>> {
+    match cell.try_lock() {
+        Ok(cell) => Some(cell),
+        Err(TryLockError::Poisoned(cell)) => Some(cell.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
 }
@@ -81,50 +82,50 @@ mod tests {
     use super::*;
     use crate::slot::Kind;
 
-    fn note(ring: &Ring, start: u64) {
-        ring.note(Passage {
+    fn record(ring: &Ring, start: u64) {
+        ring.record(Entry {
             opening: None,
             watch: 0,
             kind: Kind::Poll,
             slot: 0,
             start,
-            elapsed: 1,
-            budget: 1,
+            elapsed_nanos: 1,
+            budget_nanos: 1,
         });
     }
 
     fn starts(ring: &Ring) -> Vec<u64> {
-        ring.read().iter().map(|passage| passage.start).collect()
+        ring.read().iter().map(|entry| entry.start).collect()
     }
 
     #[test]
-    fn the_latest_are_remembered_in_a_bounded_ring() {
+    fn record_past_the_capacity_keeps_the_latest() {
         let ring = Ring::new(3);
         for start in [40, 10, 30, 20] {
-            note(&ring, start);
+            record(&ring, start);
         }
         assert_eq!(starts(&ring), [10, 20, 30]);
-        let bytes = size_of::<Place>() * CAPACITY;
+        let bytes = size_of::<Cell>() * CAPACITY_ENTRIES;
         assert_eq!(bytes, 256 << 10);
     }
 
     #[test]
-    fn note_at_a_place_that_is_locked_takes_the_next_one() {
+    fn record_at_a_locked_cell_takes_the_next_one() {
         let ring = Ring::new(3);
-        let locked = ring.places[1].lock().unwrap();
+        let locked = ring.cells[1].lock().unwrap();
         for start in [1, 2, 3] {
-            note(&ring, start);
+            record(&ring, start);
         }
         drop(locked);
-        // The first place had 1, and the third was taken; then it was the first one's turn again.
+        // The first cell got 1, the third got 2, and then 3 replaced 1.
         assert_eq!(starts(&ring), [2, 3]);
     }
 
     #[test]
-    fn note_while_every_place_is_locked_gives_up() {
+    fn record_while_every_cell_is_locked_gives_up() {
         let ring = Ring::new(1);
-        let locked = ring.places[0].lock().unwrap();
-        note(&ring, 1);
+        let locked = ring.cells[0].lock().unwrap();
+        record(&ring, 1);
         drop(locked);
         assert!(starts(&ring).is_empty());
     }

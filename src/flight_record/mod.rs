@@ -1,7 +1,7 @@
-//! Floor 2: the last polls that took more than half of their budgets, in a ring of the process's.
+//! Floor 2: records the last polls of the process that took more than half of their budgets.
 //!
-//! For who asks afterwards what the threads were doing. Only the page reads it (feature `page`): `enabled` is
-//! there where it does, and otherwise `disabled`, which has the same signature and remembers nothing.
+//! The record shows afterwards what the threads were doing. Only the debug page reads it (feature `page`). Builds
+//! without that feature use `disabled`, which has the same signatures and records nothing.
 
 use std::num::NonZeroU64;
 
@@ -10,26 +10,25 @@ use crate::slot::Kind;
 #[cfg(any(test, feature = "page"))]
 mod enabled;
 #[cfg(any(test, feature = "page"))]
-pub(crate) use enabled::{note, prepare, read};
+pub(crate) use enabled::{prepare, read, record};
 
 #[cfg(not(any(test, feature = "page")))]
 mod disabled;
 #[cfg(not(any(test, feature = "page")))]
-pub(crate) use disabled::{note, prepare};
+pub(crate) use disabled::{prepare, record};
 
 /// One poll that has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Passage {
+pub(crate) struct Entry {
     /// The id of the watch.
     pub(crate) watch: u64,
     pub(crate) kind: Kind,
-    /// The number of the thread's slot.
+    /// The index of the thread's slot.
     pub(crate) slot: usize,
-    /// Its number there.
+    /// The poll's sequence number in the slot.
     pub(crate) opening: Option<NonZeroU64>,
-    /// A raw reading of the machine's clock.
+    /// The start, as a raw reading of the machine's clock.
     pub(crate) start: u64,
-    /// Nanoseconds.
-    pub(crate) elapsed: u64,
-    pub(crate) budget: u64,
+    pub(crate) elapsed_nanos: u64,
+    pub(crate) budget_nanos: u64,
 }

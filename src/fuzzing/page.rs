@@ -16,7 +16,7 @@ pub fn page(data: &[u8]) {
     let mut input = Input::new(data);
     let (source, time) = quanta::Clock::mock();
     let builder = Watchdog::builder().without_tracing();
-    let watchdog = builder.clock(Clock::over(source)).build();
+    let watchdog = builder.clock(Clock::mocked(source)).build();
     let watchdog = watchdog.expect("the settings are good");
     let thread = input.name().replace('\0', "");
     let names: Vec<_> = (0..1 + input.below(3)).map(|_| input.name()).collect();

@@ -89,7 +89,7 @@ fn watchdog(input: &mut Input<'_>) {
     };
     let mut builder = Watchdog::builder()
         .without_tracing()
-        .clock(Clock::over(source))
+        .clock(Clock::mocked(source))
         .budget(settings.budget)
         .guard_budget(settings.guard_budget)
         .max_watches(settings.max_watches)

@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::carried::{Around, Hook};
 use super::lane::Lane;
 use super::queue::Queue;
-use crate::counts::enroll_lane;
+use crate::counters::lane_counters;
 use crate::error::Error;
 use crate::publish;
 #[cfg(feature = "rayon")]
@@ -167,7 +167,7 @@ impl LaneBuilder {
             return Err(Error::setting("limit", "must be at least 1"));
         }
         let (backend, threads) = self.threads.start(&self.name, self.limit)?;
-        let counts = enroll_lane(&self.name);
+        let counts = lane_counters(&self.name);
         // Without its thread the lane still works; only its figures are not seen.
         let _ = publish::start();
         let limit = self.limit.unwrap_or(threads);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::counts::LaneCounts;
+use crate::counters::LaneCounters;
 
 /// Why an offloaded closure has no result.
 ///
@@ -69,7 +69,7 @@ impl OffloadError {
         }
     }
 
-    pub(super) fn panicked(lane: &LaneCounts, payload: Box<dyn Any + Send>) -> Self {
+    pub(super) fn panicked(lane: &LaneCounters, payload: Box<dyn Any + Send>) -> Self {
         lane.panics.fetch_add(1, Relaxed);
         OffloadError::Panicked(PanicPayload::new(Arc::clone(&lane.name), payload))
     }

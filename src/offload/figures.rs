@@ -6,28 +6,28 @@ use std::time::Instant;
 
 use super::error::OffloadError;
 use super::queue::Ran;
-use crate::counts::LaneCounts;
+use crate::counters::LaneCounters;
 use crate::publish;
 use crate::samples::{Series, SeriesRef};
 use crate::sys;
 
 /// Something that waits.
 pub(super) struct Asked {
-    counts: &'static LaneCounts,
+    counts: &'static LaneCounters,
     at: Instant,
     is_forked: bool,
 }
 
 /// Something that runs, until it is ended.
 pub(super) struct Running {
-    counts: &'static LaneCounts,
+    counts: &'static LaneCounters,
     since: Instant,
     is_forked: bool,
 }
 
 impl Asked {
     /// The wait counts from now.
-    pub(super) fn now(counts: &'static LaneCounts) -> Self {
+    pub(super) fn now(counts: &'static LaneCounters) -> Self {
         Self {
             counts,
             at: Instant::now(),

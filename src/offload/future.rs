@@ -17,7 +17,7 @@ use super::figures::Asked;
 use super::lane::Lane;
 use super::nesting::Lanes;
 use super::queue::{Job, JobKind, Queue, Ran, TakenIn};
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::sync::{Lock, LockGuard};
 use crate::sys;
 
@@ -173,7 +173,7 @@ fn poll_on(queue: &Arc<Queue>, runtime: Option<Handle>, runnable: Runnable) {
     }
     let work = move |done: &mut dyn FnMut(Ran)| {
         let running = asked.run();
-        contain(|| Lanes::outside(|| runnable.run()));
+        catch_panic(|| Lanes::outside(|| runnable.run()));
         done(running.end());
     };
     queue.submit_poll(Job {
@@ -233,7 +233,7 @@ impl<F: Future> Future for Guest<F> {
 impl<F: Future> Guest<F> {
     /// Its destructor may panic, which must not reach `async_task`: that would abort.
     fn drop_future(&mut self) {
-        contain(|| self.carried.around(|| drop(self.future.take())));
+        catch_panic(|| self.carried.around(|| drop(self.future.take())));
     }
 }
 
@@ -242,7 +242,7 @@ impl<F: Future> Drop for Guest<F> {
         self.drop_future();
         // An output that nobody fetched.
         if Arc::strong_count(&self.outbox) == 1 {
-            contain(|| drop(take(&self.outbox)));
+            catch_panic(|| drop(take(&self.outbox)));
         }
     }
 }

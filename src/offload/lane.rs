@@ -13,7 +13,7 @@ use super::error::OffloadError;
 use super::figures::Asked;
 use super::nesting::Lanes;
 use super::queue::{Job, JobKind, Load, Queue, Ran, WhenFull};
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 
 /// A bounded place to run closures that do not belong on a runtime worker.
 ///
@@ -262,7 +262,7 @@ impl Lane {
             // The figures and the place first: who has the result must find them as they are now.
             done(running.end());
             // Nobody may be waiting any more, and the result's destructor may panic.
-            contain(move || drop(answer.send(outcome)));
+            catch_panic(move || drop(answer.send(outcome)));
         };
         let job = Job {
             work: Box::new(work),

@@ -15,7 +15,7 @@ mod queue;
 
 use std::sync::{Arc, OnceLock};
 
-use crate::counts::enroll_lane;
+use crate::counters::lane_counters;
 use crate::publish;
 use crate::sys;
 use backend::Backend;
@@ -41,7 +41,7 @@ fn new_cpu_lane() -> Lane {
     // Without its thread the lane still works; only its figures are not seen.
     let _ = publish::start();
     Lane {
-        queue: Queue::new(builder::cores(), None, Backend::Tokio, enroll_lane("cpu")),
+        queue: Queue::new(builder::cores(), None, Backend::Tokio, lane_counters("cpu")),
         hooks: Arc::default(),
     }
 }

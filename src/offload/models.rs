@@ -14,7 +14,7 @@ use loom::sync::atomic::AtomicUsize;
 
 use super::backend::Backend;
 use super::queue::{Job, JobKind, Queue, Ran, Ticket, WhenFull};
-use crate::counts;
+use crate::counters;
 use crate::sync::model::Model;
 use crate::sync::thread::{self, Thread};
 
@@ -41,7 +41,7 @@ impl Drop for Part {
 
 impl Lane {
     fn new(is_shut_down: bool) -> Arc<Self> {
-        let counts = counts::enroll_lane("model");
+        let counts = counters::lane_counters("model");
         Arc::new(Self {
             queue: Queue::new(1, None, Backend::Model { is_shut_down }, counts),
             now: AtomicUsize::new(0),

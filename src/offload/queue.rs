@@ -26,8 +26,8 @@ use tokio::sync::Notify;
 use super::backend::Backend;
 use super::cancel::Cancel;
 use super::error::OffloadError;
-use crate::contain::contain;
-use crate::counts::LaneCounts;
+use crate::catch_panic::catch_panic;
+use crate::counters::LaneCounters;
 use crate::sync::{ModelledGuard, ModelledLock, broken, thread_local};
 use crate::sys;
 
@@ -38,7 +38,7 @@ const TURN: Duration = Duration::from_millis(5);
 pub(super) struct Queue {
     pub(super) id: u64,
     pub(super) limit: usize,
-    pub(super) counts: &'static LaneCounts,
+    pub(super) counts: &'static LaneCounters,
     backend: Backend,
     /// How many closures may be queued.
     places: usize,
@@ -131,7 +131,7 @@ impl Queue {
         limit: usize,
         queue: Option<usize>,
         backend: Backend,
-        counts: &'static LaneCounts,
+        counts: &'static LaneCounters,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
@@ -241,8 +241,8 @@ impl Queue {
                 place.work_off(job);
             }
         };
-        if contain(|| self.backend.spawn(runtime.as_ref(), work)).is_none() {
-            contain(|| drop(take(&handed)));
+        if catch_panic(|| self.backend.spawn(runtime.as_ref(), work)).is_none() {
+            catch_panic(|| drop(take(&handed)));
         }
     }
 
@@ -358,7 +358,7 @@ impl Queue {
         self.counts.queued.fetch_sub(jobs.len() as u64, Relaxed);
         for job in jobs {
             // What a closure owns may panic when it is dropped.
-            contain(|| drop(job));
+            catch_panic(|| drop(job));
         }
         self.settle(self.lock());
     }
@@ -458,7 +458,7 @@ impl Place {
                 }
             };
             // What it logs with is the caller's, and may panic; the next job is not to suffer.
-            contain(|| work(&mut done));
+            catch_panic(|| work(&mut done));
         }
     }
 

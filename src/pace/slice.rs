@@ -11,7 +11,7 @@ use super::rule::sealed::Rule;
 use crate::clock::nanos_of;
 use crate::pulse;
 use crate::slot;
-use crate::watch::home_of;
+use crate::watch::watchdog_of;
 
 /// The clock is read about so often in a slice.
 const READINGS: u64 = 4;
@@ -163,9 +163,9 @@ fn nanos_since(moment: Instant) -> u64 {
 /// The outermost watched poll in flight on this thread, and its age.
 fn outermost() -> Option<(Poll, u64)> {
     let slot = slot::current()?;
-    let now = |watch| Some(home_of(watch)?.clock.raw());
+    let now = |watch| Some(watchdog_of(watch)?.clock.raw());
     let outermost = slot.outermost_poll(now)?;
-    let home = home_of(outermost.watch)?;
+    let home = watchdog_of(outermost.watch)?;
     let elapsed = home.clock.nanos_between(outermost.start, home.clock.raw());
     Some(((slot.index(), outermost.opening), elapsed))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::flight_record::{self, Passage};
+use crate::flight_record::{self, Entry};
 use crate::report::SlowPoll;
 use crate::slot;
 use crate::watch::name_of;
@@ -32,21 +32,21 @@ impl Watchdog {
     /// A track is a place that one thread has at a time: where one has ended and another begun, both may be
     /// on it, under the name of the later one. Polls that are in flight are not in it.
     pub fn flight_record(&self) -> String {
-        let passages = flight_record::read();
+        let entries = flight_record::read();
         let recent = self.archive().latest().polls();
         let reports: HashMap<_, _> = recent
             .iter()
             .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.opening?), &recent.slow)))
             .collect();
         let clock = self.clock();
-        let first = passages.first().map_or(0, |passage| passage.start);
+        let first = entries.first().map_or(0, |entry| entry.start);
         let micros = |raw: u64| clock.nanos_between(first, raw) as f64 / 1e3;
-        let slice = |passage: &Passage| {
-            let which = passage.opening.map(|opening| (passage.slot, opening.get()));
+        let slice = |entry: &Entry| {
+            let which = entry.opening.map(|opening| (entry.slot, opening.get()));
             let report = which.and_then(|which| reports.get(&which).copied());
-            slice(passage, micros(passage.start), report)
+            slice(entry, micros(entry.start), report)
         };
-        let events: Vec<_> = tracks().chain(passages.iter().map(slice)).collect();
+        let events: Vec<_> = tracks().chain(entries.iter().map(slice)).collect();
         json!({ "displayTimeUnit": "ms", "traceEvents": events }).to_string()
     }
 }
@@ -71,10 +71,10 @@ fn tracks() -> impl Iterator<Item = Value> {
     })
 }
 
-fn slice(passage: &Passage, start: f64, report: Option<&SlowPoll>) -> Value {
+fn slice(entry: &Entry, start: f64, report: Option<&SlowPoll>) -> Value {
     let mut arguments = json!({
-        "kind": passage.kind.to_string(),
-        "budget_ms": passage.budget as f64 / 1e6,
+        "kind": entry.kind.to_string(),
+        "budget_ms": entry.budget_nanos as f64 / 1e6,
     });
     if let Some(slow) = report {
         arguments["cause"] = json!(slow.cause.to_string());
@@ -83,12 +83,12 @@ fn slice(passage: &Passage, start: f64, report: Option<&SlowPoll>) -> Value {
     }
     json!({
         "ph": "X",
-        "name": name_of(passage.watch).unwrap_or_default(),
-        "cat": if passage.elapsed > passage.budget { "slow" } else { "poll" },
+        "name": name_of(entry.watch).unwrap_or_default(),
+        "cat": if entry.elapsed_nanos > entry.budget_nanos { "slow" } else { "poll" },
         "ts": start,
-        "dur": passage.elapsed as f64 / 1e3,
+        "dur": entry.elapsed_nanos as f64 / 1e3,
         "pid": std::process::id(),
-        "tid": passage.slot,
+        "tid": entry.slot,
         "args": arguments,
     })
 }

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::counts;
+use crate::counters;
 use crate::report::{Culprit, Phase, Recent, SlowPoll, StuckWorker};
 use crate::runtime::{self, Guarded, Impact};
 use crate::serialize::timestamp;
 use crate::slot::{self, Slot};
-use crate::watch::{Health, WatchStats, name_of, polls_of};
+use crate::watch::{Health, WatchStats, name_of, polls_of_slot};
 use crate::watchdog::Watchdog;
 
 /// How many of the latest reports are shown.
@@ -246,7 +246,7 @@ fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<Thread
         Some((Arc::clone(&guarded.name), worker, workers.read(worker)))
     });
     let thread = slot.margin().thread()?.to_string();
-    let polls = polls_of(slot, clock, now).into_iter().rev();
+    let polls = polls_of_slot(slot, clock, now).into_iter().rev();
     let polls = polls.map(|(standing, stalled)| PollState {
         watch: name_of(standing.poll.watch).unwrap_or_default(),
         kind: standing.poll.kind.to_string(),
@@ -266,7 +266,7 @@ fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<Thread
 }
 
 fn lanes() -> Vec<LaneState> {
-    let state = |lane: &counts::LaneCounts| LaneState {
+    let state = |lane: &counters::LaneCounters| LaneState {
         lane: Arc::clone(&lane.name),
         queued: lane.queued.load(Relaxed),
         in_flight: lane.in_flight.load(Relaxed),
@@ -274,5 +274,5 @@ fn lanes() -> Vec<LaneState> {
         panics: lane.panics.load(Relaxed),
         inline: lane.inline.load(Relaxed),
     };
-    counts::lanes().into_iter().map(state).collect()
+    counters::all_lanes().into_iter().map(state).collect()
 }

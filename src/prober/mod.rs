@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
 use crate::service;
@@ -54,7 +54,7 @@ fn run() {
         for guarded in &all {
             let plan = plans.entry(guarded.id).or_insert_with(Plan::new);
             // What panics in there is a hook of the user's; the next probe is as good.
-            contain(|| plan.follow(guarded));
+            catch_panic(|| plan.follow(guarded));
         }
         if all.is_empty() {
             std::thread::park();
@@ -87,7 +87,7 @@ impl Plan {
         let Some(workers) = guarded.workers() else {
             return;
         };
-        if guarded.lag.send(guarded.clock().raw()) {
+        if guarded.lag.try_begin_probe(guarded.clock().raw()) {
             send(&workers, Probe::of_lag(guarded));
         }
         if !workers.is_any_unknown() {
@@ -140,7 +140,7 @@ mod tests {
             .unwrap();
         let home = Arc::clone(watchdog.watch("w").home());
         let guarded = Guarded::new("prober", home, Arc::new(NoListener), 1);
-        guarded.arm(handle);
+        guarded.attach(handle);
         guarded
     }
 
@@ -163,7 +163,7 @@ mod tests {
             }
         });
         // Answered; and the worker's thread is to be asked for again.
-        guarded.workers().unwrap().vacate(0);
+        guarded.workers().unwrap().unbind(0);
         plan.at = Instant::now();
         plan.follow(&guarded);
         assert_eq!(alive(), 2);

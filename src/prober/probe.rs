@@ -56,7 +56,7 @@ impl Future for Probe {
         }
         if let Some(guarded) = self.guarded.upgrade() {
             if let Some(workers) = guarded.workers() {
-                workers.sit_down();
+                workers.bind_current_thread();
             }
             match &self.rendezvous {
                 Some(rendezvous) => rendezvous.meet(),
@@ -81,7 +81,7 @@ impl Drop for Probe {
 /// that would have been sent meanwhile. Else one of ten seconds would count for no more than one of a
 /// microsecond, and the quantiles would be of the good times only.
 fn record(guarded: &Guarded) {
-    let lag = guarded.lag.answer(guarded.clock());
+    let lag = guarded.lag.end_probe(guarded.clock());
     for lag in std::iter::once(lag).chain(missed(lag)) {
         publish::sample(SeriesRef::Static(guarded.counts.lag), lag);
     }

@@ -1,9 +1,9 @@
-//! For which hosts the listener answers.
+//! Admits requests by the host that they name.
 //!
-//! A web page can have its own name resolve to the address of this machine (DNS rebinding). The browser takes
-//! what is answered for the page's own then, and lets the page read it. What gives it away is the name, which
-//! the browser puts into each request and no page can change. So a request is answered if it was addressed to
-//! an IP address, to localhost, or to a name that the program allowed: none of them is that of a page.
+//! The owner of a web page can make the page's own name resolve to this machine (DNS rebinding). Then the browser
+//! takes our answers for the page's own, and lets the page read them. But the browser puts the name into each
+//! request, and no page can change that. So the listener admits requests for IP addresses, for localhost, and for
+//! names that the program allowed. None of these is the name of a page.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,36 +14,36 @@ use hyper::{Request, StatusCode, Version};
 
 use crate::error::Error;
 
-/// The longest name that DNS has, in bytes.
-const LONGEST_NAME: usize = 253;
+/// The longest name of DNS (RFC 1035, section 2.3.4).
+const MAX_NAME_BYTES: usize = 253;
 
-/// The names that are allowed besides addresses and localhost. Clones share them.
+/// The host names that the program allowed. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Hosts {
     allowed: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Why a request is not answered.
+/// Why the listener refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// It does not say for which host it is, or not clearly.
-    Unclear,
-    /// It is for another host.
+    /// The request names no host, or names it ambiguously.
+    Ambiguous,
+    /// The request is for another host.
     Foreign,
 }
 
 impl Refusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Refusal::Unclear => StatusCode::BAD_REQUEST,
+            Refusal::Ambiguous => StatusCode::BAD_REQUEST,
             Refusal::Foreign => StatusCode::MISDIRECTED_REQUEST,
         }
     }
 
-    /// What to do.
+    /// Returns the line that tells the client what to do.
     pub(super) fn text(self) -> &'static str {
         match self {
-            Refusal::Unclear => {
+            Refusal::Ambiguous => {
                 "send one Host header: a name or an IP address, and a port if you like\n"
             }
             Refusal::Foreign => {
@@ -64,8 +64,9 @@ impl Hosts {
         Ok(())
     }
 
-    /// Whether a request is answered, by every host that it names: that of an absolute target (as a proxy sends
-    /// it) and that of its header. HTTP/1.0 need not name any, and no browser speaks it.
+    /// Checks every host that a request names: in an absolute target, as proxies send it, and in its header.
+    ///
+    /// A request of HTTP/1.0 may name none; no browser speaks that version.
     pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
         let target = request
             .uri()
@@ -73,10 +74,10 @@ impl Hosts {
             .map(|authority| authority.as_str());
         let mut headers = request.headers().get_all(HOST).iter();
         let header = headers.next().map(|value| value.to_str());
-        let header = header.transpose().map_err(|_| Refusal::Unclear)?;
+        let header = header.transpose().map_err(|_| Refusal::Ambiguous)?;
         let is_named = target.is_some() || header.is_some();
         if headers.next().is_some() || !is_named && request.version() > Version::HTTP_10 {
-            return Err(Refusal::Unclear);
+            return Err(Refusal::Ambiguous);
         }
         let mut named = target.into_iter().chain(header);
         named.try_for_each(|authority| self.admit_authority(authority))
@@ -87,11 +88,10 @@ impl Hosts {
             Some(Host::Address) => Ok(()),
             Some(Host::Name(name)) if is_localhost(&name) || self.lock().contains(&name) => Ok(()),
             Some(Host::Name(_)) => Err(Refusal::Foreign),
-            None => Err(Refusal::Unclear),
+            None => Err(Refusal::Ambiguous),
         }
     }
 
-    /// Nothing panics while it holds this lock; if it ever did, the names would still be whole.
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,17 +101,18 @@ impl Hosts {
 #[derive(Debug, PartialEq)]
 enum Host {
     Address,
-    /// In small letters, without a dot at its end.
+    /// In lower case, without a final dot.
     Name(String),
 }
 
-/// The host of `host`, `host:port`, `[address]` or `[address]:port`. `None` for anything else: a user name
-/// before it, a list, an IPv6 address without brackets.
+/// Parses `host`, `host:port`, `[address]` or `[address]:port`.
+///
+/// Returns `None` for anything else: a user name, a list, an IPv6 address without brackets.
 fn host_of(authority: &str) -> Option<Host> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
-            // A zone names an interface of the client's.
+            // A zone names a network interface of the client, so it plays no part here.
             let address = address.split('%').next()?;
             address.parse::<Ipv6Addr>().ok()?;
             (Host::Address, port)
@@ -130,7 +131,7 @@ fn host_of(authority: &str) -> Option<Host> {
     is_port(port).then_some(host)
 }
 
-/// A colon and a number, or nothing; the number may be left out.
+/// Returns whether `port` is empty, a colon, or a colon and a port number.
 fn is_port(port: &str) -> bool {
     let number = match port.strip_prefix(':') {
         Some(number) => number,
@@ -140,16 +141,16 @@ fn is_port(port: &str) -> bool {
     is_number && (number.is_empty() || number.parse::<u16>().is_ok())
 }
 
-/// A name as all spellings of it are compared. `None` if it is none.
+/// Returns the canonical spelling of a host name, or `None` if it is not a host name.
 fn normalized(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_plain);
-    let is_name = name.len() <= LONGEST_NAME && name.split('.').all(is_label);
+    let is_name = name.len() <= MAX_NAME_BYTES && name.split('.').all(is_label);
     is_name.then(|| name.to_ascii_lowercase())
 }
 
-/// Whether a name is of this machine by its definition, so that it has no owner (RFC 6761).
+/// Returns whether a name always means this machine and has no owner (RFC 6761, section 6.3).
 fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn request_for_an_address_or_localhost_or_an_allowed_name_is_admitted() {
+    fn request_for_an_address_localhost_or_an_allowed_name_is_admitted() {
         let hosts = Hosts::default();
         hosts.allow("Metrics.Internal.").unwrap();
         for host in [
@@ -199,7 +200,7 @@ mod tests {
                 "{host}"
             );
             let proxied = format!("http://{host}/metrics\n{host}");
-            // The library refuses some of these as a target, before anything is answered.
+            // `hyper` refuses some of these as a target, before the listener sees them.
             if format!("http://{host}/").parse::<hyper::Uri>().is_ok() {
                 assert_eq!(admitted(&hosts, &proxied), Ok(()), "{host}");
             }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn request_that_names_no_host_clearly_is_refused() {
+    fn request_with_an_ambiguous_host_is_refused() {
         let hosts = Hosts::default();
         for head in [
             "/metrics",
@@ -277,12 +278,12 @@ mod tests {
             "http://evil.example@127.0.0.1/metrics\n127.0.0.1",
             "http://127.0.0.1/metrics\n127.0.0.1\n127.0.0.1",
         ] {
-            assert_eq!(admitted(&hosts, head), Err(Refusal::Unclear), "{head:?}");
+            assert_eq!(admitted(&hosts, head), Err(Refusal::Ambiguous), "{head:?}");
         }
     }
 
     #[test]
-    fn allow_of_what_is_no_name_is_an_error() {
+    fn allow_of_an_invalid_name_is_an_error() {
         let hosts = Hosts::default();
         for name in [
             "",

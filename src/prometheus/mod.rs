@@ -1,8 +1,10 @@
-//! Prometheus: one text, served from a thread that no runtime can hold up.
+//! Serve the metrics for Prometheus from a thread of its own.
+//!
+//! A stuck runtime cannot hold up that thread, so a scrape still gets an answer.
 //!
 //! # Examples
 //!
-//! One line for a program that has no exporter yet:
+//! A program without an exporter needs one line:
 //!
 //! ```no_run
 //! let exporter = shotclock::prometheus::install("127.0.0.1:9000".parse()?)?;
@@ -10,7 +12,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A program that serves `/metrics` itself gives its handle, and renders here instead of there:
+//! A program that serves `/metrics` itself passes its handle, and calls [`Exporter::render`] instead of the handle's:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,23 +30,26 @@
 //!
 //! # Shapes
 //!
-//! The distribution of all polls, `shotclock_poll_duration_seconds{watch}`, is a histogram with a
-//! bucket at 1, 2 and 5 of each decade from 1 µs to 10 s, rendered from the counters of the watches
-//! themselves and therefore exact. So are `shotclock_poll_busy_seconds_total{watch}` and
-//! `shotclock_culprit_over_budget_seconds_total{watch,culprit}`. Everything else goes through the `metrics` facade.
+//! `shotclock_poll_duration_seconds{watch}` is a histogram of all polls. It has a bucket at 1, 2 and 5 of each decade
+//! from 1 µs to 10 s. The exporter renders it from the counters of the watches, so it is exact. The same holds for
+//! `shotclock_poll_busy_seconds_total{watch}` and `shotclock_culprit_over_budget_seconds_total{watch,culprit}`.
+//! All other metrics go through the `metrics` facade.
 //!
-//! # Who may ask
+//! # Access
 //!
-//! The listener authenticates no client: bind a loopback address, or one that only trusted clients reach.
+//! The listener authenticates no client. Bind a loopback address, or one that only trusted clients reach.
 //!
-//! A browser on the same machine reaches a loopback address too, for any web page. Two things keep what is
-//! answered from the page. The answers carry no `Access-Control-Allow-Origin`, so the browser lets no page of
-//! another origin read them; what `Origin` or `Sec-Fetch-Site` say is not looked at, because not every client
-//! sends them. And a page that has its own name resolve to this machine (DNS rebinding), so that its origin
-//! would be that of the listener, gives that name in its requests, which are refused: the listener answers
-//! requests for IP addresses, for `localhost` and the names below it, and for the names given to
-//! [`Exporter::allow_host`]. A request of HTTP/1.0 may name no host. Whatever else is asked for gets the status
-//! 421, or 400 if it is not clear for whom it is, and a line that says what to do.
+//! A web page in a browser on the same machine can send requests to a loopback address too. Two rules keep the
+//! answers from such a page:
+//!
+//! - No answer carries `Access-Control-Allow-Origin`, so the browser lets no page of another origin read it. The
+//!   listener ignores `Origin` and `Sec-Fetch-Site`, because not every client sends them.
+//! - The listener refuses requests for foreign host names. A page whose own name resolves to this machine (DNS
+//!   rebinding) would share the listener's origin, but its requests carry that name.
+//!
+//! The listener answers requests for IP addresses, for `localhost` and names below it, and for the names passed to
+//! [`Exporter::allow_host`]. A request of HTTP/1.0 may name no host. Other requests get status 421, or 400 if the
+//! host is ambiguous, and a line that says what to do.
 
 #[cfg(all(
     any(test, fuzzing),
@@ -68,9 +73,9 @@ use std::sync::{Arc, OnceLock};
 use metrics_exporter_prometheus::formatting::sanitize_label_key;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::counts;
+use crate::counters;
 use crate::error::Error;
-use crate::histogram::PUBLISHED_BOUNDS;
+use crate::histogram::PUBLISHED_BOUNDS_NANOS;
 #[cfg(feature = "page")]
 use crate::page::{Answer, Page};
 use crate::publish;
@@ -79,39 +84,36 @@ use crate::watchdog::Watchdog;
 use host::Hosts;
 use listener::Listener;
 
-/// Installs a recorder for the `metrics` facade, and serves `GET /metrics` on `address` from a
-/// thread of its own, so that a runtime that is stuck is scraped all the same.
+/// Installs a recorder for the `metrics` facade, and serves `GET /metrics` on `address` from a thread of its own.
 ///
-/// It may come before or after a watchdog is built. Port 0 takes any free port, which
-/// [`local_addr`](Exporter::local_addr) tells. The listener lives as long as the process.
+/// Call it before or after you build a watchdog. Port 0 takes any free port; [`local_addr`](Exporter::local_addr)
+/// returns it. The listener lives as long as the process.
 ///
-/// It authenticates no client: bind a loopback address, or one that only trusted clients reach. It answers
-/// requests for IP addresses, for `localhost`, and for the names given to [`Exporter::allow_host`]: a Prometheus
-/// that scrapes by another name needs that call. The module says why. Each
-/// connection is for one request; one that is silent, too long or not read is closed, so that clients
-/// can hold neither the thread nor its memory.
+/// The listener authenticates no client: bind a loopback address, or one that only trusted clients reach. A
+/// Prometheus that scrapes by a host name other than `localhost` needs [`Exporter::allow_host`]; [the module](self)
+/// says why. Each connection serves one request. The listener closes a connection that is silent, too long or not
+/// read, so clients can hold neither the thread nor its memory.
 ///
 /// # Errors
 ///
-/// If the address cannot be listened on ([`Error::is_address_in_use`]), if another recorder was
-/// installed first ([`Error::is_recorder_taken`]), or if the thread cannot be started. In the first
-/// case no recorder is installed, in the second nothing listens.
+/// Fails if the address cannot be bound ([`Error::is_address_in_use`]); no recorder is installed then. Fails if
+/// another recorder was installed first ([`Error::is_recorder_taken`]); nothing listens then. Fails if the system
+/// refuses a thread.
 pub fn install(address: SocketAddr) -> Result<Exporter, Error> {
     let listener = Listener::bind(address)?;
     let handle = builder().install_recorder();
     Exporter::new(handle.map_err(|_| Error::recorder_taken())?).serve_on(listener)
 }
 
-/// A builder of `metrics-exporter-prometheus` that knows the buckets of this crate's histograms, for
-/// those who want to set up more than [`install`] does.
+/// Returns a builder of `metrics-exporter-prometheus` with the buckets of this crate's histograms.
 ///
-/// It sets no buckets for anybody else's.
+/// Use it for a set-up beyond that of [`install`]. It sets no buckets for other histograms.
 #[expect(
     clippy::missing_panics_doc,
     reason = "only an empty list of bounds is refused"
 )]
 pub fn builder() -> PrometheusBuilder {
-    let bounds = PUBLISHED_BOUNDS.map(|nanos| nanos as f64 / 1e9);
+    let bounds = PUBLISHED_BOUNDS_NANOS.map(|nanos| nanos as f64 / 1e9);
     let mut builder = PrometheusBuilder::new();
     for name in publish::HISTOGRAMS {
         let metric = Matcher::Full(name.to_owned());
@@ -121,8 +123,7 @@ pub fn builder() -> PrometheusBuilder {
     builder
 }
 
-/// Renders the text for Prometheus: what is in the recorder, followed by what is rendered from the
-/// watches.
+/// Renders the text for Prometheus: the recorder's metrics, and then those of the watches' own counters.
 #[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
@@ -130,14 +131,15 @@ pub struct Exporter {
     local_addr: Option<SocketAddr>,
     /// Shared with the listener.
     hosts: Hosts,
-    /// As well.
+    /// Shared with the listener.
     #[cfg(feature = "page")]
     page: Arc<OnceLock<Page>>,
 }
 
 impl Exporter {
-    /// For a recorder that was installed already. Best made from [`builder`]: without it the
-    /// durations of slow polls come as summaries.
+    /// Makes an exporter for a recorder that is installed already.
+    ///
+    /// Make the recorder from [`builder`]: otherwise the durations of slow polls come as summaries.
     pub fn new(handle: PrometheusHandle) -> Self {
         Self {
             handle,
@@ -149,9 +151,10 @@ impl Exporter {
         }
     }
 
-    /// Has the listener answer requests for a host of that name as well, at any port: `app`, or
-    /// `metrics.internal`. It may come before or after [`serve`](Self::serve) and [`install`]. IP addresses and
-    /// `localhost` need no leave; [the module](self) says why other names do.
+    /// Allows requests for the host `name`, at any port: for instance `app` or `metrics.internal`.
+    ///
+    /// Call it before or after [`serve`](Self::serve) or [`install`]. IP addresses and `localhost` are always
+    /// allowed; [the module](self) says why other names are not.
     ///
     /// # Examples
     ///
@@ -163,33 +166,32 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// If it is not the name of a host ([`Error::is_invalid_setting`]): without scheme, port and path, and in
-    /// ASCII, as DNS has it.
+    /// Fails if `name` is no host name in ASCII without scheme, port and path ([`Error::is_invalid_setting`]).
     pub fn allow_host(&self, name: &str) -> Result<(), Error> {
         self.hosts.allow(name)
     }
 
-    /// Has the listener answer with the page of a watchdog as well, at `/debug/shotclock`: from its own
-    /// thread, so while the runtime is stuck too (features `prometheus` and `page`). The first watchdog is
-    /// the one that is shown.
+    /// Serves the debug page of a watchdog at `/debug/shotclock` as well (features `prometheus` and `page`).
     ///
-    /// Whoever may scrape sees it then: [`page`](crate::page) says what that is.
+    /// The listener's own thread answers, so the page works while the runtime is stuck. The first call decides which
+    /// watchdog is shown. Every client that may scrape can read the page; [`page`](crate::page) says what it shows.
     #[cfg(feature = "page")]
     pub fn show_page(&self, watchdog: &Watchdog) {
         self.page.get_or_init(|| Page::new(watchdog));
     }
 
-    /// What the page answers, if it is shown and the path is one of its.
+    /// Returns the debug page's response, if the page is served and `path` is one of its paths.
     #[cfg(feature = "page")]
     fn page_answer(&self, path: &str) -> Option<Answer> {
         let path = path.strip_prefix("/debug/shotclock")?;
         Some(self.page.get()?.answer(path))
     }
 
-    /// Adds a label to everything that is rendered from the watches. The handle does not tell which
-    /// global labels its builder was given, so they are given here once more. The same name again
-    /// replaces its value; `watch`, `le` and `culprit` are taken, and passed over, as an empty one is.
-    /// What may not be in the name of a label becomes an underscore.
+    /// Adds a label to all metrics that this exporter renders from the watches' counters.
+    ///
+    /// The handle does not reveal the global labels of its builder, so pass them here again. A second value for one
+    /// name replaces the first. The names `watch`, `le` and `culprit` and the empty name are ignored. A character
+    /// that a label name cannot have becomes an underscore.
     #[must_use]
     pub fn global_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = sanitize_label_key(&name.into());
@@ -200,12 +202,11 @@ impl Exporter {
         self
     }
 
-    /// Serves `GET /metrics` on `address` from a thread of its own, for as long as the process lives.
+    /// Serves `GET /metrics` on `address` from a thread of its own, for the life of the process.
     ///
     /// # Errors
     ///
-    /// If the address cannot be listened on ([`Error::is_address_in_use`]), or if the thread cannot
-    /// be started.
+    /// Fails if the address cannot be bound ([`Error::is_address_in_use`]), or if the system refuses a thread.
     pub fn serve(self, address: SocketAddr) -> Result<Self, Error> {
         self.serve_on(Listener::bind(address)?)
     }
@@ -216,28 +217,27 @@ impl Exporter {
         Ok(self)
     }
 
-    /// The address that is listened on, if this exporter serves its text itself.
+    /// Returns the address of the listener, if this exporter has one.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addr
     }
 
-    /// The whole text, in the Prometheus text format 0.0.4, as of now.
+    /// Renders the whole text now, in the Prometheus text format 0.0.4.
     ///
-    /// It publishes first, so that what comes through the facade and what comes from the watches
-    /// agree.
+    /// This method publishes to the facade first, so the metrics from the facade and from the watches agree.
     pub fn render(&self) -> String {
         let (sums, mut text) = publish::publish_and(|| self.handle.render());
         if !publish::buckets_are_counters() {
-            text::write(&mut text, &sums, &counts::culprits(), &self.labels);
+            text::write(&mut text, &sums, &counters::culprits(), &self.labels);
         }
         text
     }
 
-    /// Takes up what was recorded since, as `metrics-exporter-prometheus` asks for from time to
-    /// time so that its memory does not grow. [`render`](Self::render) does it too, and so does the
-    /// listener of [`install`]: who serves the text otherwise calls it where scrapes may stay away. Call
-    /// these two, and not the handle's own: an exporter may lose a duration that is recorded at the moment
-    /// at which it takes up those before, and this crate records none then.
+    /// Aggregates the recorded samples, so that the memory of `metrics-exporter-prometheus` does not grow.
+    ///
+    /// [`render`](Self::render) and the listener of [`install`] do this too. If you serve the text in another way,
+    /// call it every few seconds. Use these methods instead of the handle's own. The exporter may lose a sample that
+    /// is recorded while it aggregates; during these calls the crate records none.
     pub fn run_upkeep(&self) {
         publish::between_batches(|| self.handle.run_upkeep());
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::samples::SeriesRef;
-use crate::watch::{Core, Ledger};
+use crate::watch::{Core, Registry};
 
 pub(crate) fn start() -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn enroll(_: &Arc<Ledger>) {}
+pub(crate) fn enroll(_: &Arc<Registry>) {}
 
 pub(crate) fn slow_poll(_: &Core, _: u64) {}
 

@@ -12,16 +12,18 @@ use std::time::Duration;
 use metrics::Recorder;
 
 use super::series::{self, METADATA, key};
-use crate::contain::contain;
-use crate::counts::{CulpritCount, LaneCounts, RuntimeCounts, culprits, lanes, runtimes};
+use crate::catch_panic::catch_panic;
+use crate::counters::{
+    CulpritCount, LaneCounters, RuntimeCounters, all_lanes, all_runtimes, culprits,
+};
 use crate::error::Error;
-use crate::histogram::PUBLISHED_BOUNDS;
+use crate::histogram::PUBLISHED_BOUNDS_NANOS;
 use crate::samples::{Held, LeftOver, Samples, Series, SeriesRef};
 use crate::service;
 use crate::sync::Lock;
 use crate::sync::thread::Thread;
 use crate::sys;
-use crate::watch::{Core, Ledger, Sums, Totals, WatchSums, collect};
+use crate::watch::{Aggregate, Core, Registry, Totals, WatchSums, aggregate};
 
 const NAME: &str = "shotclock-metrics";
 /// A tenth of the usual scrape interval or less: what is scraped is at most this old.
@@ -55,9 +57,9 @@ fn run() {
     }
 }
 
-/// Counts the ledger into everything that is published from now on.
-pub(crate) fn enroll(ledger: &Arc<Ledger>) {
-    crate::watch::enroll(ledger);
+/// Counts the registry into everything that is published from now on.
+pub(crate) fn enroll(registry: &Arc<Registry>) {
+    crate::watch::register(registry);
 }
 
 /// From now on the distribution goes through the facade, as counters.
@@ -88,19 +90,19 @@ pub(crate) fn sample(series: SeriesRef, nanos: u64) {
 static ONE_AT_A_TIME: Lock<()> = Lock::new(());
 
 /// Publishes one batch on the calling thread, and returns what was in it.
-pub(crate) fn publish() -> Sums {
+pub(crate) fn publish() -> Aggregate {
     publish_and(|| ()).0
 }
 
 /// Publishes one batch, and does something before the next one begins.
 ///
 /// A recorder that panics loses this batch; the next one brings the same totals.
-pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Sums, T) {
+pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Aggregate, T) {
     let _batch = ONE_AT_A_TIME.lock();
-    let sums = collect();
+    let sums = aggregate();
     // In the child of a fork a recorder may wait for a lock of its own for ever.
     if !sys::is_forked() {
-        contain(|| {
+        catch_panic(|| {
             metrics::with_recorder(|recorder| {
                 Batch { recorder }.publish(&sums);
             });
@@ -122,10 +124,14 @@ struct Batch<'r> {
 }
 
 impl Batch<'_> {
-    fn publish(&self, sums: &Sums) {
+    fn publish(&self, sums: &Aggregate) {
         series::describe(self.recorder);
         self.reports(sums);
-        self.gauge(series::OLDEST_STALL, [], sums.oldest_stall as f64 / 1e9);
+        self.gauge(
+            series::OLDEST_STALL,
+            [],
+            sums.oldest_stall_nanos as f64 / 1e9,
+        );
         for (name, watch) in &sums.watches {
             self.watch(name, watch);
         }
@@ -136,7 +142,7 @@ impl Batch<'_> {
             }
             culprits().iter().for_each(|count| self.culprit(count));
         }
-        let (lanes, runtimes) = (lanes(), runtimes());
+        let (lanes, runtimes) = (all_lanes(), all_runtimes());
         lanes.iter().for_each(|lane| self.lane(lane));
         runtimes.iter().for_each(|runtime| self.runtime(runtime));
         if is_installed(self.recorder) {
@@ -146,8 +152,8 @@ impl Batch<'_> {
         }
     }
 
-    fn reports(&self, sums: &Sums) {
-        self.counter(series::DROPPED, [], sums.tally.dropped.load(Relaxed));
+    fn reports(&self, sums: &Aggregate) {
+        self.counter(series::DROPPED, [], sums.unreported.dropped.load(Relaxed));
         let suppressed = |reason, counter: &std::sync::atomic::AtomicU64| {
             self.counter(
                 series::SUPPRESSED,
@@ -155,12 +161,12 @@ impl Batch<'_> {
                 counter.load(Relaxed),
             );
         };
-        suppressed("rate_limit", &sums.tally.rate_limited);
-        suppressed("reporter_thread", &sums.tally.reentrant);
-        suppressed("allowed", &sums.tally.allowed);
-        suppressed("suspended", &sums.tally.suspended);
-        suppressed("busy_host", &sums.tally.starved);
-        suppressed("cpu_limit", &sums.tally.throttled);
+        suppressed("rate_limit", &sums.unreported.rate_limited);
+        suppressed("reporter_thread", &sums.unreported.reentrant);
+        suppressed("allowed", &sums.unreported.allowed);
+        suppressed("suspended", &sums.unreported.suspended);
+        suppressed("busy_host", &sums.unreported.starved);
+        suppressed("cpu_limit", &sums.unreported.throttled);
     }
 
     fn watch(&self, name: &str, sums: &WatchSums) {
@@ -179,7 +185,7 @@ impl Batch<'_> {
 
     fn buckets(&self, name: &str, totals: &Totals) {
         let distribution = &totals.distribution;
-        for bound in PUBLISHED_BOUNDS {
+        for bound in PUBLISHED_BOUNDS_NANOS {
             let le = series::seconds(bound);
             let labels = [("watch", name), ("le", &*le)];
             self.counter(series::BUCKET, labels, distribution.at_most(bound));
@@ -197,7 +203,7 @@ impl Batch<'_> {
         self.counter(series::CULPRIT_MICROSECONDS, labels, micros);
     }
 
-    fn lane(&self, lane: &LaneCounts) {
+    fn lane(&self, lane: &LaneCounters) {
         let label = [("lane", &*lane.name)];
         self.gauge(
             series::OFFLOAD_IN_FLIGHT,
@@ -213,7 +219,7 @@ impl Batch<'_> {
         self.present(lane.run.name, label);
     }
 
-    fn runtime(&self, runtime: &RuntimeCounts) {
+    fn runtime(&self, runtime: &RuntimeCounters) {
         let label = [("runtime", &*runtime.name)];
         let stuck = runtime.stuck.load(Relaxed);
         self.gauge(series::STUCK_WORKERS, label, stuck as f64);
@@ -224,7 +230,7 @@ impl Batch<'_> {
     }
 
     /// Records the single durations that were handed over, and what did not fit.
-    fn samples<'s>(&self, sums: &'s Sums, others: impl Iterator<Item = &'s Series>) {
+    fn samples<'s>(&self, sums: &'s Aggregate, others: impl Iterator<Item = &'s Series>) {
         while let Some((series, nanos)) = SAMPLES.pop() {
             self.record(&series, LeftOver { count: 1, nanos });
         }

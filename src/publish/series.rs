@@ -169,7 +169,7 @@ pub(crate) fn seconds(nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram::PUBLISHED_BOUNDS;
+    use crate::histogram::PUBLISHED_BOUNDS_NANOS;
 
     #[test]
     fn seconds_are_exact_decimals() {
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(seconds(1_000), "0.000001");
         assert_eq!(seconds(10_000_000_000), "10");
         assert_eq!(seconds(1_234_500_000), "1.2345");
-        for bound in PUBLISHED_BOUNDS {
+        for bound in PUBLISHED_BOUNDS_NANOS {
             let parsed: f64 = seconds(bound).parse().unwrap();
             assert_eq!(parsed, bound as f64 / 1e9);
         }

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use super::culprit::{Accusation, Culprit, Identity};
 use crate::clock::nanos_of;
-use crate::columns;
-use crate::counts::count_culprit;
+use crate::counters::count_culprit;
 use crate::stack::{Frame, Stack};
+use crate::text_table;
 
 /// How many culprits are told apart, and stacks of each. What is beyond adds to the one called `other`.
 pub(super) const MOST: usize = 1_000;
@@ -86,7 +86,7 @@ impl fmt::Display for Culprits {
                 format!("{:.1?}", culprit.over_budget),
             ]
         });
-        columns::write(f, headings, rows)
+        text_table::write(f, headings, rows)
     }
 }
 

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use super::later;
 use super::outlet::{Outlet, Report, reporting};
 use super::slow_poll::{Context, Path, Phase, SlowPoll};
+use crate::catch_panic::catch_panic;
 use crate::cause::Cause;
 use crate::cgroup;
 use crate::clock::{Clock, nanos_of};
-use crate::contain::contain;
 use crate::limit::{Limiter, never_left_out_from};
 use crate::publish;
 use crate::runtime;
 use crate::slot::{Finding, Kind, Told};
 use crate::sys;
-use crate::watch::{Core, Judge, Ledger, OnSlow, Orders, Slow, Undecided, name_of};
+use crate::watch::{Core, Judge, OnSlow, Orders, Registry, Slow, Undecided, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -36,7 +36,7 @@ pub(crate) struct Desk {
     archive: Outlet,
     limits: Limits,
     orders: Orders,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) registry: Arc<Registry>,
     clock: Clock,
     me: Weak<Self>,
 }
@@ -55,7 +55,7 @@ impl Desk {
         archive: Outlet,
         limits: Limits,
         orders: Orders,
-        ledger: Arc<Ledger>,
+        registry: Arc<Registry>,
         clock: Clock,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
@@ -64,7 +64,7 @@ impl Desk {
             archive,
             limits,
             orders,
-            ledger,
+            registry,
             clock,
             me: me.clone(),
         })
@@ -108,7 +108,7 @@ impl Desk {
     /// Counts a poll or a worker that the limit left out.
     pub(super) fn leave_out(&self, limiter: &Limiter) {
         limiter.leave_out(1);
-        self.ledger.tally.rate_limited.fetch_add(1, Relaxed);
+        self.registry.unreported.rate_limited.fetch_add(1, Relaxed);
     }
 
     /// Offers a report to every reporter, and says how many of the user's had no place for it.
@@ -125,7 +125,10 @@ impl Desk {
     fn hand_over(&self, core: &Core, slow: SlowPoll) {
         let suppressed = slow.suppressed;
         let refused = self.offer(&Report::Slow(Arc::new(slow)));
-        self.ledger.tally.dropped.fetch_add(refused as u64, Relaxed);
+        self.registry
+            .unreported
+            .dropped
+            .fetch_add(refused as u64, Relaxed);
         if refused > 0 && refused == self.outlets.len() {
             // Nobody got to know what this one would have said of those before it.
             core.reports.leave_out(suppressed);
@@ -139,14 +142,14 @@ impl Desk {
             return false;
         };
         undecided.decide(cause);
-        let tally = &self.ledger.tally;
+        let unreported = &self.registry.unreported;
         let left_out = match cause {
-            Cause::Suspended => &tally.suspended,
+            Cause::Suspended => &unreported.suspended,
             Cause::Starved if cgroup::was_throttled(Duration::from_nanos(slow.elapsed)) => {
-                &tally.throttled
+                &unreported.throttled
             }
-            Cause::Starved => &tally.starved,
-            _ if slow.allowed => &tally.allowed,
+            Cause::Starved => &unreported.starved,
+            _ if slow.allowed => &unreported.allowed,
             _ => return true,
         };
         left_out.fetch_add(1, Relaxed);
@@ -228,9 +231,9 @@ impl OnSlow for Desk {
             Judge::Known(found) => self.finished(core, undecided, slow, told, found, Context::here),
             Judge::Later(judge) => self.finish_later(core, undecided, slow, told, judge),
         };
-        let handled = reporting(|| contain(handle));
+        let handled = reporting(|| catch_panic(handle));
         if handled.is_none() {
-            self.ledger.tally.reentrant.fetch_add(1, Relaxed);
+            self.registry.unreported.reentrant.fetch_add(1, Relaxed);
         }
     }
 
@@ -257,8 +260,8 @@ impl OnSlow for Desk {
                 let outlet = self.calls.get(number);
                 let taken =
                     outlet.is_some_and(|outlet| outlet.offer(Report::Slow(Arc::new(report))));
-                self.ledger
-                    .tally
+                self.registry
+                    .unreported
                     .dropped
                     .fetch_add(u64::from(!taken), Relaxed);
             }

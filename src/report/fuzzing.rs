@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::culprit::{Accusation, Identity};
 use super::culprits::{CulpritBook, MOST, STACKS};
 use crate::cause::Cause;
-use crate::counts::CulpritSums;
+use crate::counters::CulpritSums;
 use crate::fuzzing::{Input, assert_is_table};
 use crate::stack::{Frame, Stack};
 

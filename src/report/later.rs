@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::slot::{DOZE, Doze};
 use crate::witness::TICKER;
 
@@ -70,7 +70,7 @@ impl Left {
     }
 
     fn run(&self, job: Job) {
-        contain(job);
+        catch_panic(job);
         self.undone.fetch_sub(1, SeqCst);
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Reporter, SlowPoll, StuckWorker};
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::service;
 use crate::slot;
@@ -195,7 +195,7 @@ impl<R> Shared<R> {
                 break;
             };
             // The report is dropped in there as well: it may close a span of the subscriber's.
-            contain(|| tell(report));
+            catch_panic(|| tell(report));
         }
         let mut progress = self.lock();
         progress.met = match broken("flush-first") {

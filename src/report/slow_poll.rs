@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing::{Dispatch, Span, dispatcher};
 
 use super::hint::hint;
+use crate::catch_panic::catch_panic;
 use crate::cause::{Cause, Split};
-use crate::contain::contain;
 use crate::runtime::Impact;
 use crate::slot::{Allowance, Kind, OtherThread, ThreadInfo};
 use crate::stack::Stack;
@@ -164,7 +164,7 @@ impl Context {
             let dispatch = of_span.unwrap_or_else(|| dispatcher::get_default(Dispatch::clone));
             (span, dispatch)
         };
-        let (span, dispatch) = contain(current).unwrap_or((Span::none(), Dispatch::none()));
+        let (span, dispatch) = catch_panic(current).unwrap_or((Span::none(), Dispatch::none()));
         Self {
             task: tokio::task::try_id(),
             span,

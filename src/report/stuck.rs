@@ -48,7 +48,10 @@ impl Desk {
     fn send(&self, guarded: &Guarded, stuck: StuckWorker) {
         let suppressed = stuck.suppressed;
         let refused = self.offer(&Report::Stuck(Arc::new(stuck)));
-        self.ledger.tally.dropped.fetch_add(refused as u64, Relaxed);
+        self.registry
+            .unreported
+            .dropped
+            .fetch_add(refused as u64, Relaxed);
         if refused > 0 && refused == self.outlets.len() {
             // Nobody got to know what this one would have said of those before it.
             guarded.reports.leave_out(suppressed);

@@ -36,7 +36,7 @@ impl Impact {
             queued: workers.queued(),
             workers: workers.count(),
             parked: workers.parked(),
-            lag: guarded.lag.now(guarded.clock()),
+            lag: guarded.lag.current(guarded.clock()),
         })
     }
 }

@@ -1,51 +1,51 @@
-//! How late a runtime is for a task that was woken from outside.
+//! Measures the lag of a runtime: the time from sending a probe to its poll.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// No probe is under way.
-const NONE: u64 = 0;
+/// The value of [`Lag::sent`] while no probe waits for its poll.
+const NO_PROBE: u64 = 0;
 
-/// See the module. Times are raw readings of a clock, or nanoseconds.
+/// The lag of one runtime.
 #[derive(Debug)]
 pub(crate) struct Lag {
-    /// When the probe was sent that has not been answered.
+    /// When the probe that waits for its poll was sent, as a raw clock reading.
     sent: AtomicU64,
-    latest: AtomicU64,
+    latest_nanos: AtomicU64,
 }
 
 impl Lag {
     pub(super) fn new() -> Self {
         Self {
-            sent: AtomicU64::new(NONE),
-            latest: AtomicU64::new(0),
+            sent: AtomicU64::new(NO_PROBE),
+            latest_nanos: AtomicU64::new(0),
         }
     }
 
-    /// Notes that a probe is sent. False while another one is under way.
-    pub(crate) fn send(&self, now: u64) -> bool {
+    /// Records that a probe is sent. Returns false while another one waits for its poll.
+    pub(crate) fn try_begin_probe(&self, now: u64) -> bool {
         let sent = self
             .sent
-            .compare_exchange(NONE, now.max(1), Relaxed, Relaxed);
+            .compare_exchange(NO_PROBE, now.max(1), Relaxed, Relaxed);
         sent.is_ok()
     }
 
-    /// Notes that it was answered, and says how late that was.
-    pub(crate) fn answer(&self, clock: &Clock) -> u64 {
+    /// Records the probe's poll. Returns the lag in nanoseconds.
+    pub(crate) fn end_probe(&self, clock: &Clock) -> u64 {
         let lag = clock.nanos_between(self.sent.load(Relaxed), clock.raw());
-        self.latest.store(lag, Relaxed);
-        self.sent.store(NONE, Relaxed);
+        self.latest_nanos.store(lag, Relaxed);
+        self.sent.store(NO_PROBE, Relaxed);
         lag
     }
 
-    /// The latest that was measured, or how long there has been no answer, if that is longer.
-    pub(crate) fn now(&self, clock: &Clock) -> Duration {
+    /// Returns the latest lag, or the age of the probe that waits, if that is longer.
+    pub(crate) fn current(&self, clock: &Clock) -> Duration {
         let waiting = match self.sent.load(Relaxed) {
-            NONE => 0,
+            NO_PROBE => 0,
             sent => clock.nanos_between(sent, clock.raw()),
         };
-        Duration::from_nanos(waiting.max(self.latest.load(Relaxed)))
+        Duration::from_nanos(waiting.max(self.latest_nanos.load(Relaxed)))
     }
 }

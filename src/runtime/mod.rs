@@ -1,8 +1,7 @@
-//! Floor 3: the runtimes that are guarded, and what is known of them.
+//! Floor 3: the state of guarded runtimes.
 //!
-//! A guard begins without a runtime if it was made of a builder, is *armed* by the first thread of the
-//! runtime that calls, and is *over* when the runtime has ended. Then it lets go of the runtime's
-//! handle, whoever still holds the guard.
+//! A guard that a runtime builder made has no runtime at first. The first thread of the runtime *attaches* it. The
+//! guard *ends* with the runtime: it drops the runtime's handle then, even while the user still holds the guard.
 
 mod impact;
 mod lag;
@@ -15,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
-use crate::counts::{RuntimeCounts, enroll_runtime};
+use crate::counters::{RuntimeCounters, runtime_counters};
 use crate::limit::Limiter;
 use crate::slot::{DOZE, Finding, ThreadInfo, Told};
 use crate::sync::{Lock, LockGuard};
@@ -71,47 +70,46 @@ pub(crate) trait OnStuck: Send + Sync {
     fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told);
 }
 
-/// How often the sentinel looks at a worker within the budget, as long as its counters move. The beginning of a
-/// poll is then known to a quarter of the budget. An idle guard costs a wake-up for each look.
-const LOOKS: u64 = 4;
+/// Scans of a worker within its budget while its counters move. The start of a poll is then known to a quarter of the
+/// budget. An idle guard costs a wake-up for each scan.
+const SCANS_PER_BUDGET: u64 = 4;
 
-/// One runtime that is guarded.
+/// One guarded runtime.
 pub(crate) struct Guarded {
-    /// No other guard of the process has it.
+    /// Unique in the process.
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
-    pub(crate) counts: &'static RuntimeCounts,
+    pub(crate) counts: &'static RuntimeCounters,
     pub(crate) home: Arc<Home>,
     pub(crate) listener: Arc<dyn OnStuck>,
-    /// For how long a worker may make no progress, in nanoseconds.
-    pub(crate) budget: u64,
+    /// The longest time that a worker may make no progress.
+    pub(crate) budget_nanos: u64,
     pub(crate) reports: Limiter,
     pub(crate) lag: Lag,
-    stage: Lock<Stage>,
-    is_over: AtomicBool,
+    state: Lock<State>,
+    has_ended: AtomicBool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: InUse,
 }
 
 #[derive(Default)]
-enum Stage {
-    /// For a runtime that is yet to be built.
+enum State {
+    /// The runtime is not built yet.
     #[default]
-    Waiting,
-    Armed(Arc<Workers>),
-    Over,
+    Unattached,
+    Attached(Arc<Workers>),
+    Ended,
 }
 
 static GUARDED: Lock<Vec<Arc<Guarded>>> = Lock::new(Vec::new());
-/// How many there are, so that who asks often need not take the lock.
+/// The length of [`GUARDED`]. Frequent readers need no lock for it.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Nothing panics while it holds this lock; if it ever did, the list would still be whole.
 fn lock() -> LockGuard<'static, Vec<Arc<Guarded>>> {
     GUARDED.lock()
 }
 
-/// All runtimes that are guarded at present.
+/// Returns all runtimes that are guarded now.
 pub(crate) fn all() -> Vec<Arc<Guarded>> {
     match is_any() {
         true => lock().clone(),
@@ -119,7 +117,7 @@ pub(crate) fn all() -> Vec<Arc<Guarded>> {
     }
 }
 
-/// Whether any runtime is guarded.
+/// Returns whether any runtime is guarded.
 pub(crate) fn is_any() -> bool {
     COUNT.load(Relaxed) > 0
 }
@@ -129,28 +127,28 @@ impl Guarded {
         name: &str,
         home: Arc<Home>,
         listener: Arc<dyn OnStuck>,
-        budget: u64,
+        budget_nanos: u64,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let counts = enroll_runtime(name);
+        let counts = runtime_counters(name);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
-            // Past the limit of names, it is not the one that was asked for.
+            // Past the limit of names, the counters have another name than the caller asked for.
             name: Arc::clone(&counts.name),
             counts,
             home,
             listener,
-            budget,
+            budget_nanos,
             reports: Limiter::default(),
             lag: Lag::new(),
-            stage: Lock::new(Stage::Waiting),
-            is_over: AtomicBool::new(false),
-            in_use: InUse::new(budget / LOOKS, false),
+            state: Lock::new(State::Unattached),
+            has_ended: AtomicBool::new(false),
+            in_use: InUse::new(budget_nanos / SCANS_PER_BUDGET, false),
         })
     }
 
-    /// Has it looked at from now on.
-    pub(crate) fn enlist(self: &Arc<Self>) {
+    /// Makes the sentinel scan this runtime from now on.
+    pub(crate) fn register(self: &Arc<Self>) {
         let mut all = lock();
         all.push(Arc::clone(self));
         COUNT.store(all.len(), Relaxed);
@@ -158,47 +156,47 @@ impl Guarded {
         DOZE.rouse();
     }
 
-    /// Has it looked at no more.
-    pub(crate) fn strike_off(&self) {
+    /// Makes the sentinel scan this runtime no more.
+    pub(crate) fn unregister(&self) {
         let mut all = lock();
         all.retain(|guarded| guarded.id != self.id);
         COUNT.store(all.len(), Relaxed);
         drop(all);
         self.end();
-        // What was stuck is so no longer, as far as anybody wants to know.
+        // The sentinel clears the stuck workers of this runtime from health and metrics.
         DOZE.prod();
     }
 
-    /// Says which runtime it is, if that is not known yet.
-    pub(crate) fn arm(&self, handle: &Handle) {
-        let mut stage = self.stage();
-        if matches!(*stage, Stage::Waiting) {
-            *stage = Stage::Armed(Arc::new(Workers::of(handle)));
+    /// Attaches the runtime, if none is attached yet.
+    pub(crate) fn attach(&self, handle: &Handle) {
+        let mut state = self.state();
+        if matches!(*state, State::Unattached) {
+            *state = State::Attached(Arc::new(Workers::of(handle)));
         }
     }
 
-    /// The runtime has ended, or nobody wants to know of it any more.
+    /// Ends the guard: the runtime has ended, or the user dropped the guard.
     pub(crate) fn end(&self) {
-        self.is_over.store(true, Relaxed);
-        let stage = std::mem::replace(&mut *self.stage(), Stage::Over);
-        // Not under the lock: the handle may be the last one.
-        drop(stage);
+        self.has_ended.store(true, Relaxed);
+        let state = std::mem::replace(&mut *self.state(), State::Ended);
+        // After the lock is released: this may be the last handle, whose drop shuts the runtime down.
+        drop(state);
     }
 
-    /// Whether nobody needs to tell it anything any more.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Relaxed)
+    /// Returns whether the guard has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
     }
 
-    pub(crate) fn is_armed(&self) -> bool {
-        matches!(*self.stage(), Stage::Armed(_))
+    pub(crate) fn is_attached(&self) -> bool {
+        matches!(*self.state(), State::Attached(_))
     }
 
-    /// Its workers, while there are any.
+    /// Returns the workers of the attached runtime.
     pub(crate) fn workers(&self) -> Option<Arc<Workers>> {
-        match &*self.stage() {
-            Stage::Armed(workers) => Some(Arc::clone(workers)),
-            Stage::Waiting | Stage::Over => None,
+        match &*self.state() {
+            State::Attached(workers) => Some(Arc::clone(workers)),
+            State::Unattached | State::Ended => None,
         }
     }
 
@@ -206,7 +204,7 @@ impl Guarded {
         &self.home.clock
     }
 
-    fn stage(&self) -> LockGuard<'_, Stage> {
-        self.stage.lock()
+    fn state(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! The workers of one runtime: what the runtime tells of them, and which threads they are.
+//! Reads tokio's counters of the workers of one runtime, and maps each worker to its thread.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,19 +7,20 @@ use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
 
 use crate::slot::Seat;
 
-/// See the module.
+/// The workers of one runtime.
 pub(crate) struct Workers {
     handle: Handle,
     metrics: RuntimeMetrics,
-    /// The number of the seat of each, or 0 while it is not known.
-    seats: Box<[AtomicU64]>,
-    /// How many tasks and hooks of ours each has run.
-    own_tasks: Box<[AtomicU64]>,
+    /// The thread key of each worker as a number, 0 while its thread is unknown.
+    thread_keys: Box<[AtomicU64]>,
+    /// The number of our probes and hooks that each worker ran.
+    probes_run: Box<[AtomicU64]>,
 }
 
-/// What a worker's counters say. While they stand still the worker has not returned to its driver. That
-/// says nothing of the number of its polls: tokio stores them once in `event_interval` ticks (61 unless the
-/// program sets it), and one tick may poll up to three tasks more from the LIFO slot.
+/// A reading of a worker's counters. While they do not change, the worker has not returned to its driver.
+///
+/// The counters do not say how many polls the worker made: tokio stores them once in `event_interval` ticks
+/// (61 by default), and one tick may poll up to three more tasks from the LIFO slot.
 ///
 /// Source: `Core::maintenance`, `Stats::submit` and `MAX_LIFO_POLLS_PER_TICK` of tokio 1.54.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,7 +30,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// A worker counts when it parks and again when it goes on.
+    /// Returns whether the worker is parked: tokio counts when a worker parks, and again when it unparks.
     pub(crate) fn is_parked(self) -> bool {
         self.parks_and_unparks % 2 == 1
     }
@@ -43,8 +44,8 @@ impl Workers {
             workers.map(|_| AtomicU64::new(0)).collect()
         };
         Self {
-            seats: zeros(),
-            own_tasks: zeros(),
+            thread_keys: zeros(),
+            probes_run: zeros(),
             metrics,
             handle: handle.clone(),
         }
@@ -55,7 +56,7 @@ impl Workers {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.seats.len()
+        self.thread_keys.len()
     }
 
     pub(crate) fn read(&self, worker: usize) -> Reading {
@@ -72,68 +73,72 @@ impl Workers {
             .count()
     }
 
-    /// How many tasks wait in the queue that all workers share.
+    /// Returns the number of tasks in the queue that all workers share.
     pub(crate) fn queued(&self) -> usize {
         self.metrics.global_queue_depth()
     }
 
-    /// Whether its one worker is whichever thread is in `block_on`, or none.
+    /// Returns whether the runtime is of the current-thread flavor: its worker is the thread in `block_on`, if any.
     pub(crate) fn is_current_thread(&self) -> bool {
         self.handle.runtime_flavor() == RuntimeFlavor::CurrentThread
     }
 
-    /// Says that the calling thread is the worker that it says it is.
-    pub(crate) fn sit_down(&self) {
+    /// Records the calling thread as the worker that tokio says it is.
+    pub(crate) fn bind_current_thread(&self) {
         let worker = tokio::runtime::worker_index();
-        let (Some(worker), Some(seat)) = (worker, Seat::here()) else {
+        let (Some(worker), Some(key)) = (worker, Seat::here()) else {
             return;
         };
-        let (Some(mine), Some(own_tasks)) = (self.seats.get(worker), self.own_tasks.get(worker))
+        let (Some(of_worker), Some(probes_run)) =
+            (self.thread_keys.get(worker), self.probes_run.get(worker))
         else {
             return;
         };
-        own_tasks.fetch_add(1, Relaxed);
-        if mine.load(Relaxed) == seat.number() {
+        probes_run.fetch_add(1, Relaxed);
+        if of_worker.load(Relaxed) == key.number() {
             return;
         }
-        // A thread that hands its worker to another one may be another worker later.
-        for other in &self.seats {
-            let _ = other.compare_exchange(seat.number(), 0, Relaxed, Relaxed);
+        // `block_in_place` hands a worker to another thread. The first thread may become another worker later.
+        for other in &self.thread_keys {
+            let _ = other.compare_exchange(key.number(), 0, Relaxed, Relaxed);
         }
-        mine.store(seat.number(), Relaxed);
+        of_worker.store(key.number(), Relaxed);
     }
 
-    /// Says that a worker is another thread than was known.
-    pub(crate) fn vacate(&self, worker: usize) {
-        if let Some(seat) = self.seats.get(worker) {
-            seat.store(0, Relaxed);
+    /// Forgets the thread of a worker, because another thread runs the worker now.
+    pub(crate) fn unbind(&self, worker: usize) {
+        if let Some(key) = self.thread_keys.get(worker) {
+            key.store(0, Relaxed);
         }
     }
 
-    /// The thread that is a worker, as far as is known.
-    pub(crate) fn seat(&self, worker: usize) -> Option<Seat> {
-        Seat::from_number(self.seats.get(worker)?.load(Relaxed))
+    /// Returns the thread that runs a worker, if it is known.
+    pub(crate) fn thread_key(&self, worker: usize) -> Option<Seat> {
+        Seat::from_number(self.thread_keys.get(worker)?.load(Relaxed))
     }
 
-    /// How many tasks and hooks of ours a worker has run: if that grows, it is not in one poll.
-    pub(crate) fn own_tasks(&self, worker: usize) -> u64 {
-        let own_tasks = self.own_tasks.get(worker);
-        own_tasks.map_or(0, |own_tasks| own_tasks.load(Relaxed))
+    /// Returns the number of our probes and hooks that a worker ran. If it grows, the worker is not in one poll.
+    pub(crate) fn probes_run(&self, worker: usize) -> u64 {
+        let probes_run = self.probes_run.get(worker);
+        probes_run.map_or(0, |probes_run| probes_run.load(Relaxed))
     }
 
-    /// Whether there is a worker whose thread is not known, or is no more.
+    /// Returns whether the thread of a worker is unknown or has ended.
     pub(crate) fn is_any_unknown(&self) -> bool {
         let mut workers = 0..self.count();
-        workers.any(|worker| self.seat(worker).and_then(Seat::slot).is_none())
+        workers.any(|worker| self.thread_key(worker).and_then(Seat::slot).is_none())
     }
 
-    /// Which of the workers the thread of a slot is.
+    /// Returns the worker that the thread of a slot runs.
     pub(crate) fn of_slot(&self, slot: usize) -> Option<usize> {
         let mut workers = 0..self.count();
-        workers.find(|worker| self.seat(*worker).is_some_and(|seat| seat.index() == slot))
+        workers.find(|worker| {
+            self.thread_key(*worker)
+                .is_some_and(|key| key.index() == slot)
+        })
     }
 
-    /// Whether the thread of a slot is one of them.
+    /// Returns whether the thread of a slot runs a worker.
     pub(crate) fn has(&self, slot: usize) -> bool {
         self.of_slot(slot).is_some()
     }

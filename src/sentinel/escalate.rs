@@ -110,7 +110,7 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
         thread: info,
         watches: nest.iter().filter_map(|poll| name_of(poll.watch)).collect(),
         stack: taken.stack,
-        no_stack: taken.why_not.map(NoCapture::words),
+        no_stack: taken.why_not.map(NoCapture::reason),
     })
 }
 

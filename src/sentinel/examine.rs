@@ -99,7 +99,7 @@ pub(super) fn examine(
         split,
         stack: taken.stack,
         is_stack_late: taken.is_late,
-        no_stack: taken.why_not.map(NoCapture::words),
+        no_stack: taken.why_not.map(NoCapture::reason),
         ..Finding::default()
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::trial;
 use super::unwind::{Changes, Known, Unwinder};
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::service;
 use crate::sys::Unblocked;
 
@@ -38,11 +38,11 @@ impl Loader {
         let (answer, answers) = mpsc::channel();
         let load = move || {
             let mut unwinder = Unwinder::new();
-            let outcome = contain(|| try_out(&mut unwinder));
+            let outcome = catch_panic(|| try_out(&mut unwinder));
             let _ = loaded.send(unwinder);
             trial::tried_out(outcome);
             for known in questions {
-                let changes = contain(|| Changes::since(known)).unwrap_or_default();
+                let changes = catch_panic(|| Changes::since(known)).unwrap_or_default();
                 let _ = answer.send(changes);
             }
         };

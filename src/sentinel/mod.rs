@@ -60,9 +60,9 @@ mod syscalls;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::catch_panic::catch_panic;
 use crate::cgroup;
 use crate::clock::Clock;
-use crate::contain::contain;
 use crate::error::Error;
 use crate::flight_record;
 use crate::report;
@@ -145,7 +145,7 @@ impl Sentinel {
         DOZE.register();
         loop {
             // Nothing in there panics. If something did, the next look would be as good.
-            contain(|| self.turn());
+            catch_panic(|| self.turn());
         }
     }
 

@@ -10,7 +10,7 @@ use super::ticker;
 use crate::clock::Clock;
 use crate::slot::{self, InFlight, Nest, Slot, Standing, Standings};
 use crate::suspension;
-use crate::watch::{home_of, is_of_clock, name_of};
+use crate::watch::{is_of_clock, name_of, watchdog_of};
 use crate::witness::silence_of_both;
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
@@ -162,11 +162,11 @@ fn stalled(
     if slot.is_mute() {
         return NEVER;
     }
-    let Some(home) = home_of(standing.poll.watch) else {
+    let Some(home) = watchdog_of(standing.poll.watch) else {
         return NEVER;
     };
     let name = name_of(standing.poll.watch);
-    let Some(core) = name.and_then(|name| home.ledger.get(&name)) else {
+    let Some(core) = name.and_then(|name| home.registry.get(&name)) else {
         return NEVER;
     };
     let stalled = Stalled {

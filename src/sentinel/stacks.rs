@@ -167,7 +167,7 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
             .is_some_and(|g| unwinder.is_repeated(g, call))
     };
     let captured = match may_signal(subject, stacks, is_repeated) {
-        Ok(()) if subject.patience.is_zero() => Err(NoCapture::Unasked),
+        Ok(()) if subject.patience.is_zero() => Err(NoCapture::NotRequested),
         Ok(()) => capture(subject, stacks),
         Err(why_not) => Err(why_not),
     };
@@ -186,7 +186,11 @@ fn take(unwinder: &mut Unwinder, subject: &Subject<'_>, stacks: Stacks) -> Taken
     Taken {
         stack,
         was_asked,
-        is_late: is_late || matches!(why_not, Some(NoCapture::WentOn | NoCapture::Unasked)),
+        is_late: is_late
+            || matches!(
+                why_not,
+                Some(NoCapture::Continued | NoCapture::NotRequested)
+            ),
         why_not,
     }
 }
@@ -209,7 +213,7 @@ fn may_signal(
             Interrupted::IsCutShort(_) | Interrupted::Fails => Err(NoCapture::WouldFail),
         },
         None if subject.is_on_cpu => Ok(()),
-        None => Err(NoCapture::Unseen),
+        None => Err(NoCapture::UnknownCall),
     }
 }
 
@@ -286,7 +290,7 @@ fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
             if stacks == Stacks::Auto
                 && proc::standpoint(subject.thread).ok().as_ref() != subject.standpoint
             {
-                return Err(NoCapture::WentOn);
+                return Err(NoCapture::Continued);
             }
             capturer.ask(subject.thread, interrupts)?;
         }

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use super::oversleep::Oversleep;
+use crate::catch_panic::catch_panic;
 use crate::clock::{Clock, nanos_of};
-use crate::contain::contain;
 use crate::error::Error;
 use crate::proc;
 use crate::report;
@@ -117,7 +117,7 @@ impl Ticker {
     fn run(mut self) {
         loop {
             // Nothing in there panics. If something did, the next turn would be as good.
-            contain(|| self.turn());
+            catch_panic(|| self.turn());
         }
     }
 

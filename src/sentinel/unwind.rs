@@ -11,7 +11,7 @@ pub(super) use super::modules::Known;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::part::Part;
 use super::repeats::Call;
-use crate::stack::{Step, forget_names};
+use crate::stack::{Step, invalidate_names};
 use crate::sys::{Copied, Registers};
 
 /// Deeper stacks are cut at their outer end.
@@ -111,7 +111,7 @@ impl Unwinder {
 
     pub(super) fn apply(&mut self, changes: Changes) {
         if !changes.gone.is_empty() || !changes.new.is_empty() {
-            forget_names();
+            invalidate_names();
         }
         for known in changes.gone {
             self.unwinder.remove_module(known.start());
@@ -171,7 +171,7 @@ impl Unwinder {
     fn look_up(&mut self, address: u64) {
         if let Some(start) = self.modules.forget_if_replaced(address) {
             self.unwinder.remove_module(start);
-            forget_names();
+            invalidate_names();
         }
         self.has_missed |= self.modules.at(address).is_none();
     }

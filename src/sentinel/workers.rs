@@ -171,7 +171,7 @@ impl Rounds {
         let all = runtime::all();
         self.rounds.retain_mut(|round| {
             let is_same = |guarded: &Arc<Guarded>| guarded.id == round.guarded.id;
-            let goes_on = all.iter().any(is_same) && round.guarded.is_armed();
+            let goes_on = all.iter().any(is_same) && round.guarded.is_attached();
             if !goes_on {
                 round.close();
             }
@@ -253,27 +253,27 @@ impl Round {
         } else {
             LOOKS
         };
-        Some(due.min(self.guarded.budget / looks))
+        Some(due.min(self.guarded.budget_nanos / looks))
     }
 
     /// The slot of the thread that is a worker, if that is known. A thread in a contained poll has handed its
     /// worker over.
     fn thread_of(&self, worker: usize, clock: &Clock) -> Option<&'static Slot> {
-        let slot = self.workers.seat(worker).and_then(Seat::slot)?;
+        let slot = self.workers.thread_key(worker).and_then(Seat::slot)?;
         let nest = slot.read().only(|poll| is_of_clock(poll, clock));
         let has_handed_over = nest.iter().any(|poll| poll.kind == Kind::Contained);
         if has_handed_over {
-            self.workers.vacate(worker);
+            self.workers.unbind(worker);
         }
         (!has_handed_over).then_some(slot)
     }
 
     fn witness(&self, worker: usize, slot: Option<&Slot>) -> Witness {
-        let seat = self.workers.seat(worker);
+        let seat = self.workers.thread_key(worker);
         let Some((slot, seat)) = slot.zip(seat) else {
             return Witness::default();
         };
-        Witness::of(slot, seat.number(), self.workers.own_tasks(worker))
+        Witness::of(slot, seat.number(), self.workers.probes_run(worker))
     }
 
     /// What is proved since the look before, of a worker whose counters stand still.
@@ -301,7 +301,7 @@ impl Round {
             return proved;
         };
         let seen = &mut self.seen[worker];
-        let poll = seen.one_poll.as_poll(self.guarded.budget);
+        let poll = seen.one_poll.as_poll(self.guarded.budget_nanos);
         let mut asked = Asked {
             slot,
             poll: &poll,
@@ -309,14 +309,14 @@ impl Round {
             stacks,
         };
         match seen.breakpoints.link(&mut common.sites, &mut asked) {
-            Link::Unproved => seen.compare_tasks(&mut asked, self.guarded.budget),
+            Link::Unproved => seen.compare_tasks(&mut asked, self.guarded.budget_nanos),
             proved => proved,
         }
     }
 
     /// Examines a worker that is over its budget, and says in how many nanoseconds to look again.
     fn see_to(&mut self, worker: usize, slot: Option<&'static Slot>, means: &mut Means<'_>) -> u64 {
-        let budget = self.guarded.budget;
+        let budget = self.guarded.budget_nanos;
         let now = means.clock.raw();
         let elapsed = |since| means.clock.nanos_between(since, now);
         let seen = &mut self.seen[worker];
@@ -360,7 +360,7 @@ impl Round {
         let seen = &self.seen[worker];
         let is_proved = |found: &Found| found.kind == StuckKind::OnePoll;
         let since = seen.elapsed - seen.proved_at;
-        if seen.found.as_ref().is_some_and(is_proved) && since > 2 * self.guarded.budget {
+        if seen.found.as_ref().is_some_and(is_proved) && since > 2 * self.guarded.budget_nanos {
             self.went_on(worker, slot);
         }
     }
@@ -380,7 +380,7 @@ impl Round {
         };
         let (view, slot) = match slot.map(|slot| self.examine(slot, kind, standing, means)) {
             Some(View::AnotherThread) => {
-                self.workers.vacate(worker);
+                self.workers.unbind(worker);
                 (View::Innocent, None)
             }
             None => (self.guess(), None),
@@ -397,7 +397,7 @@ impl Round {
                 self.found(worker, slot, found, is_told);
             }
             View::Stuck(_) | View::Innocent => {
-                self.seen[worker].again_at = elapsed + self.guarded.budget / EXCUSES;
+                self.seen[worker].again_at = elapsed + self.guarded.budget_nanos / EXCUSES;
             }
             View::NoWorker | View::AnotherThread => {
                 self.went_on(worker, slot);
@@ -441,7 +441,7 @@ impl Round {
             return View::Innocent;
         };
         let is_loading = means.taker.as_deref_mut().is_some_and(Taker::is_loading);
-        if is_loading && !is_long(standing, self.guarded.budget) {
+        if is_loading && !is_long(standing, self.guarded.budget_nanos) {
             // In the first moments of the process: what it is can be said with its stack only.
             return View::Innocent;
         }
@@ -497,14 +497,14 @@ impl Round {
             },
             ..found
         };
-        let stuck = stuck(worker, slot, &found, guarded.budget);
+        let stuck = stuck(worker, slot, &found, guarded.budget_nanos);
         let finding = found.finding.clone();
         seen.found = Some(found);
         seen.again_at = seen.elapsed + stuck.elapsed.min(LONGEST_WAIT_NANOS);
         seen.late_stacks = 0;
         if is_told && slot.is_none() {
             // The poll that is told may be another thread's, and may soon be over.
-            seen.again_at = seen.elapsed + guarded.budget;
+            seen.again_at = seen.elapsed + guarded.budget_nanos;
             return;
         }
         if is_told || seen.elapsed < seen.tell_at && !is_new {
@@ -516,7 +516,7 @@ impl Round {
         // The same scale as the limit's: one that was left out asks again.
         seen.tell_at = seen.elapsed.saturating_mul(2);
         if seen.told == Told::LeftOut {
-            seen.again_at = seen.elapsed + guarded.budget;
+            seen.again_at = seen.elapsed + guarded.budget_nanos;
             seen.tell_at = seen.again_at;
         }
     }
@@ -528,7 +528,7 @@ impl Round {
         let told = std::mem::take(&mut seen.told);
         if let Some(found) = seen.found.take() {
             count_no_more(guarded, worker, found.kind);
-            let stuck = stuck(worker, slot, &found, guarded.budget);
+            let stuck = stuck(worker, slot, &found, guarded.budget_nanos);
             guarded
                 .listener
                 .went_on(guarded, stuck, found.finding, told);
@@ -538,7 +538,7 @@ impl Round {
     /// It is guarded no more.
     fn close(&mut self) {
         for worker in 0..self.seen.len() {
-            let slot = self.workers.seat(worker).and_then(Seat::slot);
+            let slot = self.workers.thread_key(worker).and_then(Seat::slot);
             self.went_on(worker, slot);
         }
     }
@@ -621,7 +621,7 @@ fn count(guarded: &Guarded, worker: usize, kind: StuckKind, since: u64) {
         }
         StuckKind::Busy => drop(counts.busy.fetch_add(1, Relaxed)),
     }
-    list(guarded, kind).note(guarded.id, worker, since);
+    list(guarded, kind).insert(guarded.id, worker, since);
 }
 
 fn count_no_more(guarded: &Guarded, worker: usize, kind: StuckKind) {
@@ -630,7 +630,7 @@ fn count_no_more(guarded: &Guarded, worker: usize, kind: StuckKind) {
         StuckKind::OnePoll => counts.stuck.fetch_sub(1, Relaxed),
         StuckKind::Busy => counts.busy.fetch_sub(1, Relaxed),
     };
-    list(guarded, kind).clear(guarded.id, worker);
+    list(guarded, kind).remove(guarded.id, worker);
 }
 
 fn list(guarded: &Guarded, kind: StuckKind) -> &StuckWorkers {

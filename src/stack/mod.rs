@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::sys;
 pub use symbols::Frame;
 #[cfg(target_os = "linux")]
-pub(crate) use symbols::forget_names;
+pub(crate) use symbols::invalidate_names;
 
 /// The stack of a thread at the moment when it was looked at.
 ///

@@ -1,4 +1,4 @@
-//! From addresses to names.
+//! Looks up the names of functions by address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Step;
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 
 /// One function of a [`Stack`](super::Stack). `Display` prints `function (file:line)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// The address at which it is, or will go on.
+    /// The address that the function executes, or returns to.
     pub address: usize,
-    /// Its name, demangled. `None` if the program has no symbol for it.
+    /// The demangled name. `None` if the program has no symbol for the address.
     pub function: Option<Arc<str>>,
-    /// The source file, as the compiler was given it.
+    /// The source file, as the compiler got it.
     pub file: Option<Arc<str>>,
     /// The line in the source file.
     pub line: Option<u32>,
-    /// The program or library that holds the code.
+    /// The path of the program or library that holds the code.
     pub module: Option<Arc<str>>,
 }
 
-/// The standard library.
+/// The crates of the standard library.
 const STD_CRATES: [&str; 3] = ["std", "core", "alloc"];
 
-/// Crates whose frames are folded as well: tokio and what stands between it and a handler, and this crate.
+/// Other crates whose frames a report folds: tokio, the crates between it and a handler, and this crate.
 const FOREIGN_CRATES: [&str; 11] = [
     "tokio",
     "tokio_util",
@@ -43,12 +43,13 @@ const FOREIGN_CRATES: [&str; 11] = [
     "shotclock",
 ];
 
-/// Libraries whose frames are folded, by the beginning of the file's name.
+/// Libraries whose frames a report folds, by the start of the file name.
 const FOREIGN_MODULES: [&str; 6] = ["libc.", "libc-", "libpthread", "libm.", "ld-", "[vdso]"];
 
 impl Frame {
-    /// Whether it belongs to the standard library, the runtime, the C library, or to a crate that was
-    /// compiled from a registry, where debug information tells.
+    /// Returns whether the frame belongs to the standard library, the runtime, the C library or a dependency.
+    ///
+    /// Only debug information reveals a dependency: its source lies in cargo's registry.
     pub(crate) fn is_foreign(&self) -> bool {
         let file = self.file.as_deref().unwrap_or_default();
         if file.contains("/.cargo/registry/") {
@@ -59,7 +60,7 @@ impl Frame {
         self.is_of_c_library() || crate_name.is_some_and(is_foreign)
     }
 
-    /// Whether it belongs to the standard library or the C library.
+    /// Returns whether the frame belongs to the standard library or the C library.
     pub(crate) fn is_std(&self) -> bool {
         let crate_name = self.function.as_deref().and_then(crate_of);
         self.is_of_c_library() || crate_name.is_some_and(|name| STD_CRATES.contains(&name))
@@ -73,14 +74,14 @@ impl Frame {
             .any(|prefix| file_name.starts_with(*prefix))
     }
 
-    /// The name of the function; without one, that of the program or library that it is in.
+    /// Returns the function's name, or the file name of its program or library.
     pub(crate) fn name(&self) -> Arc<str> {
         let module = self.module.as_deref().unwrap_or("unknown");
         let file_name = module.rsplit('/').next().unwrap_or(module);
         self.function.clone().unwrap_or_else(|| file_name.into())
     }
 
-    /// File and line, as far as they are known.
+    /// Returns the file and the line, as far as they are known.
     pub(crate) fn place(&self) -> Option<String> {
         let file = short(self.file.as_deref()?);
         Some(match self.line {
@@ -101,8 +102,9 @@ impl Frame {
     }
 }
 
-/// The crate of a function: the first segment of its path, or of the type that it is implemented for;
-/// for a type parameter, of the trait. What is implemented for a primitive type is core's.
+/// Returns the crate of a function: the first segment of its path, or of the type that it is implemented for.
+///
+/// For a type parameter it is the crate of the trait, and for a primitive type it is `core`.
 fn crate_of(function: &str) -> Option<&str> {
     let path = function.trim_start_matches(['<', '&', '*', '(', '[']);
     let path = ["mut ", "const ", "dyn ", "impl "]
@@ -133,7 +135,7 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Without the directory of the program, if it lies in there, or the one in which std was compiled.
+/// Strips the working directory from a path, or the directory in which std was compiled.
 fn short(file: &str) -> &str {
     if let Some((_, of_std)) = file.strip_prefix("/rustc/").and_then(|f| f.split_once('/')) {
         return of_std;
@@ -143,37 +145,37 @@ fn short(file: &str) -> &str {
     stripped.ok().and_then(|path| path.to_str()).unwrap_or(file)
 }
 
-/// So many addresses are remembered; a program is stuck in few places.
-const REMEMBERED: usize = 4_096;
+/// Addresses whose names are cached. A program is slow in few places, and an entry takes some hundred bytes.
+const CACHED_ADDRESSES: usize = 4_096;
 
-/// Whether a library was loaded or unloaded since names were looked up last.
+/// Whether a library was loaded or unloaded since the last look-up.
 #[cfg(target_os = "linux")]
-static ARE_STALE: AtomicBool = AtomicBool::new(false);
+static CACHE_IS_STALE: AtomicBool = AtomicBool::new(false);
 
-/// A library was loaded or unloaded. Waits for no thread, because one that looks names up may
-/// take long.
+/// Makes the next look-up drop all cached names, because a library was loaded or unloaded.
+///
+/// Waits for no other thread: a look-up may take long.
 #[cfg(target_os = "linux")]
-pub(crate) fn forget_names() {
-    ARE_STALE.store(true, Relaxed);
+pub(crate) fn invalidate_names() {
+    CACHE_IS_STALE.store(true, Relaxed);
 }
 
 type Names = HashMap<Step, Arc<[Frame]>>;
 
-/// The functions at one address: several where one was inlined into the other, innermost first.
-/// Never empty.
+/// Returns the functions at one address, innermost first: several if the compiler inlined some. Never empty.
 pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     static NAMES: Mutex<Option<Names>> = Mutex::new(None);
     let lock = || NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     #[cfg(target_os = "linux")]
-    if ARE_STALE.swap(false, Relaxed) {
+    if CACHE_IS_STALE.swap(false, Relaxed) {
         *lock() = None;
         backtrace::clear_symbol_cache();
     }
     if let Some(known) = lock().as_ref().and_then(|names| names.get(step)) {
         return Arc::clone(known);
     }
-    // Not under the lock: it may take long.
-    let frames = contain(|| look_up(step)).unwrap_or_default();
+    // Outside the lock, because a look-up may take long.
+    let frames = catch_panic(|| look_up(step)).unwrap_or_default();
     let frames: Arc<[Frame]> = if frames.is_empty() {
         [unnamed(step)].into()
     } else {
@@ -181,7 +183,7 @@ pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     };
     let mut names = lock();
     let names = names.get_or_insert_default();
-    if names.len() >= REMEMBERED {
+    if names.len() >= CACHED_ADDRESSES {
         names.clear();
     }
     names.insert(step.clone(), Arc::clone(&frames));
@@ -200,13 +202,13 @@ fn unnamed(step: &Step) -> Frame {
 
 #[cfg(target_os = "linux")]
 fn look_up(step: &Step) -> Vec<Frame> {
-    // It takes a return address, and looks at the call before it.
+    // `resolve` takes a return address, and looks up the call before it.
     let address = step.address + usize::from(!step.is_return);
     let mut frames = Vec::new();
     backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
         let file = symbol.filename();
         frames.push(Frame {
-            // Without the hash that tells instances apart.
+            // The alternate form leaves out the hash.
             function: symbol.name().map(|name| format!("{name:#}").into()),
             file: file.map(|file| file.to_string_lossy().into()),
             line: symbol.lineno(),
@@ -226,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_crate_of_a_function_is_that_of_its_type() {
+    fn crate_of_a_method_is_the_crate_of_its_type() {
         for (function, expected) in [
             ("std::thread::sleep", Some("std")),
             ("<tokio::a::B<T> as core::C>::d", Some("tokio")),
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_std_are_shown_from_their_library() {
+    fn short_of_a_file_of_std_starts_at_its_library() {
         assert_eq!(
             short("/rustc/59807616e1/library/std/src/fs.rs"),
             "library/std/src/fs.rs"
@@ -255,7 +257,7 @@ mod tests {
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn a_function_of_this_test_is_found_by_its_address() {
+    fn frames_of_a_function_of_this_test_have_its_name() {
         #[inline(never)]
         fn somewhere() -> usize {
             std::hint::black_box(7)
@@ -268,6 +270,6 @@ mod tests {
         let frames = frames_of(&step);
         let function = frames.last().and_then(|frame| frame.function.as_deref());
         assert!(function.unwrap().ends_with("somewhere"), "{function:?}");
-        assert!(Arc::ptr_eq(&frames, &frames_of(&step)), "remembered");
+        assert!(Arc::ptr_eq(&frames, &frames_of(&step)), "cached");
     }
 }

@@ -1,14 +1,14 @@
-//! What a capture gives, wherever it is made.
+//! The result of a capture, the same on every platform.
 
 use std::fmt;
 
-/// The registers that unwinding takes.
+/// The registers that the unwinder needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Registers {
     pub(crate) ip: u64,
     pub(crate) sp: u64,
     pub(crate) fp: u64,
-    /// The link register, where there is one.
+    /// The link register of aarch64.
     #[cfg_attr(
         not(target_arch = "aarch64"),
         allow(dead_code, reason = "x86-64 has none")
@@ -16,7 +16,7 @@ pub(crate) struct Registers {
     pub(crate) lr: u64,
 }
 
-/// A copy of a stack, from its top.
+/// A copy of a stack, from the stack pointer on.
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) registers: Registers,
@@ -28,48 +28,49 @@ pub(crate) struct Copied {
 /// Why there is no copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoCapture {
-    /// Not on this operating system or processor.
+    /// The crate supports no captures on this operating system or processor.
     Unsupported,
-    /// The handler is installed already, by another copy of this crate's set-up.
+    /// The crate has installed its handler for another signal already.
     InUse,
-    /// Somebody else handles the signal.
+    /// The signal has a handler of the program's.
     SignalTaken,
-    /// The number is no signal that can be handled.
+    /// The number is not that of a signal that a program can handle.
     NoSuchSignal,
-    /// Threads before it did not answer, and used up the time for which one look may wait.
-    Unasked,
+    /// Other threads did not answer, and used up the time of this scan.
+    NotRequested,
     /// The signal could not be sent.
     NotSent,
-    /// The thread goes on, from where it was seen.
-    WentOn,
+    /// The thread left the place where the sentinel saw it.
+    Continued,
     /// The thread has the signal blocked.
     Blocked,
-    /// The thread waits in a system call that would fail by the signal.
+    /// The thread waits in a system call that the signal would make fail.
     WouldFail,
-    /// Which system call the thread waits in is not known, so neither is what a signal would do to it.
-    Unseen,
-    /// A late answer is still awaited.
+    /// The thread's system call is unknown, and so is the effect of a signal on it.
+    UnknownCall,
+    /// The answer to an earlier request has not arrived.
     Busy,
-    /// The thread did not answer in time: it has the signal masked, or is not run.
+    /// The thread did not answer in time: it blocks the signal, or is not scheduled.
     NoAnswer,
 }
 
 impl NoCapture {
-    pub(crate) fn words(self) -> &'static str {
+    /// Returns the reason as text for reports and capabilities.
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             NoCapture::Unsupported => "this operating system or processor is not supported",
             NoCapture::InUse => "another signal is in use already",
             NoCapture::SignalTaken => "the signal has another handler",
             NoCapture::NoSuchSignal => "the signal cannot be handled",
-            NoCapture::Unasked => "it was not asked: other threads did not answer in time",
+            NoCapture::NotRequested => "not requested: other threads did not answer in time",
             NoCapture::NotSent => "the signal could not be sent",
-            NoCapture::WentOn => "the thread went on before it could be asked",
+            NoCapture::Continued => "the thread continued before the request",
             NoCapture::Blocked => "the thread has the capture signal blocked",
             NoCapture::WouldFail => "a signal would make the thread's system call fail",
-            NoCapture::Unseen => "it is not known which system call the thread waits in",
-            NoCapture::Busy => "the answer to an earlier request has not come yet",
+            NoCapture::UnknownCall => "the system call that the thread waits in is unknown",
+            NoCapture::Busy => "the answer to an earlier request has not arrived",
             NoCapture::NoAnswer => {
-                "the thread did not answer: it has the signal masked, or is not run"
+                "the thread did not answer: it blocks the signal, or is not scheduled"
             }
         }
     }
@@ -77,6 +78,6 @@ impl NoCapture {
 
 impl fmt::Display for NoCapture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
+        f.write_str(self.reason())
     }
 }

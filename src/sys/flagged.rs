@@ -1,26 +1,26 @@
-//! A `&'static T` with one bit beside it, in the room of the reference alone.
+//! A `&'static T` and one bit, in the size of the reference.
 
-/// A reference that can be flagged once.
+/// Holds a reference and a flag that can be set once.
 ///
-/// The flag is the lowest bit of the address, which the alignment of `T` keeps free.
+/// The flag is the lowest bit of the address. The alignment of `T` keeps that bit free.
 pub(crate) struct FlaggedRef<T: 'static> {
     tagged: *const T,
 }
 
 impl<T> FlaggedRef<T> {
     const FLAG: usize = 1;
-    const ROOM: () = assert!(align_of::<T>() > Self::FLAG);
+    const HAS_FREE_BIT: () = assert!(align_of::<T>() > Self::FLAG);
 
     pub(crate) fn new(target: &'static T) -> Self {
-        let () = Self::ROOM;
+        let () = Self::HAS_FREE_BIT;
         Self { tagged: target }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> &'static T {
         let target = self.tagged.map_addr(|address| address & !Self::FLAG);
-        // SAFETY: with the flag taken off it is the reference that `new` was given, which is
-        // `'static`; `map_addr` keeps its provenance.
+        // SAFETY: without the flag it is the reference that `new` got, which is `'static`. `map_addr` keeps its
+        // provenance.
         unsafe { &*target }
     }
 
@@ -34,8 +34,7 @@ impl<T> FlaggedRef<T> {
     }
 }
 
-// SAFETY: it is a `&'static T` and a bit, and a reference may go to, and be shared between, threads
-// if what it refers to may be shared.
+// SAFETY: it is a `&'static T` and a bit. A reference may be sent to and shared between threads if `T: Sync`.
 unsafe impl<T: Sync> Send for FlaggedRef<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for FlaggedRef<T> {}
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_leaves_the_reference_as_it_was() {
+    fn flag_keeps_the_reference() {
         static TARGET: u64 = 7;
         let mut flagged = FlaggedRef::new(&TARGET);
         assert!(!flagged.is_flagged() && std::ptr::eq(flagged.get(), &TARGET));

@@ -1,11 +1,11 @@
-//! A pinned value whose destructor runs inside a guard.
+//! Runs the destructor of a pinned value inside a guard.
 
 use std::mem::{ManuallyDrop, needs_drop};
 use std::pin::Pin;
 
 use pin_project_lite::pin_project;
 
-/// Something that can be entered while a neighbouring value is dropped.
+/// Makes the guard that is held while a neighbouring value is dropped.
 pub(crate) trait Enter {
     type Guard<'a>
     where
@@ -13,15 +13,14 @@ pub(crate) trait Enter {
 
     fn enter(&self) -> Self::Guard<'_>;
 
-    /// The end without a panic; after a panic the guard is dropped instead.
+    /// Ends the guard after a drop without a panic. After a panic, the guard is dropped instead.
     fn leave(guard: Self::Guard<'_>);
 }
 
 pin_project! {
-    /// `inner`, which is dropped in place while `around` is entered, if there is anything to drop.
+    /// Drops `inner` in place while `around` is entered, if `inner` has a destructor.
     ///
-    /// The order of fields alone cannot do this: whatever is to happen before the inner destructor
-    /// and after it needs `around` both times.
+    /// The order of fields alone cannot do this, because `around` acts before and after the inner destructor.
     pub(crate) struct GuardedDrop<T, G: Enter> {
         around: G,
         #[pin]
@@ -34,8 +33,8 @@ pin_project! {
                 return;
             }
             let this = this.project();
-            // Made first: if `enter` panics, unwinding still drops the value. Pinning promises that,
-            // and what is linked into a list (a waiter, a timer) would be freed while it is still in it.
+            // Made first: if `enter` panics, unwinding still drops the value, as pinning demands. Otherwise a waiter
+            // or timer that is linked into a list would be freed while the list still holds it.
             let inner = DropInPlace(this.inner);
             let entered = this.around.enter();
             drop(inner);
@@ -44,16 +43,15 @@ pin_project! {
     }
 }
 
-/// Drops what it points at. Made only by the destructor of [`GuardedDrop`], once.
+/// Drops the value that it points to. Only the destructor of [`GuardedDrop`] makes one, once.
 struct DropInPlace<'p, T>(Pin<&'p mut ManuallyDrop<T>>);
 
 impl<T> Drop for DropInPlace<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `inner` of a `GuardedDrop` is dropped here and nowhere else: only its destructor
-        // makes one of these, it runs once, and no other method hands out the `ManuallyDrop` itself.
-        // The value does not move (it is dropped through the pinned place it lived in), which is what
-        // pinning asks of a destructor.
+        // SAFETY: only this line drops `inner` of a `GuardedDrop`: only its destructor makes a `DropInPlace`, it runs
+        // once, and no other method gives out the `ManuallyDrop` itself. The value does not move: it is dropped
+        // through its pinned place, as pinning demands of a destructor.
         unsafe { ManuallyDrop::drop(self.0.as_mut().get_unchecked_mut()) }
     }
 }
@@ -78,7 +76,7 @@ impl<T, G: Enter> GuardedDrop<T, G> {
         &mut self.inner
     }
 
-    /// The guard's owner beside the pinned value.
+    /// Returns `around` and the pinned value.
     #[inline]
     pub(crate) fn split(self: Pin<&mut Self>) -> (&mut G, Pin<&mut T>) {
         let this = self.project();
@@ -108,7 +106,7 @@ mod tests {
         LOG.take()
     }
 
-    /// It panics where it says so.
+    /// Panics where the variant says.
     #[derive(PartialEq)]
     enum Around {
         Whole,
@@ -145,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Points at itself, so that Miri sees it if it is ever moved.
+    /// Points to itself, so that Miri detects a move.
     struct Inner {
         text: String,
         own_address: *const Inner,
@@ -175,13 +173,13 @@ mod tests {
         let mut guarded = Box::pin(GuardedDrop::new(inner, around));
         let (_, inner) = guarded.as_mut().split();
         let address = std::ptr::from_ref(&*inner);
-        // SAFETY: a field is written; nothing is moved.
+        // SAFETY: this writes a field and moves nothing.
         unsafe { inner.get_unchecked_mut() }.own_address = address;
         guarded
     }
 
     #[test]
-    fn the_guard_is_around_the_destructor() {
+    fn drop_enters_and_leaves_around_the_destructor() {
         let guarded = guarded(false);
         assert_eq!(guarded.get().text, "a destructor");
         drop(guarded);
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destructor_that_panics_drops_the_guard() {
+    fn drop_that_panics_drops_the_guard() {
         let guarded = guarded(true);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
         assert_eq!(logged(), ["enter", "drop", "unwound"]);
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_destructor_nothing_is_entered() {
+    fn drop_of_a_type_without_destructor_enters_nothing() {
         drop(GuardedDrop::new(7, Around::Whole));
         assert!(logged().is_empty());
     }

@@ -1,7 +1,7 @@
-//! Floor 0: everything `unsafe` or particular to an operating system, and nothing that knows a
-//! watch, a budget or a report.
+//! Floor 0: all `unsafe` code, and all calls of the operating system.
 //!
-//! `linux` and `unsupported` have one contract, so that callers carry no `cfg`.
+//! This module knows no watch, budget or report. `linux` and `unsupported` have the same signatures, so callers
+//! need no `cfg`.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +11,7 @@ mod flagged;
 mod guarded_drop;
 mod static_ref;
 
-// The models run where no operating system is: see `sync`.
+// The loom models run without an operating system: see `sync`.
 #[cfg(all(target_os = "linux", not(shotclock_loom)))]
 mod linux;
 #[cfg(all(target_os = "linux", not(shotclock_loom)))]
@@ -27,14 +27,14 @@ mod unsupported;
 #[cfg(any(not(target_os = "linux"), shotclock_loom))]
 pub(crate) use unsupported::*;
 
-/// Which signals a thread of the crate takes. It takes no other one.
+/// The signals that a thread of the crate accepts. All others are blocked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unblocked {
-    /// Those by which the kernel tells a thread of its own fault.
+    /// The signals that the kernel sends to a thread that faults.
     Faults,
-    /// Those, and the one by which a thread is asked for its stack.
+    /// These and the capture signal, by which the sentinel requests a stack.
     Captures,
-    /// Those, and the one of profilers: the thread runs code of the program's.
+    /// These and the profilers' signal, because the thread runs the program's code.
     #[cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "no such thread"))]
     CapturesAndProfile,
 }
@@ -43,11 +43,11 @@ pub(crate) enum Unblocked {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum FileType {
     Socket,
-    /// Named or not.
+    /// A pipe or a FIFO.
     Pipe,
-    /// Or a directory, or a disk.
+    /// A file, a directory or a block device.
     File,
-    /// A terminal, say.
+    /// A character device, such as a terminal.
     Device,
 }
 

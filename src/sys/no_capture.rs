@@ -1,4 +1,4 @@
-//! Where no stack can be had of another thread.
+//! Stands in for `linux::capture` on platforms without captures.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Thread;
 use super::capture::{Copied, NoCapture};
 
-/// There is none.
+/// Has no values: nothing can make one.
 pub(crate) struct Capturer {
     none: Infallible,
 }

@@ -1,9 +1,10 @@
-//! A `&'static T` that one thread publishes and others read.
+//! Publishes a `&'static T` from one thread to others.
 
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// A cell for a reference that lives for ever. What it refers to was there before the process
-/// started or is never freed, so no ordering is needed to read through it.
+/// Holds a reference that is never freed.
+///
+/// The target is a constant of the program, so a reader needs no memory ordering to read through the reference.
 pub(crate) struct StaticRef<T: 'static> {
     target: AtomicPtr<T>,
 }
@@ -22,8 +23,8 @@ impl<T: Sync> StaticRef<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&'static T> {
-        // SAFETY: it is null, or a `&'static T` that `set` was given: nothing else is stored, and
-        // nothing is ever written through it. `T: Sync`, so any thread may read what it refers to.
+        // SAFETY: the pointer is null or a `&'static T` from `set`: no other code stores to it, and no code writes
+        // through it. `T: Sync`, so any thread may read the target.
         unsafe { self.target.load(Relaxed).as_ref() }
     }
 }
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_is_read() {
+    fn get_after_set_returns_the_reference() {
         static TARGET: u64 = 7;
         let cell = StaticRef::empty();
         assert_eq!(cell.get(), None);

@@ -1,4 +1,4 @@
-//! Where nothing of this is known: the same names, and honest answers.
+//! Stands in for `linux` on other systems and in loom models: each answer is "unknown".
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub(crate) fn socket_timeout(_: u64, _: bool) -> Option<bool> {
     None
 }
 
-/// Signals stay as they are.
+/// Runs the closure and changes no signal mask.
 pub(crate) fn with_signals_blocked<T>(_: super::Unblocked, run: impl FnOnce() -> T) -> T {
     run()
 }
@@ -73,7 +73,7 @@ impl Breakpoint {
     }
 }
 
-/// Forks go unnoticed.
+/// Does nothing: forks are not detected here.
 pub(crate) fn notice_forks(_: fn(), _: fn()) {}
 
 /// See [`notice_forks`].

@@ -15,7 +15,7 @@ use crate::service;
 use crate::slot::{self, DOZE, Finding, Kind, MAX_DEPTH, Mark, Opened, Openings, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Core, Home, InUse, Judge, Ledger, OnSlow, Orders, Slow, Stacks, StuckWorkers,
+    Containment, Core, Home, InUse, Judge, OnSlow, Orders, Registry, Slow, Stacks, StuckWorkers,
     Timing, Watch,
 };
 
@@ -45,13 +45,13 @@ pub(super) struct Place {
 impl Place {
     fn new() -> Self {
         let clock = Clock::new();
-        let ledger = Ledger::new(1);
-        let core = ledger.get_or_register("audit".into()).core;
+        let registry = Registry::new(1);
+        let core = registry.get_or_register("audit".into()).core;
         let home = Arc::new(Home {
             clock: clock.clone(),
             timing: Timing::Exact,
             budget: Duration::MAX,
-            ledger,
+            registry,
             slow: Arc::new(Listener {
                 orders: Orders {
                     stacks: Stacks::Auto,

@@ -55,7 +55,7 @@ impl MockClock {
     /// A clock of its own: no two of them tell the same time.
     pub fn new() -> Self {
         let (source, time) = quanta::Clock::mock();
-        let clock = Clock::over(source);
+        let clock = Clock::mocked(source);
         let scanner = Arc::new(Mutex::new(Scanner::new(clock.clone())));
         Self {
             clock,

@@ -107,7 +107,7 @@ fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
     let watchdog = watchdog();
     let watch = watchdog.watch(name);
     let published = || {
-        let sums = crate::watch::collect();
+        let sums = crate::watch::aggregate();
         let totals = &sums.watches[name].totals;
         (totals.slow, totals.slow_by_cause().map(|(_, count)| count))
     };

@@ -48,7 +48,7 @@ impl Scene {
             move |slow: &SlowPoll| reports.lock().unwrap().push(slow.clone())
         };
         let builder = Watchdog::builder().without_tracing();
-        let clock = Clock::over(clock);
+        let clock = Clock::mocked(clock);
         let builder = builder.clock(clock.clone()).on_slow_poll(collect);
         Self {
             clock,

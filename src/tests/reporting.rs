@@ -130,7 +130,7 @@ fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
     };
     let builder = Watchdog::builder()
         .without_tracing()
-        .clock(Clock::over(clock));
+        .clock(Clock::mocked(clock));
     let watchdog = builder.on_slow_poll(reporter).build().unwrap();
     let logging = watchdog.watch("logging");
     *own.lock().unwrap() = Some(logging.clone());

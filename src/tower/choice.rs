@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::sys;
 use crate::watch::{OTHER, Watch};
 use crate::watchdog::Watchdog;
@@ -122,7 +122,7 @@ where
 {
     fn of(&self, request: &Request) -> Watch {
         // It is not ours, and a request must not fail because of its name.
-        let name = contain(|| (self.shared.classify)(request));
+        let name = catch_panic(|| (self.shared.classify)(request));
         self.shared
             .watch(name.unwrap_or(Cow::Borrowed(UNCLASSIFIED)))
     }

@@ -3,16 +3,16 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
-use super::known;
-use super::overruns::Overruns;
+use super::expected_overrun::ExpectedOverrun;
+use super::ids;
 use super::sampled::Sampled;
+use crate::append_table::AppendTable;
 use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::limit::Limiter;
 use crate::samples::Series;
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Lock, add_single_writer};
-use crate::table::Table;
 
 /// The statistics behind all handles of one watch.
 pub(crate) struct Core {
@@ -22,8 +22,8 @@ pub(crate) struct Core {
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) slow_durations: Arc<Series>,
     pub(crate) causes: Causes,
-    pub(crate) overruns: Overruns,
-    by_slot: Table<Box<Cells>>,
+    pub(crate) expected_overrun: ExpectedOverrun,
+    by_slot: AppendTable<Box<Cells>>,
     /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
     slotless: Lock<Cells>,
 }
@@ -135,7 +135,7 @@ pub(crate) struct Totals {
 impl Core {
     pub(crate) fn new(name: Arc<str>) -> Self {
         Self {
-            id: known::introduce(&name),
+            id: ids::allocate(&name),
             reports: Limiter::default(),
             slow_durations: Series::new(
                 "shotclock_slow_poll_duration_seconds",
@@ -144,8 +144,8 @@ impl Core {
             ),
             name,
             causes: Causes::default(),
-            overruns: Overruns::default(),
-            by_slot: Table::new(),
+            expected_overrun: ExpectedOverrun::default(),
+            by_slot: AppendTable::new(),
             slotless: Lock::new(Cells::new()),
         }
     }
@@ -181,7 +181,7 @@ impl Core {
         }
         let slotless = self.slotless.lock();
         slotless.add_to(&mut totals);
-        totals.contained = self.overruns.contained();
+        totals.contained = self.expected_overrun.contained();
         totals
     }
 }

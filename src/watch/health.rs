@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Home, flights};
+use super::{Home, polls_in_flight};
 use crate::clock::Clock;
 use crate::witness::SENTINEL;
 
@@ -54,15 +54,15 @@ pub enum Status {
 
 impl Health {
     pub(crate) fn of(home: &Home) -> Self {
-        let cores = home.ledger.cores();
+        let cores = home.registry.cores();
         let own: HashSet<u64> = cores.iter().map(|core| core.id).collect();
-        let in_flight = flights(&home.clock);
+        let in_flight = polls_in_flight(&home.clock);
         let of_home = in_flight
             .iter()
             .filter(|flight| own.contains(&flight.watch));
-        let stalls = of_home.filter_map(|flight| flight.stalled);
-        let (stuck_workers, longest_stuck) = home.stuck_workers.now(&home.clock);
-        let (busy_workers, _) = home.busy_workers.now(&home.clock);
+        let stalls = of_home.filter_map(|flight| flight.stalled_nanos);
+        let (stuck_workers, longest_stuck) = home.stuck_workers.count_and_oldest_nanos(&home.clock);
+        let (busy_workers, _) = home.busy_workers.count_and_oldest_nanos(&home.clock);
         let oldest = stalls.clone().chain(longest_stuck).max();
         let unseen = unseen(&home.clock, &in_flight);
         Self {
@@ -82,14 +82,14 @@ impl Health {
 
 /// For how long the sentinel has not looked, if its look is overdue by too long. Under a mocked clock it does
 /// not look.
-fn unseen(clock: &Clock, in_flight: &[super::Flight]) -> Option<u64> {
+fn unseen(clock: &Clock, in_flight: &[super::PollInFlight]) -> Option<u64> {
     let now = clock.raw();
     let is_started = clock.is_real() && SENTINEL.sign() > 0;
     let silence = clock.nanos_between(SENTINEL.sign(), now);
     let (silence, overdue) = match SENTINEL.has_no_timer() {
         // It sleeps while nothing is in flight, and is roused by the first poll.
         true => {
-            let oldest = in_flight.iter().map(|flight| flight.elapsed).max()?;
+            let oldest = in_flight.iter().map(|flight| flight.elapsed_nanos).max()?;
             (oldest.min(silence), oldest.min(silence))
         }
         false => (silence, SENTINEL.overdue(clock, now)),

@@ -1,18 +1,18 @@
 //! Floor 2: a named point of the program, and what is counted there.
 
+#[cfg(feature = "metrics")]
+mod aggregate;
 mod budgets;
 mod cells;
-mod flights;
+mod expected_overrun;
 mod health;
-mod known;
-mod ledger;
+mod ids;
+mod in_flight;
 mod orders;
-mod overruns;
-#[cfg(feature = "metrics")]
-mod roster;
+mod registry;
 mod sampled;
 mod stats;
-mod stuck;
+mod stuck_workers;
 mod timing;
 
 use std::borrow::Cow;
@@ -25,24 +25,24 @@ use std::time::Duration;
 use crate::clock::{Clock, nanos_of};
 use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 
+#[cfg(feature = "metrics")]
+pub(crate) use aggregate::{Aggregate, WatchSums, aggregate, register};
 pub(crate) use budgets::InUse;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Core, Counted, Totals, Undecided};
-#[cfg(feature = "page")]
-pub(crate) use flights::polls_of;
-pub(crate) use flights::{Flight, flights, is_of_clock};
 pub use health::{Health, Status};
-pub(crate) use known::{home_of, name_of};
-#[cfg(feature = "metrics")]
-pub(crate) use ledger::Tally;
-pub(crate) use ledger::{Ledger, OTHER, Registered, UNNAMED};
+pub(crate) use ids::{name_of, watchdog_of};
+#[cfg(feature = "page")]
+pub(crate) use in_flight::polls_of_slot;
+pub(crate) use in_flight::{PollInFlight, is_of_clock, polls_in_flight};
 pub use orders::Stacks;
 pub(crate) use orders::{Measure, Orders, Step};
 #[cfg(feature = "metrics")]
-pub(crate) use roster::{Sums, WatchSums, collect, enroll};
+pub(crate) use registry::Unreported;
+pub(crate) use registry::{OTHER, Registered, Registry, UNNAMED};
 pub(crate) use sampled::Sampled;
 pub use stats::{Snapshot, WatchStats};
-pub(crate) use stuck::StuckWorkers;
+pub(crate) use stuck_workers::StuckWorkers;
 pub use timing::Timing;
 pub(crate) use timing::tick_of;
 
@@ -94,7 +94,7 @@ pub(crate) struct Home {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) budget: Duration,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) slow: Arc<dyn OnSlow>,
     pub(crate) containment: Containment,
     /// Those that are proved to be in one poll, and those that are only busy.
@@ -179,9 +179,9 @@ impl Watch {
         let name = name.into();
         let Registered {
             core,
-            first_past_limit,
-        } = home.ledger.get_or_register(name.clone());
-        if first_past_limit {
+            is_first_past_limit,
+        } = home.registry.get_or_register(name.clone());
+        if is_first_past_limit {
             tracing::warn!(
                 target: "shotclock",
                 name = &*name,
@@ -192,7 +192,7 @@ impl Watch {
     }
 
     pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
-        known::settle(core.id, home);
+        ids::set_watchdog(core.id, home);
         let contained = home.containment.everywhere;
         Self::bind(core, Arc::clone(home), home.budget, contained)
     }
@@ -310,7 +310,7 @@ impl Watch {
     #[inline]
     pub(crate) fn expected_overrun(&self) -> Option<u64> {
         let bound = &self.bound;
-        bound.contained.then(|| bound.core.overruns.expected())
+        bound.contained.then(|| bound.core.expected_overrun.nanos())
     }
 
     /// What was counted here so far.
@@ -318,7 +318,7 @@ impl Watch {
     /// Costs a walk over the threads that ever polled; it disturbs none of them.
     pub fn stats(&self) -> WatchStats {
         let bound = &self.bound;
-        WatchStats::new(&bound.core, &flights(&bound.clock))
+        WatchStats::new(&bound.core, &polls_in_flight(&bound.clock))
     }
 
     #[inline]

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Flight, Totals, flights};
+use super::{Core, PollInFlight, Totals, polls_in_flight};
 use crate::clock::{Clock, nanos_of};
-use crate::columns;
-use crate::histogram::{BOUNDS, Distribution};
+use crate::histogram::{BOUNDS_NANOS, Distribution};
+use crate::text_table;
 
 /// What one watch has counted since it was made.
 ///
@@ -56,7 +56,7 @@ pub struct WatchStats {
 }
 
 impl WatchStats {
-    pub(super) fn new(core: &Core, in_flight: &[Flight]) -> Self {
+    pub(super) fn new(core: &Core, in_flight: &[PollInFlight]) -> Self {
         let Totals {
             distribution,
             busy,
@@ -67,7 +67,7 @@ impl WatchStats {
             ..
         } = core.totals();
         let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
-        let ages = mine.clone().map(|poll| poll.elapsed);
+        let ages = mine.clone().map(|poll| poll.elapsed_nanos);
         Self {
             watch: Arc::clone(&core.name),
             polls: distribution.count(),
@@ -75,7 +75,7 @@ impl WatchStats {
             panicked_polls: panicked,
             contained_polls: contained,
             in_flight: mine.clone().count() as u64,
-            stalls: mine.filter(|poll| poll.stalled.is_some()).count() as u64,
+            stalls: mine.filter(|poll| poll.stalled_nanos.is_some()).count() as u64,
             oldest_in_flight: ages.max().map(Duration::from_nanos),
             busy: Duration::from_nanos(busy),
             longest: Duration::from_nanos(longest),
@@ -88,7 +88,7 @@ impl WatchStats {
     /// bound, has what took longer.
     pub fn histogram(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let cells = self.distribution.cells;
-        let bound = |cell| BOUNDS.get(cell).copied().map(Duration::from_nanos);
+        let bound = |cell| BOUNDS_NANOS.get(cell).copied().map(Duration::from_nanos);
         let cells = (0..).map(bound).zip(cells);
         cells.filter(|(_, count)| *count > 0)
     }
@@ -128,7 +128,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(cores: &[Arc<Core>], clock: &Clock) -> Self {
-        let in_flight = flights(clock);
+        let in_flight = polls_in_flight(clock);
         let stats = |core: &Arc<Core>| WatchStats::new(core, &in_flight);
         let mut watches: Vec<_> = cores.iter().map(stats).collect();
         watches.sort_by(|a, b| {
@@ -163,7 +163,7 @@ const HEADINGS: [&str; 9] = [
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        columns::write(f, HEADINGS, self.watches.iter().map(row))
+        text_table::write(f, HEADINGS, self.watches.iter().map(row))
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_says_what_hurts_first() {
         let (clock, _) = quanta::Clock::mock();
-        let clock = Clock::over(clock);
+        let clock = Clock::mocked(clock);
         let cores = ["quiet", "line\nbreak", "worst"].map(|name| Arc::new(Core::new(name.into())));
         for (core, elapsed, slow) in [(1, 4_000, false), (2, 25_000_000, true)] {
             let poll = Counted {
@@ -245,7 +245,7 @@ quiet            0     0         0          0       -       -       -        -"
     #[test]
     fn watch_stats_json_has_every_public_field() {
         let (clock, _) = quanta::Clock::mock();
-        let flights = flights(&Clock::over(clock));
+        let flights = polls_in_flight(&Clock::mocked(clock));
         let stats = WatchStats::new(&Core::new("w".into()), &flights);
         crate::serialize::assert_json_has_public_fields!(stats, WatchStats {
             watch, polls, slow_polls, panicked_polls, contained_polls, in_flight, stalls, oldest_in_flight, busy,

@@ -17,7 +17,7 @@ use crate::sentinel;
 use crate::slot;
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Home, Ledger, Measure, OnSlow, Orders, Stacks, Step, StuckWorkers, Timing,
+    Containment, Home, Measure, OnSlow, Orders, Registry, Stacks, Step, StuckWorkers, Timing,
 };
 
 use super::Watchdog;
@@ -325,7 +325,7 @@ impl Builder {
         offload::enroll_cpu_lane();
         #[cfg(feature = "metrics")]
         let buckets_as_counters = self.buckets_as_counters;
-        let ledger = Ledger::new(self.max_watches);
+        let registry = Registry::new(self.max_watches);
         let limits = Limits {
             per_second: self.reports_per_second,
         };
@@ -355,10 +355,10 @@ impl Builder {
             archivist,
             limits,
             orders,
-            Arc::clone(&ledger),
+            Arc::clone(&registry),
             clock.clone(),
         );
-        publish::enroll(&ledger);
+        publish::enroll(&registry);
         #[cfg(feature = "metrics")]
         if buckets_as_counters {
             publish::publish_buckets_as_counters();
@@ -367,7 +367,7 @@ impl Builder {
             clock,
             timing,
             budget,
-            ledger,
+            registry,
             slow: Arc::clone(&desk) as Arc<dyn OnSlow>,
             containment: Containment {
                 everywhere: contain,

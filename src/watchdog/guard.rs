@@ -80,9 +80,9 @@ impl Watchdog {
     #[must_use = "a runtime is guarded as long as the guard lives"]
     pub fn guard(&self, name: &str, handle: &Handle) -> Guard {
         let guarded = self.guarded(name);
-        guarded.arm(handle);
+        guarded.attach(handle);
         if let (true, Some(workers)) = (is_called_in(handle), guarded.workers()) {
-            workers.sit_down();
+            workers.bind_current_thread();
         }
         Guard::begin(guarded)
     }
@@ -214,7 +214,7 @@ impl Guard {
         if !guarded.clock().is_real() || sys::is_forked() {
             return Self { guarded: None };
         }
-        guarded.enlist();
+        guarded.register();
         if let Err(error) = prober::start() {
             let error = error.whole();
             tracing::error!(target: "shotclock", %error, "the lag of a runtime is not measured");
@@ -227,7 +227,7 @@ impl Guard {
     /// Whether a runtime is guarded: one that exists already, and has not ended.
     pub fn is_active(&self) -> bool {
         let guarded = self.guarded.as_ref();
-        guarded.is_some_and(|guarded| guarded.is_armed())
+        guarded.is_some_and(|guarded| guarded.is_attached())
     }
 
     /// What the hooks of the runtime are to call, for who sets hooks of their own.
@@ -241,7 +241,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(guarded) = &self.guarded {
-            guarded.strike_off();
+            guarded.unregister();
         }
     }
 }
@@ -267,17 +267,17 @@ pub struct GuardHooks {
 impl GuardHooks {
     /// To be called from `on_thread_park` of the runtime's builder. It takes some tens of nanoseconds.
     pub fn on_thread_park(&self) {
-        let Some(guarded) = self.guarded.as_ref().filter(|guarded| !guarded.is_over()) else {
+        let Some(guarded) = self.guarded.as_ref().filter(|guarded| !guarded.has_ended()) else {
             return;
         };
-        if !guarded.is_armed() {
+        if !guarded.is_attached() {
             if let Ok(handle) = Handle::try_current() {
-                guarded.arm(&handle);
+                guarded.attach(&handle);
                 prober::wake();
             }
         }
         if let Some(workers) = guarded.workers() {
-            workers.sit_down();
+            workers.bind_current_thread();
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 #[cfg(feature = "page")]
 use crate::clock::Clock;
-use crate::handover;
+use crate::containment;
 use crate::report::{Archive, Culprits, Desk};
 use crate::sentinel::Capabilities;
 use crate::watch::{Health, Home, Snapshot, Watch};
@@ -83,7 +83,7 @@ impl Watchdog {
 
     /// What all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(&self.home.ledger.cores(), &self.home.clock)
+        Snapshot::new(&self.home.registry.cores(), &self.home.clock)
     }
 
     /// Which functions held the workers most: the reports that carry a stack, added up by the innermost
@@ -139,7 +139,7 @@ impl Watchdog {
     /// ```
     pub fn capabilities(&self) -> Capabilities {
         let stacks = self.home.slow.orders().stacks;
-        Capabilities::of(stacks, handover::obstacle())
+        Capabilities::of(stacks, containment::obstacle())
     }
 
     /// Waits until every report made before this call was handed to its reporters, at most for
@@ -169,7 +169,7 @@ impl Watchdog {
     /// How many reports a reporter could not keep up with.
     #[cfg(test)]
     pub(crate) fn dropped_reports(&self) -> u64 {
-        let dropped = &self.home.ledger.tally.dropped;
+        let dropped = &self.home.registry.unreported.dropped;
         dropped.load(std::sync::atomic::Ordering::Relaxed)
     }
 

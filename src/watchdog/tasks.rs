@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::TaskMeta;
 
 use super::guard::GuardHooks;
-use crate::contain::contain;
+use crate::catch_panic::catch_panic;
 use crate::poll::{Loose, Possession, Stretch};
 use crate::runtime::Guarded;
 use crate::watch::Watch;
@@ -37,7 +37,7 @@ struct Known {
 impl Known {
     fn is_over(&self) -> bool {
         let guarded = self.guarded.upgrade();
-        guarded.is_none_or(|guarded| guarded.is_over())
+        guarded.is_none_or(|guarded| guarded.has_ended())
     }
 }
 
@@ -53,15 +53,15 @@ impl GuardHooks {
     /// To be called from `on_before_task_poll` of the runtime's builder, if that is set, and
     /// [`on_after_task_poll`](Self::on_after_task_poll) as well (`--cfg tokio_unstable`).
     pub fn on_before_task_poll(&self, task: &TaskMeta<'_>) {
-        let guarded = self.guarded.as_ref().filter(|guarded| !guarded.is_over());
+        let guarded = self.guarded.as_ref().filter(|guarded| !guarded.has_ended());
         if let Some(guarded) = guarded {
             if KNOWN_TO.replace(Some(guarded.id)) != Some(guarded.id) {
                 self.on_thread_park();
             }
         } else if KNOWN_TO.take().is_some() {
-            contain(forget_ended);
+            catch_panic(forget_ended);
         }
-        let begin = |guarded| contain(|| begin(guarded, task.spawned_at()));
+        let begin = |guarded| catch_panic(|| begin(guarded, task.spawned_at()));
         let begun = guarded.and_then(begin).flatten();
         with_tasks(|tasks| tasks.in_flight.push(begun));
     }
@@ -70,7 +70,7 @@ impl GuardHooks {
     pub fn on_after_task_poll(&self, _: &TaskMeta<'_>) {
         let ended = with_tasks(|tasks| tasks.in_flight.pop());
         if let Some(Some(Some((watch, possession)))) = ended {
-            contain(|| possession.end(&watch));
+            catch_panic(|| possession.end(&watch));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::listener::converse;
+use super::super::listener::serve_connection;
 use super::super::{Exporter, builder};
 use crate::fuzzing::Input;
 use crate::watchdog::Watchdog;
@@ -55,7 +55,7 @@ fn any(sent: &[u8], chunk: usize) {
     if answer.status >= 400 {
         let known = [
             "",
-            "only GET here\n",
+            "use GET or HEAD\n",
             "the metrics are at /metrics\n",
             "no such page\n",
             UNCLEAR,
@@ -141,7 +141,7 @@ fn expected(method: &str, path: &str, refusal: Option<u16>) -> (u16, Option<&'st
         None => {}
     }
     if !["GET", "HEAD"].contains(&method) {
-        return (405, Some("only GET here\n"));
+        return (405, Some("use GET or HEAD\n"));
     }
     match path.strip_prefix("/debug/shotclock") {
         _ if path == "/metrics" => (200, None),
@@ -247,7 +247,7 @@ fn converse_with(sent: &[u8], chunk: usize) -> Vec<u8> {
     SERVER.with(|server| {
         let (runtime, exporter) = &**server;
         let has_asked = Arc::default();
-        runtime.block_on(converse(&mut wire, exporter.clone(), has_asked));
+        runtime.block_on(serve_connection(&mut wire, exporter.clone(), has_asked));
     });
     wire.answered
 }

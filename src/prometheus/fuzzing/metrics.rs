@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::{Exporter, builder, text};
-use crate::counts::CulpritCount;
+use crate::counters::CulpritCount;
 use crate::fuzzing::{Input, read_exposition};
-use crate::histogram::{BOUNDS, PUBLISHED_BOUNDS};
-use crate::watch::{Sums, Totals, WatchSums};
+use crate::histogram::{BOUNDS_NANOS, PUBLISHED_BOUNDS_NANOS};
+use crate::watch::{Aggregate, Totals, WatchSums};
 
 thread_local! {
     static EXPORTER: LazyCell<Exporter> =
@@ -22,7 +22,7 @@ pub fn metrics(data: &[u8]) {
     for _ in 0..input.below(4) {
         exporter = exporter.global_label(input.name(), input.name());
     }
-    let mut sums = Sums::default();
+    let mut sums = Aggregate::default();
     for _ in 0..input.below(4) {
         let watch = WatchSums {
             totals: totals(&mut input),
@@ -105,10 +105,13 @@ impl Samples {
         let busy = self.take("shotclock_poll_busy_seconds_total", &labels);
         assert_eq!(busy, totals.busy.into());
         let bucket = format!("{name}_bucket");
-        for bound in PUBLISHED_BOUNDS {
+        for bound in PUBLISHED_BOUNDS_NANOS {
             // Not by way of our own writing of seconds.
             let le = format!("{}", bound as f64 / 1e9);
-            let within = BOUNDS.iter().take_while(|upper| **upper <= bound).count();
+            let within = BOUNDS_NANOS
+                .iter()
+                .take_while(|upper| **upper <= bound)
+                .count();
             let count = self.take(&bucket, &[labels[0], ("le", &le)]);
             assert_eq!(count, sum(&cells[..within]) * UNIT, "{le}");
         }

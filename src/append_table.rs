@@ -1,38 +1,38 @@
-//! Floor 1: a table that grows and is read without a lock.
+//! Floor 1: an append-only table that readers use without a lock.
 
 use std::sync::OnceLock;
 
 use crate::sys;
 
-/// So many entries lie in the table itself, where a look-up is shortest.
-const INLINE: usize = 32;
-/// Chunk `k` holds `INLINE << k` more.
+/// Entries that lie in the table itself, where a look-up is shortest. A watchdog with more watches than this is rare.
+const INLINE_ENTRIES: usize = 32;
+/// Chunk `k` holds `INLINE_ENTRIES << k` entries. 26 chunks hold more ids than a process can use.
 const CHUNKS: usize = 26;
 
 type Chunk<T> = Box<[OnceLock<T>]>;
 
-/// Entries by small index, each written once, never moved and never taken out.
+/// Holds entries by small index. Each entry is written once, and never moved or removed.
 ///
-/// A read takes no lock and waits for nobody, which is why the hot path may use it. Memory grows
-/// with the highest index used, in chunks that double.
-pub(crate) struct Table<T> {
-    first: [OnceLock<T>; INLINE],
+/// A read takes no lock and waits for no thread, so the hot path may use it. Memory grows with the
+/// highest index in use, in chunks that double.
+pub(crate) struct AppendTable<T> {
+    first: [OnceLock<T>; INLINE_ENTRIES],
     chunks: [OnceLock<Chunk<T>>; CHUNKS],
 }
 
-/// How many entries a table can hold: over two thousand million.
-const CAPACITY: usize = INLINE << CHUNKS;
+/// Entries that a table can hold: 2,147,483,648.
+const CAPACITY_ENTRIES: usize = INLINE_ENTRIES << CHUNKS;
 
-/// The chunk and the place in it of an index from [`INLINE`] on.
+/// Returns the chunk of an index from [`INLINE_ENTRIES`] on, and the offset in the chunk.
 fn locate(index: usize) -> (usize, usize) {
-    let chunk = (index / INLINE).ilog2() as usize;
-    (chunk, index - (INLINE << chunk))
+    let chunk = (index / INLINE_ENTRIES).ilog2() as usize;
+    (chunk, index - (INLINE_ENTRIES << chunk))
 }
 
-impl<T> Table<T> {
+impl<T> AppendTable<T> {
     pub(crate) const fn new() -> Self {
         Self {
-            first: [const { OnceLock::new() }; INLINE],
+            first: [const { OnceLock::new() }; INLINE_ENTRIES],
             chunks: [const { OnceLock::new() }; CHUNKS],
         }
     }
@@ -50,15 +50,15 @@ impl<T> Table<T> {
         self.chunks.get(chunk)?.get()?.get(offset)?.get()
     }
 
-    /// The entry at `index`, made by `init` if it is not there yet.
+    /// Returns the entry at `index`; `init` makes it if it does not exist yet.
     ///
-    /// `None` only beyond [`CAPACITY`].
+    /// Returns `None` beyond [`CAPACITY_ENTRIES`], and for a missing entry in the child of a fork.
     #[cold]
     pub(crate) fn get_or_init(&self, index: usize, init: impl FnOnce() -> T) -> Option<&T> {
-        if index >= CAPACITY {
+        if index >= CAPACITY_ENTRIES {
             return None;
         }
-        // In the child of a fork, whoever is putting something in may not exist, and would be waited for.
+        // A thread of the parent may have held this `OnceLock` at the fork. In the child it never finishes.
         if sys::is_forked() {
             return self.get(index);
         }
@@ -67,7 +67,7 @@ impl<T> Table<T> {
         }
         let (chunk, offset) = locate(index);
         let entries = self.chunks[chunk].get_or_init(|| {
-            let entries = INLINE << chunk;
+            let entries = INLINE_ENTRIES << chunk;
             (0..entries).map(|_| OnceLock::new()).collect()
         });
         Some(entries.get(offset)?.get_or_init(init))
@@ -85,18 +85,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_across_chunks_have_places_of_their_own() {
+    fn locate_at_chunk_borders_gives_distinct_offsets() {
         assert_eq!(locate(32), (0, 0));
         assert_eq!(locate(63), (0, 31));
         assert_eq!(locate(64), (1, 0));
         assert_eq!(locate(127), (1, 63));
         assert_eq!(locate(128), (2, 0));
-        assert_eq!(locate(CAPACITY - 1), (CHUNKS - 1, CAPACITY / 2 - 1));
+        assert_eq!(
+            locate(CAPACITY_ENTRIES - 1),
+            (CHUNKS - 1, CAPACITY_ENTRIES / 2 - 1)
+        );
     }
 
     #[test]
-    fn an_entry_is_made_once_and_found_again() {
-        let table = Table::new();
+    fn get_or_init_twice_keeps_the_first_entry() {
+        let table = AppendTable::new();
         assert_eq!(table.get(100), None);
         assert_eq!(table.get_or_init(100, || 1), Some(&1));
         assert_eq!(table.get_or_init(100, || 2), Some(&1));
@@ -107,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn an_index_past_the_end_is_refused() {
-        let table = Table::new();
-        assert_eq!(table.get(CAPACITY), None);
-        assert_eq!(table.get_or_init(CAPACITY, || 1), None);
+    fn get_past_the_capacity_returns_none() {
+        let table = AppendTable::new();
+        assert_eq!(table.get(CAPACITY_ENTRIES), None);
+        assert_eq!(table.get_or_init(CAPACITY_ENTRIES, || 1), None);
         assert_eq!(table.get(usize::MAX), None);
     }
 }

@@ -1,26 +1,26 @@
-//! What is counted of one guarded runtime.
+//! Counters of one guarded runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::by_name::Named;
+use super::named::Named;
 use crate::samples::Series;
 
-/// See the module.
+/// Counts what happens to the workers of the runtimes of one name.
 #[derive(Debug)]
-pub(crate) struct RuntimeCounts {
+pub(crate) struct RuntimeCounters {
     pub(crate) name: Arc<str>,
-    /// How long tasks waited that were woken from outside.
+    /// How long a probe waited for a worker, from its spawn to its poll.
     pub(crate) lag: &'static Series,
-    /// How many workers are stuck at this moment.
+    /// Workers that are stuck now.
     pub(crate) stuck: AtomicU64,
-    /// How often a worker was found to be stuck.
+    /// Times that a worker became stuck.
     pub(crate) stalls: AtomicU64,
-    /// How many workers have not returned to their driver for ten budgets, and are not proved to be stuck.
+    /// Workers that have not returned to their driver for ten budgets, without proof that they are stuck.
     pub(crate) busy: AtomicU64,
 }
 
-impl Named for RuntimeCounts {
+impl Named for RuntimeCounters {
     fn new(name: Arc<str>) -> Self {
         Self {
             lag: Series::forever("shotclock_runtime_lag_seconds", "runtime", &name),

@@ -1,14 +1,14 @@
-//! What one lane counts.
+//! Counters of one lane name.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::by_name::Named;
+use super::named::Named;
 use crate::samples::Series;
 
-/// See the module.
+/// Counts what the lanes of one name do.
 #[derive(Debug)]
-pub(crate) struct LaneCounts {
+pub(crate) struct LaneCounters {
     pub(crate) name: Arc<str>,
     pub(crate) wait: &'static Series,
     pub(crate) run: &'static Series,
@@ -19,7 +19,7 @@ pub(crate) struct LaneCounts {
     pub(crate) inline: AtomicU64,
 }
 
-impl Named for LaneCounts {
+impl Named for LaneCounters {
     fn new(name: Arc<str>) -> Self {
         Self {
             wait: Series::forever("shotclock_offload_wait_seconds", "lane", &name),

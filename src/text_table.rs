@@ -1,8 +1,8 @@
-//! Floor 0: a table of text in aligned columns.
+//! Floor 0: prints a table in aligned columns of text.
 
 use std::fmt;
 
-/// Prints rows of cells, the first column to the left and the others to the right.
+/// Writes a line of headings and a line for each row. Aligns the first column left and the others right.
 pub(crate) fn write<const N: usize>(
     f: &mut fmt::Formatter<'_>,
     headings: [&str; N],

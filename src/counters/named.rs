@@ -1,32 +1,32 @@
-//! Counts that are kept for ever, because a counter may not go back; so their number is bounded.
+//! Keeps counters by name for the life of the process, because a counter must not go back. Bounds their number.
 
 use std::sync::Arc;
 
 use crate::sync::{Lock, LockGuard};
 use crate::watch::{OTHER, UNNAMED};
 
-/// How many names have counts of their own.
-const MOST: usize = 1_000;
+/// Names with counters of their own: as many as a watchdog has watches by default.
+const MAX_NAMES: usize = 1_000;
 
-/// What is counted under one name.
+/// The counters of one name.
 pub(super) trait Named {
     fn new(name: Arc<str>) -> Self;
     fn name(&self) -> &str;
 }
 
-pub(super) struct ByName<T: 'static> {
+pub(super) struct NamedCounters<T: 'static> {
     all: Lock<Vec<&'static T>>,
 }
 
-impl<T: Named> ByName<T> {
+impl<T: Named> NamedCounters<T> {
     pub(super) const fn new() -> Self {
         Self {
             all: Lock::new(Vec::new()),
         }
     }
 
-    /// The counts of that name. A name past the limit shares those of [`OTHER`].
-    pub(super) fn enroll(&self, name: &str) -> &'static T {
+    /// Returns the counters of that name, and leaks new ones if none exist. Names past the limit share [`OTHER`]'s.
+    pub(super) fn get_or_leak(&self, name: &str) -> &'static T {
         let name = if name.is_empty() { UNNAMED } else { name };
         let mut all = self.lock();
         let known = |all: &[&'static T], name: &str| {
@@ -35,7 +35,7 @@ impl<T: Named> ByName<T> {
         };
         let name = match known(&all, name) {
             Some(counts) => return counts,
-            None if all.len() < MOST => name,
+            None if all.len() < MAX_NAMES => name,
             None => OTHER,
         };
         known(&all, name).unwrap_or_else(|| {
@@ -50,7 +50,6 @@ impl<T: Named> ByName<T> {
         self.lock().clone()
     }
 
-    /// Nothing panics while it holds this lock; if it ever did, the list would still be whole.
     fn lock(&self) -> LockGuard<'_, Vec<&'static T>> {
         self.all.lock()
     }
@@ -73,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_names_share_one() {
-        let names = ByName::<Only>::new();
-        for number in 0..MOST {
-            names.enroll(&number.to_string());
+    fn get_or_leak_past_the_limit_shares_other() {
+        let names = NamedCounters::<Only>::new();
+        for number in 0..MAX_NAMES {
+            names.get_or_leak(&number.to_string());
         }
-        assert_eq!(names.enroll("0").name(), "0");
-        let other = names.enroll("one more");
+        assert_eq!(names.get_or_leak("0").name(), "0");
+        let other = names.get_or_leak("one more");
         assert_eq!(other.name(), OTHER);
-        assert!(std::ptr::eq(other, names.enroll("")));
+        assert!(std::ptr::eq(other, names.get_or_leak("")));
     }
 }
