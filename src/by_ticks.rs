@@ -35,7 +35,7 @@ impl<'w> Fast<'w> {
 /// Where polls are counted that are not timed, if there was a sample.
 #[inline]
 pub(crate) fn sampled<'w>(watch: &'w Watch, slot: &Slot) -> Option<&'w Sampled> {
-    watch.core().cells(slot)?.sampled()
+    watch.counters().cells(slot)?.sampled()
 }
 
 /// The end of a poll under the tick with which it began. False, and nothing is done, if there is more to
@@ -100,7 +100,7 @@ pub(crate) fn sample(watch: &Watch, slot: &Slot, start: u64, elapsed: u64, self_
     if is_counted_alone || sampled(watch, slot).is_some_and(|sampled| !sampled.is_due()) {
         return;
     }
-    if let Some(cells) = watch.core().cells(slot) {
+    if let Some(cells) = watch.counters().cells(slot) {
         cells.sample(slot, elapsed, self_time);
     }
 }

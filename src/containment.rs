@@ -61,7 +61,7 @@ pub(crate) struct ContainmentPermit<'w> {
 impl<'w> ContainmentPermit<'w> {
     /// Returns a permit if the limit allows one and the thread is a worker with tasks to hand over.
     pub(crate) fn acquire(watch: &'w Watch) -> Option<Self> {
-        let (taken, limit) = watch.home().contained();
+        let (taken, limit) = watch.watchdog().contained();
         let is_worker = worker_index().is_some() && obstacle().is_none();
         if !is_worker || IS_REFUSED.get() || IS_CONTAINED.get() {
             return None;
@@ -84,7 +84,7 @@ impl<'w> ContainmentPermit<'w> {
         let times = Cell::new(None);
         let timed = || {
             let begun = clock.raw();
-            watch.core().expected_overrun.count_contained();
+            watch.counters().expected_overrun.count_contained();
             times.set(Some((begun, begun)));
             let polled = poll();
             times.set(Some((begun, clock.raw())));

@@ -79,15 +79,15 @@ impl Overrun<'_> {
         let judge = self.judge(own, note, account);
         self.learn(own, &judge);
         self.watch
-            .home()
+            .watchdog()
             .slow
-            .on_slow(self.watch.core(), slow, told, judge);
+            .on_slow(self.watch.counters(), slow, told, judge);
     }
 
     /// In the child of a fork nobody reports, and a lock may stay locked for ever.
     fn count_only(&self) {
         if self.slow {
-            self.watch.core().causes.count(&Cause::Unknown);
+            self.watch.counters().causes.count(&Cause::Unknown);
         }
     }
 
@@ -100,7 +100,7 @@ impl Overrun<'_> {
         );
         if is_own && self.slow {
             let over = own.saturating_sub(self.budget);
-            self.watch.core().expected_overrun.record(over);
+            self.watch.counters().expected_overrun.record(over);
         }
     }
 

@@ -96,7 +96,7 @@ impl<'w> Possession<'w> {
         };
         let slot = slot.map(|slot| {
             let mark = slot.begin(Opened {
-                watch: watch.core().id,
+                watch: watch.counters().id,
                 kind: stretch.kind,
                 start,
                 by_ticks: sampled.is_some(),
@@ -244,11 +244,11 @@ impl Open<'_> {
             slow,
             panicked,
         };
-        let core = self.watch.core();
+        let counters = self.watch.counters();
         let slot = self.slot.map(|(slot, _)| slot);
-        match slot.and_then(|slot| core.cells(slot)) {
+        match slot.and_then(|slot| counters.cells(slot)) {
             Some(cells) => cells.count(counted()),
-            None => core.count_rarely(slot, counted()),
+            None => counters.count_rarely(slot, counted()),
         }
         // A poll that was told of while it ran may turn out to be the fault of one inside it; and one
         // past half of its budget is remembered, which is the case for every slow one.
@@ -300,7 +300,7 @@ fn conclude(
 ) {
     if let (true, Some((slot, mark))) = (watch.clock().is_real(), slot) {
         flight_record::record(Entry {
-            watch: watch.core().id,
+            watch: watch.counters().id,
             kind,
             slot: slot.index(),
             opening: mark.opening().and_then(NonZeroU64::new),
@@ -355,7 +355,7 @@ mod tests {
             let possession = Possession::begin(&watch, Location::caller(), Stretch::POLL);
             std::thread::sleep(takes);
             possession.end();
-            let id = watch.core().id;
+            let id = watch.counters().id;
             flight_record::read().iter().any(|poll| poll.watch == id)
         };
         assert!(!remembered(Duration::from_secs(86_400), MS));

@@ -107,7 +107,7 @@ impl At {
     #[inline(never)]
     fn contain<T>(&self, mut poll: impl FnMut() -> Poll<T>) -> Poll<T> {
         let place = ContainmentPermit::acquire(&self.watch);
-        self.watch.core().expected_overrun.decay();
+        self.watch.counters().expected_overrun.decay();
         let possession = match place {
             Some(_) => self.begin(Stretch::CONTAINED),
             None => self.begin(Stretch::POLL),

@@ -138,8 +138,8 @@ mod tests {
             .without_tracing()
             .build()
             .unwrap();
-        let home = Arc::clone(watchdog.watch("w").home());
-        let guarded = Guarded::new("prober", home, Arc::new(NoListener), 1);
+        let watchdog = Arc::clone(watchdog.watch("w").watchdog());
+        let guarded = Guarded::new("prober", watchdog, Arc::new(NoListener), 1);
         guarded.attach(handle);
         guarded
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::samples::SeriesRef;
-use crate::watch::{Core, Registry};
+use crate::watch::{Registry, WatchCounters};
 
 pub(crate) fn start() -> Result<(), Error> {
     Ok(())
@@ -12,6 +12,6 @@ pub(crate) fn start() -> Result<(), Error> {
 
 pub(crate) fn enroll(_: &Arc<Registry>) {}
 
-pub(crate) fn slow_poll(_: &Core, _: u64) {}
+pub(crate) fn slow_poll(_: &WatchCounters, _: u64) {}
 
 pub(crate) fn sample(_: SeriesRef, _: u64) {}

@@ -23,7 +23,7 @@ use crate::service;
 use crate::sync::Lock;
 use crate::sync::thread::Thread;
 use crate::sys;
-use crate::watch::{Aggregate, Core, Registry, Totals, WatchSums, aggregate};
+use crate::watch::{Aggregate, Registry, Totals, WatchCounters, WatchSums, aggregate};
 
 const NAME: &str = "shotclock-metrics";
 /// A tenth of the usual scrape interval or less: what is scraped is at most this old.
@@ -72,8 +72,11 @@ pub(crate) fn buckets_are_counters() -> bool {
     BUCKETS_AS_COUNTERS.load(Relaxed)
 }
 
-pub(crate) fn slow_poll(core: &Core, nanos: u64) {
-    sample(SeriesRef::Shared(Arc::clone(&core.slow_durations)), nanos);
+pub(crate) fn slow_poll(counters: &WatchCounters, nanos: u64) {
+    sample(
+        SeriesRef::Shared(Arc::clone(&counters.slow_durations)),
+        nanos,
+    );
 }
 
 /// Hands a single duration over. Never waits.

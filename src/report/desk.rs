@@ -17,7 +17,7 @@ use crate::publish;
 use crate::runtime;
 use crate::slot::{Finding, Kind, Told};
 use crate::sys;
-use crate::watch::{Core, Judge, OnSlow, Orders, Registry, Slow, Undecided, name_of};
+use crate::watch::{Judge, OnSlow, Orders, Registry, Slow, Undecided, WatchCounters, name_of};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -122,7 +122,7 @@ impl Desk {
         offers.filter(|taken| !taken).count()
     }
 
-    fn hand_over(&self, core: &Core, slow: SlowPoll) {
+    fn hand_over(&self, counters: &WatchCounters, slow: SlowPoll) {
         let suppressed = slow.suppressed;
         let refused = self.offer(&Report::Slow(Arc::new(slow)));
         self.registry
@@ -131,7 +131,7 @@ impl Desk {
             .fetch_add(refused as u64, Relaxed);
         if refused > 0 && refused == self.outlets.len() {
             // Nobody got to know what this one would have said of those before it.
-            core.reports.leave_out(suppressed);
+            counters.reports.leave_out(suppressed);
         }
     }
 
@@ -158,7 +158,7 @@ impl Desk {
 
     fn finished(
         &self,
-        core: &Core,
+        counters: &WatchCounters,
         undecided: Option<Undecided>,
         slow: Slow,
         told: Told,
@@ -171,9 +171,9 @@ impl Desk {
             return;
         }
         let Some(Admitted { id, suppressed }) =
-            self.admit(&core.reports, told, slow.own, nanos_of(slow.budget))
+            self.admit(&counters.reports, told, slow.own, nanos_of(slow.budget))
         else {
-            return self.leave_out(&core.reports);
+            return self.leave_out(&counters.reports);
         };
         let context = context();
         let report = SlowPoll {
@@ -181,33 +181,33 @@ impl Desk {
             task: context.task,
             suppressed,
             context,
-            ..running(core, id, slow, found)
+            ..running(counters, id, slow, found)
         };
-        self.hand_over(core, report);
+        self.hand_over(counters, report);
     }
 
     /// The sentinel will say why it was slow; only this thread can say in which span it was.
     fn finish_later(
         &self,
-        core: &Arc<Core>,
+        counters: &Arc<WatchCounters>,
         undecided: Option<Undecided>,
         slow: Slow,
         told: Told,
         judge: Box<dyn FnOnce() -> Finding + Send>,
     ) {
-        let (core, context) = (Arc::clone(core), Context::here());
+        let (counters, context) = (Arc::clone(counters), Context::here());
         // It is kept until then: a watchdog that ends before has its last polls counted and told.
         let me = self.me.upgrade();
         later::leave(Box::new(move || {
             if let Some(desk) = me {
-                desk.finished(&core, undecided, slow, told, judge(), || context);
+                desk.finished(&counters, undecided, slow, told, judge(), || context);
             }
         }));
     }
 
-    fn stalled(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
+    fn stalled(&self, counters: &WatchCounters, slow: Slow, found: Finding, told: &mut Told) {
         let Some(Admitted { id, suppressed }) =
-            self.admit(&core.reports, *told, slow.own, nanos_of(slow.budget))
+            self.admit(&counters.reports, *told, slow.own, nanos_of(slow.budget))
         else {
             *told = Told::LeftOut;
             return;
@@ -215,21 +215,23 @@ impl Desk {
         *told = Told::Running { id };
         let report = SlowPoll {
             suppressed,
-            ..running(core, id, slow, found)
+            ..running(counters, id, slow, found)
         };
-        self.hand_over(core, report);
+        self.hand_over(counters, report);
     }
 }
 
 impl OnSlow for Desk {
-    fn on_slow(&self, core: &Arc<Core>, slow: Slow, told: Told, judge: Judge) {
+    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: Told, judge: Judge) {
         if slow.counts {
-            publish::slow_poll(core, slow.elapsed);
+            publish::slow_poll(counters, slow.elapsed);
         }
-        let undecided = slow.counts.then(|| Undecided::new(core));
+        let undecided = slow.counts.then(|| Undecided::new(counters));
         let handle = || match judge {
-            Judge::Known(found) => self.finished(core, undecided, slow, told, found, Context::here),
-            Judge::Later(judge) => self.finish_later(core, undecided, slow, told, judge),
+            Judge::Known(found) => {
+                self.finished(counters, undecided, slow, told, found, Context::here)
+            }
+            Judge::Later(judge) => self.finish_later(counters, undecided, slow, told, judge),
         };
         let handled = reporting(|| catch_panic(handle));
         if handled.is_none() {
@@ -237,13 +239,13 @@ impl OnSlow for Desk {
         }
     }
 
-    fn on_stall(&self, core: &Core, slow: Slow, found: Finding, told: &mut Told) {
-        self.stalled(core, slow, found, told);
+    fn on_stall(&self, counters: &WatchCounters, slow: Slow, found: Finding, told: &mut Told) {
+        self.stalled(counters, slow, found, told);
     }
 
     fn on_escalation(
         &self,
-        core: &Core,
+        counters: &WatchCounters,
         slow: Slow,
         found: Finding,
         told: &mut Told,
@@ -254,7 +256,7 @@ impl OnSlow for Desk {
             _ => next_id(),
         };
         *told = Told::Running { id };
-        let report = running(core, id, slow, found);
+        let report = running(counters, id, slow, found);
         match call {
             Some(number) => {
                 let outlet = self.calls.get(number);
@@ -265,7 +267,7 @@ impl OnSlow for Desk {
                     .dropped
                     .fetch_add(u64::from(!taken), Relaxed);
             }
-            None => self.hand_over(core, report),
+            None => self.hand_over(counters, report),
         }
     }
 
@@ -276,10 +278,10 @@ impl OnSlow for Desk {
 
 /// The report of a poll that has ended, for whoever asked for it rather than for the reporters.
 #[cfg(feature = "testing")]
-pub(crate) fn finished(core: &Core, slow: Slow, found: Finding) -> SlowPoll {
+pub(crate) fn finished(counters: &WatchCounters, slow: Slow, found: Finding) -> SlowPoll {
     SlowPoll {
         phase: Phase::Finished,
-        ..running(core, next_id(), slow, found)
+        ..running(counters, next_id(), slow, found)
     }
 }
 
@@ -288,12 +290,12 @@ pub(super) fn next_id() -> u64 {
 }
 
 /// The report of a poll of which only other threads know, while it runs.
-fn running(core: &Core, id: u64, slow: Slow, found: Finding) -> SlowPoll {
+fn running(counters: &WatchCounters, id: u64, slow: Slow, found: Finding) -> SlowPoll {
     SlowPoll {
         id,
         phase: Phase::Running,
         kind: slow.kind,
-        watch: Arc::clone(&core.name),
+        watch: Arc::clone(&counters.name),
         path: Path::new(slow.outer.into_iter().filter_map(name_of).collect()),
         elapsed: Duration::from_nanos(slow.elapsed),
         own: Duration::from_nanos(slow.own),

@@ -18,7 +18,7 @@ use crate::counters::{RuntimeCounters, runtime_counters};
 use crate::limit::Limiter;
 use crate::slot::{DOZE, Finding, ThreadInfo, Told};
 use crate::sync::{Lock, LockGuard};
-use crate::watch::{Home, InUse};
+use crate::watch::{InUse, WatchdogInner};
 
 pub use impact::Impact;
 pub(crate) use impact::of as impact_of;
@@ -80,7 +80,7 @@ pub(crate) struct Guarded {
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) counts: &'static RuntimeCounters,
-    pub(crate) home: Arc<Home>,
+    pub(crate) watchdog: Arc<WatchdogInner>,
     pub(crate) listener: Arc<dyn OnStuck>,
     /// The longest time that a worker may make no progress.
     pub(crate) budget_nanos: u64,
@@ -125,7 +125,7 @@ pub(crate) fn is_any() -> bool {
 impl Guarded {
     pub(crate) fn new(
         name: &str,
-        home: Arc<Home>,
+        watchdog: Arc<WatchdogInner>,
         listener: Arc<dyn OnStuck>,
         budget_nanos: u64,
     ) -> Arc<Self> {
@@ -136,7 +136,7 @@ impl Guarded {
             // Past the limit of names, the counters have another name than the caller asked for.
             name: Arc::clone(&counts.name),
             counts,
-            home,
+            watchdog,
             listener,
             budget_nanos,
             reports: Limiter::default(),
@@ -201,7 +201,7 @@ impl Guarded {
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.home.clock
+        &self.watchdog.clock
     }
 
     fn state(&self) -> LockGuard<'_, State> {

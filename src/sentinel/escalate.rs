@@ -20,7 +20,7 @@ const SECOND_LOOK: u64 = 100_000_000;
 
 /// Takes the steps that are due. The stall has just been looked at, and found to be the code's doing.
 pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Option<&mut Taker>) {
-    let orders = stalled.home.slow.orders();
+    let orders = stalled.watchdog.slow.orders();
     let age = stalled.charged();
     if finding.is_handed_over {
         // Nothing waits for it but its own task.
@@ -70,8 +70,8 @@ fn tell(
     let others: Arc<[OtherThread]> = others.into();
     stalled.with_told(finding, |told, slow, finding| {
         let finding = Finding { others, ..finding };
-        let slow_polls = &stalled.home.slow;
-        slow_polls.on_escalation(&stalled.core, slow, finding, told, call);
+        let slow_polls = &stalled.watchdog.slow;
+        slow_polls.on_escalation(&stalled.counters, slow, finding, told, call);
     })
 }
 
@@ -147,7 +147,7 @@ fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
     say(format!(
         "shotclock: aborting the process: {} of {:?} has been stuck for {:.1?} ({})",
         poll.kind,
-        stalled.core.name,
+        stalled.counters.name,
         Duration::from_nanos(age),
         finding.cause,
     ));

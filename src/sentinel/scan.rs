@@ -162,25 +162,25 @@ fn stalled(
     if slot.is_mute() {
         return NEVER;
     }
-    let Some(home) = watchdog_of(standing.poll.watch) else {
+    let Some(watchdog) = watchdog_of(standing.poll.watch) else {
         return NEVER;
     };
     let name = name_of(standing.poll.watch);
-    let Some(core) = name.and_then(|name| home.registry.get(&name)) else {
+    let Some(counters) = name.and_then(|name| watchdog.registry.get(&name)) else {
         return NEVER;
     };
     let stalled = Stalled {
         slot,
         nest,
         standing,
-        home,
-        core,
+        watchdog,
+        counters,
     };
     let due = stalled.due();
     if standing.own < due {
         return due;
     }
-    let orders = stalled.home.slow.orders();
+    let orders = stalled.watchdog.slow.orders();
     let examined = examine(slot, standing, clock, taker.as_deref_mut(), orders);
     match examined {
         Examined::Innocent => stalled.excuse(),

@@ -7,15 +7,15 @@ use super::stacks::Taker;
 use crate::limit::never_left_out_from;
 use crate::slot::{Allowance, Exceptions, Finding, InFlight, Nest, Note, Slot, Standing, Told};
 use crate::stack::Stack;
-use crate::watch::{Core, Home, Slow};
+use crate::watch::{Slow, WatchCounters, WatchdogInner};
 
 /// A stall, and to whom it belongs.
 pub(super) struct Stalled<'s> {
     pub(super) slot: &'s Slot,
     pub(super) nest: &'s Nest,
     pub(super) standing: &'s Standing,
-    pub(super) home: Arc<Home>,
-    pub(super) core: Arc<Core>,
+    pub(super) watchdog: Arc<WatchdogInner>,
+    pub(super) counters: Arc<WatchCounters>,
 }
 
 /// How often a thread is asked for its stack that does not answer, before that is left to the next
@@ -65,7 +65,7 @@ impl Stalled<'_> {
     fn next_step(&self) -> u64 {
         let mut margin = self.slot.margin();
         let note = margin.note(&self.standing.poll);
-        let steps = &self.home.slow.orders().steps;
+        let steps = &self.watchdog.slow.orders().steps;
         let next = steps.get(note.steps_taken);
         next.filter(|_| !note.is_handed_over())
             .map_or(u64::MAX, |step| {
@@ -99,7 +99,9 @@ impl Stalled<'_> {
 
     pub(super) fn tell(&self, finding: &Finding) {
         self.with_told(finding, |told, slow, finding| {
-            self.home.slow.on_stall(&self.core, slow, finding, told);
+            self.watchdog
+                .slow
+                .on_stall(&self.counters, slow, finding, told);
         });
         let Standing { own, poll, .. } = *self.standing;
         let doubled = own.saturating_mul(2);
@@ -155,7 +157,7 @@ impl Stalled<'_> {
 
     /// What was declared and not kept to.
     fn broken(&self, exceptions: &Exceptions) -> Option<Allowance> {
-        let (clock, poll) = (&self.home.clock, &self.standing.poll);
+        let (clock, poll) = (&self.watchdog.clock, &self.standing.poll);
         // Readings of a mocked clock cannot be compared with the machine's.
         if !clock.is_real() {
             return None;

@@ -291,7 +291,7 @@ impl Round {
             // The next look proves its sleep, which a signal for its stack would cut short.
             return proved;
         }
-        let stacks = self.guarded.home.slow.orders().stacks;
+        let stacks = self.guarded.watchdog.slow.orders().stacks;
         let (Link::Unproved, Some(slot), Some(taker), false) = (
             proved,
             slot,
@@ -435,7 +435,7 @@ impl Round {
         standing: &Standing,
         means: &mut Means<'_>,
     ) -> View {
-        let orders = self.guarded.home.slow.orders();
+        let orders = self.guarded.watchdog.slow.orders();
         let taker = means.taker.as_deref_mut();
         let Examined::Guilty(finding) = examine(slot, standing, means.clock, taker, orders) else {
             return View::Innocent;
@@ -635,8 +635,8 @@ fn count_no_more(guarded: &Guarded, worker: usize, kind: StuckKind) {
 
 fn list(guarded: &Guarded, kind: StuckKind) -> &StuckWorkers {
     match kind {
-        StuckKind::OnePoll => &guarded.home.stuck_workers,
-        StuckKind::Busy => &guarded.home.busy_workers,
+        StuckKind::OnePoll => &guarded.watchdog.stuck_workers,
+        StuckKind::Busy => &guarded.watchdog.busy_workers,
     }
 }
 

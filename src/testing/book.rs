@@ -185,7 +185,7 @@ impl Book {
         };
         let fault = verdict::kind(worst.split.as_ref());
         let finding = overrun::finding(fault, worst.split, worst.finding.clone());
-        let mut report = report::finished(PLACE.watch.core(), slow, finding);
+        let mut report = report::finished(PLACE.watch.counters(), slow, finding);
         report.watch = self.origin.name.into();
         report.task = worst.task;
         Some(report)

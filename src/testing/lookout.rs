@@ -15,8 +15,8 @@ use crate::service;
 use crate::slot::{self, DOZE, Finding, Kind, MAX_DEPTH, Mark, Opened, Openings, Slot, Told};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Core, Home, InUse, Judge, OnSlow, Orders, Registry, Slow, Stacks, StuckWorkers,
-    Timing, Watch,
+    Containment, InUse, Judge, OnSlow, Orders, Registry, Slow, Stacks, StuckWorkers, Timing, Watch,
+    WatchCounters, WatchdogInner,
 };
 
 /// The sentinel looks at polls that are over their budget, and at none that is shorter than this: then
@@ -33,10 +33,10 @@ const TOO_LONG: u64 = 2_500_000_000;
 
 pub(super) static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
 
-/// Where audited polls are at home.
+/// Where audited polls are at watchdog.
 pub(super) struct Place {
     pub(super) clock: Clock,
-    /// Held also because the sentinel reaches its home by its id.
+    /// Held also because the sentinel reaches its watchdog by its id.
     pub(super) watch: Watch,
     /// Whether stacks can be taken; if not, why.
     pub(super) stacks: Result<(), String>,
@@ -46,8 +46,8 @@ impl Place {
     fn new() -> Self {
         let clock = Clock::new();
         let registry = Registry::new(1);
-        let core = registry.get_or_register("audit".into()).core;
-        let home = Arc::new(Home {
+        let counters = registry.get_or_register("audit".into()).counters;
+        let watchdog = Arc::new(WatchdogInner {
             clock: clock.clone(),
             timing: Timing::Exact,
             budget: Duration::MAX,
@@ -72,7 +72,7 @@ impl Place {
         let started = started.map_err(|error| error.whole());
         Self {
             clock,
-            watch: Watch::new(core, &home),
+            watch: Watch::new(counters, &watchdog),
             // Waited for, so that the first poll that a test makes can have a stack.
             stacks: started.and_then(|()| sentinel::can_take_stacks()),
         }
@@ -84,15 +84,23 @@ struct Listener {
 }
 
 impl OnSlow for Listener {
-    fn on_slow(&self, _: &Arc<Core>, _: Slow, _: Told, _: Judge) {}
+    fn on_slow(&self, _: &Arc<WatchCounters>, _: Slow, _: Told, _: Judge) {}
 
-    fn on_stall(&self, _: &Core, slow: Slow, finding: Finding, _: &mut Told) {
+    fn on_stall(&self, _: &WatchCounters, slow: Slow, finding: Finding, _: &mut Told) {
         if slow.elapsed >= TOO_LONG {
             tell(&slow, &finding);
         }
     }
 
-    fn on_escalation(&self, _: &Core, _: Slow, _: Finding, _: &mut Told, _: Option<usize>) {}
+    fn on_escalation(
+        &self,
+        _: &WatchCounters,
+        _: Slow,
+        _: Finding,
+        _: &mut Told,
+        _: Option<usize>,
+    ) {
+    }
 
     fn orders(&self) -> &Orders {
         &self.orders
@@ -140,7 +148,7 @@ impl Lookout {
         let slot = slot::current().map(|slot| {
             let mark = slot.begin(Opened {
                 by_ticks: false,
-                watch: PLACE.watch.core().id,
+                watch: PLACE.watch.counters().id,
                 kind: Kind::Audited,
                 start,
                 budget: self.look_at,

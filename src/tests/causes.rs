@@ -19,7 +19,9 @@ fn slow_poll(watch: &Watch, judge: Judge) {
         slow: true,
         ..Counted::default()
     };
-    watch.core().count_rarely(crate::slot::current(), counted);
+    watch
+        .counters()
+        .count_rarely(crate::slot::current(), counted);
     let slow = Slow {
         kind: Kind::Poll,
         elapsed: 1,
@@ -34,8 +36,10 @@ fn slow_poll(watch: &Watch, judge: Judge) {
         allowed: false,
         broken: None,
     };
-    let home = watch.home();
-    home.slow.on_slow(watch.core(), slow, Told::Nothing, judge);
+    let watchdog = watch.watchdog();
+    watchdog
+        .slow
+        .on_slow(watch.counters(), slow, Told::Nothing, judge);
 }
 
 fn found(cause: Cause) -> Finding {
@@ -47,7 +51,7 @@ fn found(cause: Cause) -> Finding {
 
 /// How many polls were slow, and how many of them are under which cause.
 fn counts(watch: &Watch) -> (u64, [u64; 5]) {
-    let totals = watch.core().totals();
+    let totals = watch.counters().totals();
     (totals.slow, totals.slow_by_cause().map(|(_, count)| count))
 }
 
@@ -139,9 +143,9 @@ fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
         }
     });
     // The watchdog ends while some of its polls may not be judged yet.
-    let core = Arc::downgrade(watch.core());
+    let counters = Arc::downgrade(watch.counters());
     drop((watch, watchdog));
-    while core.strong_count() > 0 || look() < THREADS * POLLS {
+    while counters.strong_count() > 0 || look() < THREADS * POLLS {
         std::thread::yield_now();
     }
     let (slow, by_cause) = published();

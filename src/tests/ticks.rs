@@ -38,7 +38,7 @@ fn polls_are_timed_where_they_are_told_to() {
 
 /// Whether a poll of this thread stands for others of its watch.
 fn has_sample(watch: &Watch) -> bool {
-    let cells = slot::current().and_then(|slot| watch.core().cells(slot));
+    let cells = slot::current().and_then(|slot| watch.counters().cells(slot));
     cells.is_some_and(|cells| cells.sampled().is_some())
 }
 

@@ -94,13 +94,15 @@ pub(crate) fn aggregate() -> Aggregate {
 impl Aggregate {
     fn add(&mut self, registry: &Registry, in_flight: &[PollInFlight]) {
         self.unreported.add(&registry.unreported);
-        for core in registry.cores() {
-            let watch = self.watches.entry(Arc::clone(&core.name)).or_default();
-            watch.totals.add(&core.totals());
-            let of_watch = in_flight.iter().filter(|poll| poll.watch == core.id);
+        for counters in registry.counters() {
+            let watch = self.watches.entry(Arc::clone(&counters.name)).or_default();
+            watch.totals.add(&counters.totals());
+            let of_watch = in_flight.iter().filter(|poll| poll.watch == counters.id);
             watch.in_flight += of_watch.clone().count() as u64;
             watch.stalls += of_watch.filter(|poll| poll.stalled_nanos.is_some()).count() as u64;
-            watch.slow_durations.push(Arc::clone(&core.slow_durations));
+            watch
+                .slow_durations
+                .push(Arc::clone(&counters.slow_durations));
         }
     }
 }
@@ -119,10 +121,10 @@ impl EndedWatchdogs {
 
     fn absorb(&mut self, registry: &Registry) {
         self.unreported.add(&registry.unreported);
-        for core in registry.cores() {
+        for counters in registry.counters() {
             let has_room = self.watches.len() < ENDED_NAMES;
-            let name = if has_room || self.watches.contains_key(&core.name) {
-                Arc::clone(&core.name)
+            let name = if has_room || self.watches.contains_key(&counters.name) {
+                Arc::clone(&counters.name)
             } else {
                 OTHER.into()
             };
@@ -131,12 +133,12 @@ impl EndedWatchdogs {
                 .entry(name)
                 .or_insert_with_key(|name| EndedWatch {
                     totals: Totals::default(),
-                    slow_durations: core.slow_durations.empty(name),
+                    slow_durations: counters.slow_durations.empty(name),
                 });
-            ended.totals.add(&core.totals());
+            ended.totals.add(&counters.totals());
             ended
                 .slow_durations
-                .leave(core.slow_durations.take_left_over());
+                .leave(counters.slow_durations.take_left_over());
         }
     }
 }
@@ -160,13 +162,13 @@ mod tests {
     }
 
     fn count(registry: &Registry, name: &'static str, polls: u64) {
-        let core = registry.get_or_register(name.into()).core;
+        let counters = registry.get_or_register(name.into()).counters;
         for _ in 0..polls {
             let poll = Counted {
                 is_poll: true,
                 ..Counted::default()
             };
-            core.count_rarely(None, poll);
+            counters.count_rarely(None, poll);
         }
     }
 

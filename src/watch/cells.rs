@@ -15,7 +15,7 @@ use crate::slot::Slot;
 use crate::sync::{AtomicU64, Lock, add_single_writer};
 
 /// The statistics behind all handles of one watch.
-pub(crate) struct Core {
+pub(crate) struct WatchCounters {
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
     pub(crate) reports: Limiter,
@@ -72,14 +72,14 @@ const CAUSES: [&str; 5] = ["computing", "blocked", "starved", "suspended", "unkn
 /// A slow poll that is under no cause yet. It is counted once, whatever happens: where it is dropped without a
 /// cause (the judgement panicked, or a reporter's own thread was slow), as unknown.
 pub(crate) struct Undecided {
-    core: Arc<Core>,
+    counters: Arc<WatchCounters>,
     cause: Cause,
 }
 
 impl Undecided {
-    pub(crate) fn new(core: &Arc<Core>) -> Self {
+    pub(crate) fn new(counters: &Arc<WatchCounters>) -> Self {
         Self {
-            core: Arc::clone(core),
+            counters: Arc::clone(counters),
             cause: Cause::Unknown,
         }
     }
@@ -91,7 +91,7 @@ impl Undecided {
 
 impl Drop for Undecided {
     fn drop(&mut self) {
-        self.core.causes.count(&self.cause);
+        self.counters.causes.count(&self.cause);
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct Totals {
     causes: [u64; CAUSES.len()],
 }
 
-impl Core {
+impl WatchCounters {
     pub(crate) fn new(name: Arc<str>) -> Self {
         Self {
             id: ids::allocate(&name),
@@ -283,16 +283,16 @@ mod tests {
 
     #[test]
     fn a_thread_without_a_slot_still_counts() {
-        let core = Core::new("slotless".into());
+        let counters = WatchCounters::new("slotless".into());
         let poll = |elapsed, self_time| Counted {
             elapsed,
             self_time,
             is_poll: true,
             ..Counted::default()
         };
-        core.count_rarely(None, poll(500, 500));
-        core.count_rarely(crate::slot::current(), poll(700, 200));
-        let totals = core.totals();
+        counters.count_rarely(None, poll(500, 500));
+        counters.count_rarely(crate::slot::current(), poll(700, 200));
+        let totals = counters.totals();
         assert_eq!(totals.distribution.count(), 2);
         assert_eq!(
             (totals.total, totals.busy, totals.longest),
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_slow_poll_is_under_no_cause_until_it_is_decided_and_then_under_one() {
-        let core = Arc::new(Core::new("causes".into()));
+        let counters = Arc::new(WatchCounters::new("causes".into()));
         let causes = [
             Cause::Computing,
             Cause::Blocked(Default::default()),
@@ -322,12 +322,12 @@ mod tests {
         let mut undecided = Vec::new();
         for (index, cause) in causes.iter().enumerate() {
             for _ in 0..=index {
-                core.count_rarely(None, slow);
-                undecided.push((Undecided::new(&core), cause));
+                counters.count_rarely(None, slow);
+                undecided.push((Undecided::new(&counters), cause));
             }
         }
-        let counts = || core.totals().slow_by_cause().map(|(_, count)| count);
-        assert_eq!((core.totals().slow, counts()), (15, [0; 5]));
+        let counts = || counters.totals().slow_by_cause().map(|(_, count)| count);
+        assert_eq!((counters.totals().slow, counts()), (15, [0; 5]));
         for (undecided, cause) in undecided {
             undecided.decide(cause);
         }
@@ -338,8 +338,8 @@ mod tests {
             ("suspended", 4),
             ("unknown", 5),
         ];
-        assert_eq!(core.totals().slow_by_cause(), by_cause);
-        drop(Undecided::new(&core));
+        assert_eq!(counters.totals().slow_by_cause(), by_cause);
+        drop(Undecided::new(&counters));
         assert_eq!(counts(), [1, 2, 3, 4, 6]);
     }
 

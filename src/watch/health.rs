@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Home, polls_in_flight};
+use super::{WatchdogInner, polls_in_flight};
 use crate::clock::Clock;
 use crate::witness::SENTINEL;
 
@@ -53,18 +53,22 @@ pub enum Status {
 }
 
 impl Health {
-    pub(crate) fn of(home: &Home) -> Self {
-        let cores = home.registry.cores();
-        let own: HashSet<u64> = cores.iter().map(|core| core.id).collect();
-        let in_flight = polls_in_flight(&home.clock);
+    pub(crate) fn of(watchdog: &WatchdogInner) -> Self {
+        let counters = watchdog.registry.counters();
+        let own: HashSet<u64> = counters.iter().map(|counters| counters.id).collect();
+        let in_flight = polls_in_flight(&watchdog.clock);
         let of_home = in_flight
             .iter()
             .filter(|flight| own.contains(&flight.watch));
         let stalls = of_home.filter_map(|flight| flight.stalled_nanos);
-        let (stuck_workers, longest_stuck) = home.stuck_workers.count_and_oldest_nanos(&home.clock);
-        let (busy_workers, _) = home.busy_workers.count_and_oldest_nanos(&home.clock);
+        let (stuck_workers, longest_stuck) = watchdog
+            .stuck_workers
+            .count_and_oldest_nanos(&watchdog.clock);
+        let (busy_workers, _) = watchdog
+            .busy_workers
+            .count_and_oldest_nanos(&watchdog.clock);
         let oldest = stalls.clone().chain(longest_stuck).max();
-        let unseen = unseen(&home.clock, &in_flight);
+        let unseen = unseen(&watchdog.clock, &in_flight);
         Self {
             status: match (oldest, unseen) {
                 (Some(_), _) => Status::Stalled,

@@ -6,12 +6,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::Home;
+use super::WatchdogInner;
 use crate::append_table::AppendTable;
 
 struct Entry {
     name: Arc<str>,
-    watchdog: OnceLock<Weak<Home>>,
+    watchdog: OnceLock<Weak<WatchdogInner>>,
 }
 
 static ENTRIES: AppendTable<Entry> = AppendTable::new();
@@ -35,7 +35,7 @@ pub(super) fn allocate(name: &Arc<str>) -> u64 {
 }
 
 /// Records the watchdog of a watch. A watchdog that is recorded already stays.
-pub(super) fn set_watchdog(id: u64, watchdog: &Arc<Home>) {
+pub(super) fn set_watchdog(id: u64, watchdog: &Arc<WatchdogInner>) {
     if let Some(entry) = get(id) {
         entry.watchdog.get_or_init(|| Arc::downgrade(watchdog));
     }
@@ -47,7 +47,7 @@ pub(crate) fn name_of(id: u64) -> Option<Arc<str>> {
 }
 
 /// Returns the watchdog of a watch, if it still exists. While a poll of the watch is in flight, it does.
-pub(crate) fn watchdog_of(id: u64) -> Option<Arc<Home>> {
+pub(crate) fn watchdog_of(id: u64) -> Option<Arc<WatchdogInner>> {
     get(id)?.watchdog.get()?.upgrade()
 }
 

@@ -29,7 +29,7 @@ use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
 pub(crate) use aggregate::{Aggregate, WatchSums, aggregate, register};
 pub(crate) use budgets::InUse;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
-pub(crate) use cells::{Core, Counted, Totals, Undecided};
+pub(crate) use cells::{Counted, Totals, Undecided, WatchCounters};
 pub use health::{Health, Status};
 pub(crate) use ids::{name_of, watchdog_of};
 #[cfg(feature = "page")]
@@ -71,11 +71,11 @@ pub(crate) use timing::tick_of;
 /// ```
 #[derive(Clone)]
 pub struct Watch {
-    bound: Arc<Bound>,
+    inner: Arc<WatchInner>,
 }
 
 /// A watch with one of its budgets, and all that the hot path needs in one place.
-struct Bound {
+struct WatchInner {
     clock: Clock,
     budget: Duration,
     budget_nanos: u64,
@@ -85,12 +85,12 @@ struct Bound {
     by_ticks: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: InUse,
-    core: Arc<Core>,
-    home: Arc<Home>,
+    counters: Arc<WatchCounters>,
+    watchdog: Arc<WatchdogInner>,
 }
 
 /// What the watches of one watchdog share.
-pub(crate) struct Home {
+pub(crate) struct WatchdogInner {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) budget: Duration,
@@ -112,7 +112,7 @@ pub(crate) struct Containment {
     pub(crate) now: AtomicUsize,
 }
 
-impl Home {
+impl WatchdogInner {
     /// How many polls are contained at this moment, and how many may be.
     pub(crate) fn contained(&self) -> (&AtomicUsize, usize) {
         (&self.containment.now, self.containment.limit)
@@ -122,17 +122,17 @@ impl Home {
 /// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
 pub(crate) trait OnSlow: Send + Sync {
     /// A slow poll has ended. Called on its own thread, with what was told of it while it ran.
-    fn on_slow(&self, core: &Arc<Core>, slow: Slow, told: Told, judge: Judge);
+    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: Told, judge: Judge);
 
     /// A poll is slow and still runs. Called by the sentinel, once for each time that it is to be
     /// told; `told` is what was told before, and is brought up to date.
-    fn on_stall(&self, core: &Core, slow: Slow, finding: Finding, told: &mut Told);
+    fn on_stall(&self, counters: &WatchCounters, slow: Slow, finding: Finding, told: &mut Told);
 
     /// A stall has become so old that it is to be told whatever the limits say, to everybody or, if
     /// `call` says so, to that function of the user's alone.
     fn on_escalation(
         &self,
-        core: &Core,
+        counters: &WatchCounters,
         slow: Slow,
         finding: Finding,
         told: &mut Told,
@@ -175,12 +175,12 @@ pub(crate) struct Slow {
 
 impl Watch {
     /// The one of that name, made if there is none yet.
-    pub(crate) fn named(home: &Arc<Home>, name: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn named(watchdog: &Arc<WatchdogInner>, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         let Registered {
-            core,
+            counters,
             is_first_past_limit,
-        } = home.registry.get_or_register(name.clone());
+        } = watchdog.registry.get_or_register(name.clone());
         if is_first_past_limit {
             tracing::warn!(
                 target: "shotclock",
@@ -188,41 +188,46 @@ impl Watch {
                 "the limit of watches is reached: this name and all further ones share the watch {OTHER:?}"
             );
         }
-        Self::new(core, home)
+        Self::new(counters, watchdog)
     }
 
-    pub(crate) fn new(core: Arc<Core>, home: &Arc<Home>) -> Self {
-        ids::set_watchdog(core.id, home);
-        let contained = home.containment.everywhere;
-        Self::bind(core, Arc::clone(home), home.budget, contained)
+    pub(crate) fn new(counters: Arc<WatchCounters>, watchdog: &Arc<WatchdogInner>) -> Self {
+        ids::set_watchdog(counters.id, watchdog);
+        let contained = watchdog.containment.everywhere;
+        Self::bind(counters, Arc::clone(watchdog), watchdog.budget, contained)
     }
 
-    fn bind(core: Arc<Core>, home: Arc<Home>, budget: Duration, contained: bool) -> Self {
+    fn bind(
+        counters: Arc<WatchCounters>,
+        watchdog: Arc<WatchdogInner>,
+        budget: Duration,
+        contained: bool,
+    ) -> Self {
         let budget_nanos = nanos_of(budget);
-        let by_ticks = home.clock.is_real() && home.timing.is_by_ticks(budget_nanos);
-        let bound = Bound {
-            clock: home.clock.clone(),
+        let by_ticks = watchdog.clock.is_real() && watchdog.timing.is_by_ticks(budget_nanos);
+        let inner = WatchInner {
+            clock: watchdog.clock.clone(),
             budget,
             budget_nanos,
             contained,
             by_ticks,
             in_use: InUse::new(budget_nanos, by_ticks),
-            core,
-            home,
+            counters,
+            watchdog,
         };
         Self {
-            bound: Arc::new(bound),
+            inner: Arc::new(inner),
         }
     }
 
     /// The name under which this watch counts.
     pub fn name(&self) -> &str {
-        &self.bound.core.name
+        &self.inner.counters.name
     }
 
     /// How long a poll may run before it is slow.
     pub fn budget(&self) -> Duration {
-        self.bound.budget
+        self.inner.budget
     }
 
     /// The same watch, counting into the same statistics, with another budget.
@@ -247,9 +252,9 @@ impl Watch {
     /// ```
     #[must_use]
     pub fn with_budget(&self, budget: Duration) -> Self {
-        let bound = &self.bound;
-        let (core, home) = (Arc::clone(&bound.core), Arc::clone(&bound.home));
-        Self::bind(core, home, budget, bound.contained)
+        let inner = &self.inner;
+        let (counters, watchdog) = (Arc::clone(&inner.counters), Arc::clone(&inner.watchdog));
+        Self::bind(counters, watchdog, budget, inner.contained)
     }
 
     /// The same watch, whose polls are contained where they are expected to overrun: the worker's
@@ -301,49 +306,51 @@ impl Watch {
     /// printed its message.
     #[must_use]
     pub fn contained(&self) -> Self {
-        let bound = &self.bound;
-        let (core, home) = (Arc::clone(&bound.core), Arc::clone(&bound.home));
-        Self::bind(core, home, bound.budget, true)
+        let inner = &self.inner;
+        let (counters, watchdog) = (Arc::clone(&inner.counters), Arc::clone(&inner.watchdog));
+        Self::bind(counters, watchdog, inner.budget, true)
     }
 
     /// By how many nanoseconds the next poll is expected to overrun, where that is to be contained.
     #[inline]
     pub(crate) fn expected_overrun(&self) -> Option<u64> {
-        let bound = &self.bound;
-        bound.contained.then(|| bound.core.expected_overrun.nanos())
+        let inner = &self.inner;
+        inner
+            .contained
+            .then(|| inner.counters.expected_overrun.nanos())
     }
 
     /// What was counted here so far.
     ///
     /// Costs a walk over the threads that ever polled; it disturbs none of them.
     pub fn stats(&self) -> WatchStats {
-        let bound = &self.bound;
-        WatchStats::new(&bound.core, &polls_in_flight(&bound.clock))
+        let inner = &self.inner;
+        WatchStats::new(&inner.counters, &polls_in_flight(&inner.clock))
     }
 
     #[inline]
     pub(crate) fn clock(&self) -> &Clock {
-        &self.bound.clock
+        &self.inner.clock
     }
 
     #[inline]
     pub(crate) fn budget_nanos(&self) -> u64 {
-        self.bound.budget_nanos
+        self.inner.budget_nanos
     }
 
     /// Whether its polls go by ticks.
     #[inline]
     pub(crate) fn is_by_ticks(&self) -> bool {
-        self.bound.by_ticks
+        self.inner.by_ticks
     }
 
     #[inline]
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.bound.core
+    pub(crate) fn counters(&self) -> &Arc<WatchCounters> {
+        &self.inner.counters
     }
 
-    pub(crate) fn home(&self) -> &Arc<Home> {
-        &self.bound.home
+    pub(crate) fn watchdog(&self) -> &Arc<WatchdogInner> {
+        &self.inner.watchdog
     }
 }
 

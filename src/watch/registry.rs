@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 #[cfg(feature = "metrics")]
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Core;
+use super::WatchCounters;
 use crate::sync::{Lock, LockGuard};
 
 /// The watch that all names past the limit share.
@@ -24,7 +24,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct Names {
-    cores: HashMap<Arc<str>, Arc<Core>>,
+    counters: HashMap<Arc<str>, Arc<WatchCounters>>,
     has_warned: bool,
 }
 
@@ -67,7 +67,7 @@ impl Unreported {
 
 /// The result of [`Registry::get_or_register`].
 pub(crate) struct Registered {
-    pub(crate) core: Arc<Core>,
+    pub(crate) counters: Arc<WatchCounters>,
     /// Whether this is the first name past the limit. The caller warns then.
     pub(crate) is_first_past_limit: bool,
 }
@@ -89,39 +89,39 @@ impl Registry {
             name
         };
         let mut names = self.lock();
-        if let Some(core) = names.cores.get(&*name) {
+        if let Some(counters) = names.counters.get(&*name) {
             return Registered {
-                core: Arc::clone(core),
+                counters: Arc::clone(counters),
                 is_first_past_limit: false,
             };
         }
         // The shared watch never counts against the limit, even where a caller asks for it by name.
-        let named = names.cores.len() - usize::from(names.cores.contains_key(OTHER));
+        let named = names.counters.len() - usize::from(names.counters.contains_key(OTHER));
         if named < self.limit || name == OTHER {
             return Registered {
-                core: names.insert(name),
+                counters: names.insert(name),
                 is_first_past_limit: false,
             };
         }
         let is_first_past_limit = !std::mem::replace(&mut names.has_warned, true);
-        let core = match names.cores.get(OTHER) {
-            Some(core) => Arc::clone(core),
+        let counters = match names.counters.get(OTHER) {
+            Some(counters) => Arc::clone(counters),
             None => names.insert(OTHER.into()),
         };
         Registered {
-            core,
+            counters,
             is_first_past_limit,
         }
     }
 
     /// Returns the watch of that name, if it exists.
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
-        self.lock().cores.get(name).cloned()
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<WatchCounters>> {
+        self.lock().counters.get(name).cloned()
     }
 
     /// Returns every watch, in no particular order.
-    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
-        self.lock().cores.values().cloned().collect()
+    pub(crate) fn counters(&self) -> Vec<Arc<WatchCounters>> {
+        self.lock().counters.values().cloned().collect()
     }
 
     fn lock(&self) -> LockGuard<'_, Names> {
@@ -130,11 +130,11 @@ impl Registry {
 }
 
 impl Names {
-    fn insert(&mut self, name: Cow<'static, str>) -> Arc<Core> {
+    fn insert(&mut self, name: Cow<'static, str>) -> Arc<WatchCounters> {
         let name: Arc<str> = name.into();
-        let core = Arc::new(Core::new(Arc::clone(&name)));
-        self.cores.insert(name, Arc::clone(&core));
-        core
+        let counters = Arc::new(WatchCounters::new(Arc::clone(&name)));
+        self.counters.insert(name, Arc::clone(&counters));
+        counters
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn name(registered: &Registered) -> &str {
-        &registered.core.name
+        &registered.counters.name
     }
 
     #[test]
@@ -158,9 +158,9 @@ mod tests {
             (name(&fourth), fourth.is_first_past_limit),
             ("other", false)
         );
-        assert!(Arc::ptr_eq(&third.core, &fourth.core));
+        assert!(Arc::ptr_eq(&third.counters, &fourth.counters));
         assert_eq!(name(&registry.get_or_register("a".into())), "a");
-        assert_eq!(registry.cores().len(), 3);
+        assert_eq!(registry.counters().len(), 3);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, PollInFlight, Totals, polls_in_flight};
+use super::{PollInFlight, Totals, WatchCounters, polls_in_flight};
 use crate::clock::{Clock, nanos_of};
 use crate::histogram::{BOUNDS_NANOS, Distribution};
 use crate::text_table;
@@ -56,7 +56,7 @@ pub struct WatchStats {
 }
 
 impl WatchStats {
-    pub(super) fn new(core: &Core, in_flight: &[PollInFlight]) -> Self {
+    pub(super) fn new(counters: &WatchCounters, in_flight: &[PollInFlight]) -> Self {
         let Totals {
             distribution,
             busy,
@@ -65,11 +65,11 @@ impl WatchStats {
             slow,
             contained,
             ..
-        } = core.totals();
-        let mine = in_flight.iter().filter(|poll| poll.watch == core.id);
+        } = counters.totals();
+        let mine = in_flight.iter().filter(|poll| poll.watch == counters.id);
         let ages = mine.clone().map(|poll| poll.elapsed_nanos);
         Self {
-            watch: Arc::clone(&core.name),
+            watch: Arc::clone(&counters.name),
             polls: distribution.count(),
             slow_polls: slow,
             panicked_polls: panicked,
@@ -127,10 +127,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(cores: &[Arc<Core>], clock: &Clock) -> Self {
+    pub(crate) fn new(counters: &[Arc<WatchCounters>], clock: &Clock) -> Self {
         let in_flight = polls_in_flight(clock);
-        let stats = |core: &Arc<Core>| WatchStats::new(core, &in_flight);
-        let mut watches: Vec<_> = cores.iter().map(stats).collect();
+        let stats = |counters: &Arc<WatchCounters>| WatchStats::new(counters, &in_flight);
+        let mut watches: Vec<_> = counters.iter().map(stats).collect();
         watches.sort_by(|a, b| {
             let hurts = |stats: &WatchStats| (stats.slow_polls, stats.busy);
             hurts(b).cmp(&hurts(a)).then_with(|| a.watch.cmp(&b.watch))
@@ -192,8 +192,9 @@ mod tests {
     fn the_table_is_aligned_and_says_what_hurts_first() {
         let (clock, _) = quanta::Clock::mock();
         let clock = Clock::mocked(clock);
-        let cores = ["quiet", "line\nbreak", "worst"].map(|name| Arc::new(Core::new(name.into())));
-        for (core, elapsed, slow) in [(1, 4_000, false), (2, 25_000_000, true)] {
+        let counters =
+            ["quiet", "line\nbreak", "worst"].map(|name| Arc::new(WatchCounters::new(name.into())));
+        for (index, elapsed, slow) in [(1, 4_000, false), (2, 25_000_000, true)] {
             let poll = Counted {
                 elapsed,
                 self_time: elapsed,
@@ -201,9 +202,9 @@ mod tests {
                 slow,
                 panicked: false,
             };
-            cores[core].count_rarely(None, poll);
+            counters[index].count_rarely(None, poll);
         }
-        let snapshot = Snapshot::new(&cores, &clock);
+        let snapshot = Snapshot::new(&counters, &clock);
         let slow_polls = |name| snapshot.get(name).map(|stats| stats.slow_polls);
         assert_eq!(
             (slow_polls("worst"), slow_polls("quiet")),
@@ -222,16 +223,16 @@ quiet            0     0         0          0       -       -       -        -"
 
     #[test]
     fn the_histogram_has_the_cells_that_are_not_empty() {
-        let core = Arc::new(Core::new("histogram".into()));
+        let counters = Arc::new(WatchCounters::new("histogram".into()));
         for elapsed in [4_000, 4_000, 25_000_000, 300_000_000_000] {
             let poll = Counted {
                 elapsed,
                 is_poll: true,
                 ..Counted::default()
             };
-            core.count_rarely(None, poll);
+            counters.count_rarely(None, poll);
         }
-        let stats = WatchStats::new(&core, &[]);
+        let stats = WatchStats::new(&counters, &[]);
         let (bounds, counts): (Vec<_>, Vec<_>) = stats.histogram().unzip();
         assert_eq!(counts, [2, 1, 1]);
         let least = [Duration::from_micros(4), Duration::from_millis(25)];
@@ -246,7 +247,7 @@ quiet            0     0         0          0       -       -       -        -"
     fn watch_stats_json_has_every_public_field() {
         let (clock, _) = quanta::Clock::mock();
         let flights = polls_in_flight(&Clock::mocked(clock));
-        let stats = WatchStats::new(&Core::new("w".into()), &flights);
+        let stats = WatchStats::new(&WatchCounters::new("w".into()), &flights);
         crate::serialize::assert_json_has_public_fields!(stats, WatchStats {
             watch, polls, slow_polls, panicked_polls, contained_polls, in_flight, stalls, oldest_in_flight, busy,
             longest,

@@ -17,7 +17,8 @@ use crate::sentinel;
 use crate::slot;
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Home, Measure, OnSlow, Orders, Registry, Stacks, Step, StuckWorkers, Timing,
+    Containment, Measure, OnSlow, Orders, Registry, Stacks, Step, StuckWorkers, Timing,
+    WatchdogInner,
 };
 
 use super::Watchdog;
@@ -363,7 +364,7 @@ impl Builder {
         if buckets_as_counters {
             publish::publish_buckets_as_counters();
         }
-        let home = Arc::new(Home {
+        let inner = Arc::new(WatchdogInner {
             clock,
             timing,
             budget,
@@ -378,7 +379,7 @@ impl Builder {
             busy_workers: StuckWorkers::default(),
         });
         Ok(Watchdog {
-            home,
+            inner,
             desk,
             archive,
             guard_budget,

@@ -130,8 +130,8 @@ impl Watchdog {
 
     fn guarded(&self, name: &str) -> Arc<Guarded> {
         let listener = Arc::clone(&self.desk) as Arc<dyn OnStuck>;
-        let home = Arc::clone(&self.home);
-        Guarded::new(name, home, listener, self.guard_budget)
+        let watchdog = Arc::clone(&self.inner);
+        Guarded::new(name, watchdog, listener, self.guard_budget)
     }
 }
 

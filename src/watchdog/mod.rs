@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::containment;
 use crate::report::{Archive, Culprits, Desk};
 use crate::sentinel::Capabilities;
-use crate::watch::{Health, Home, Snapshot, Watch};
+use crate::watch::{Health, Snapshot, Watch, WatchdogInner};
 
 pub use builder::Builder;
 pub use escalation::Escalation;
@@ -47,7 +47,7 @@ pub use guard::{Guard, GuardHooks, default_watchdog, guard};
 /// ```
 #[derive(Clone)]
 pub struct Watchdog {
-    home: Arc<Home>,
+    inner: Arc<WatchdogInner>,
     desk: Arc<Desk>,
     archive: Arc<Archive>,
     /// Nanoseconds.
@@ -73,17 +73,17 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn watch(&self, name: impl Into<Cow<'static, str>>) -> Watch {
-        Watch::named(&self.home, name.into())
+        Watch::named(&self.inner, name.into())
     }
 
     /// The budget of the watches that were given none of their own.
     pub fn budget(&self) -> Duration {
-        self.home.budget
+        self.inner.budget
     }
 
     /// What all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(&self.home.registry.cores(), &self.home.clock)
+        Snapshot::new(&self.inner.registry.counters(), &self.inner.clock)
     }
 
     /// Which functions held the workers most: the reports that carry a stack, added up by the innermost
@@ -122,7 +122,7 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn health(&self) -> Health {
-        Health::of(&self.home)
+        Health::of(&self.inner)
     }
 
     /// What works on this system and in this process, and why not what does not.
@@ -138,7 +138,7 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn capabilities(&self) -> Capabilities {
-        let stacks = self.home.slow.orders().stacks;
+        let stacks = self.inner.slow.orders().stacks;
         Capabilities::of(stacks, containment::obstacle())
     }
 
@@ -163,13 +163,13 @@ impl Watchdog {
 
     #[cfg(feature = "page")]
     pub(crate) fn clock(&self) -> &Clock {
-        &self.home.clock
+        &self.inner.clock
     }
 
     /// How many reports a reporter could not keep up with.
     #[cfg(test)]
     pub(crate) fn dropped_reports(&self) -> u64 {
-        let dropped = &self.home.registry.unreported.dropped;
+        let dropped = &self.inner.registry.unreported.dropped;
         dropped.load(std::sync::atomic::Ordering::Relaxed)
     }
 
@@ -190,7 +190,7 @@ impl Watchdog {
 impl fmt::Debug for Watchdog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watchdog")
-            .field("budget", &self.home.budget)
+            .field("budget", &self.inner.budget)
             .finish_non_exhaustive()
     }
 }

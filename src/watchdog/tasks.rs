@@ -101,7 +101,7 @@ fn begin(guarded: &Arc<Guarded>, place: &'static Location<'static>) -> Option<In
     let watch = with_tasks(known)?.unwrap_or_else(|| {
         forget_ended();
         let name = format!("{}:{}", place.file(), place.line());
-        let watch = Rc::new(Watch::named(&guarded.home, name));
+        let watch = Rc::new(Watch::named(&guarded.watchdog, name));
         let known = Known {
             watch: Rc::clone(&watch),
             guarded: Arc::downgrade(guarded),
