@@ -58,9 +58,9 @@ pub fn allow_blocking(reason: impl Into<Cow<'static, str>>, max: Duration) -> Al
     let allowance = Allowance::new(reason.into().into(), max);
     let clock = Clock::new();
     let begun = slot::current().map(|slot| {
-        let (polls, now) = (slot.openings(), clock.raw());
+        let (polls, now) = (slot.seqs(), clock.raw());
         let elapsed = |since| clock.nanos_between(since, now);
-        let exceptions = &mut slot.margin().exceptions;
+        let exceptions = &mut slot.diagnostics().exceptions;
         (slot, exceptions.begin(now, allowance, &polls, elapsed))
     });
     Allowed {
@@ -85,8 +85,8 @@ impl Drop for Allowed {
         };
         let now = self.clock.raw();
         let elapsed = |since| self.clock.nanos_between(since, now);
-        let (polls, starts) = (slot.openings(), slot.starts());
-        let exceptions = &mut slot.margin().exceptions;
+        let (polls, starts) = (slot.seqs(), slot.starts());
+        let exceptions = &mut slot.diagnostics().exceptions;
         exceptions.end(ticket, &polls, &starts, elapsed);
     }
 }

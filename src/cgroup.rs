@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::proc::read_lossy;
+use crate::procfs::read_lossy;
 use crate::sync::Lock;
 
 /// How often the total is read at most, and how many readings are kept: together four seconds. The

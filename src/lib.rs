@@ -154,11 +154,12 @@
 
 mod allow;
 mod append_table;
-mod by_ticks;
+mod attribution;
 mod catch_panic;
 mod cause;
 mod cgroup;
 mod clock;
+mod coarse_clock;
 mod containment;
 mod counters;
 mod error;
@@ -175,29 +176,30 @@ mod flight_record;
 #[doc(hidden)]
 pub mod fuzzing;
 mod histogram;
-mod limit;
+mod liveness;
 mod offload;
 mod overrun;
 mod pace;
 #[cfg(feature = "page")]
 pub mod page;
-mod poll;
+mod pending_durations;
+mod poll_timer;
 mod prober;
-mod proc;
+mod procfs;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 mod publish;
 mod pulse;
+mod rate_limit;
 mod report;
 mod runtime;
-mod samples;
 mod sentinel;
 #[cfg(feature = "serde")]
 mod serialize;
-mod service;
+mod service_thread;
 mod slot;
 mod stack;
-mod steal;
+mod stolen_time;
 mod suspension;
 mod sync;
 mod sys;
@@ -206,14 +208,12 @@ pub mod systemd;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text_table;
-mod ticks;
+mod ticked_poll;
 #[cfg(feature = "tower")]
 pub mod tower;
-mod verdict;
 mod watch;
 mod watchdog;
 mod watched;
-mod witness;
 
 pub use allow::{Allowed, allow_blocking};
 pub use cause::{Cause, Split, Syscall};

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use crate::service;
+use crate::service_thread;
 use crate::sync::thread::{self, Thread};
 
 const NAME: &str = "shotclock-pulse";
@@ -64,7 +64,7 @@ pub(crate) fn want(period: u64) {
         WANTED.fetch_min(period, SeqCst);
     }
     if !STARTED.load(Relaxed) && !STARTED.swap(true, SeqCst) {
-        if let Ok(thread) = service::spawn(NAME, run) {
+        if let Ok(thread) = service_thread::spawn(NAME, run) {
             THREAD.get_or_init(|| thread);
         }
     }

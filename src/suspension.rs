@@ -22,7 +22,7 @@ struct Suspension {
     nanos: u64,
 }
 
-/// Those of this process. Two witnesses agree on each: see [`witness`](crate::witness).
+/// Those of this process. Two witnesses agree on each: see [`witness`](crate::liveness).
 pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 
 /// When the sentinel was late for want of a processor, or because it waited for a thread that could run
@@ -48,7 +48,7 @@ pub(crate) struct Overslept {
 
 impl Overslept {
     /// Whether the whole process was not run. What one thread was late by is no evidence: see
-    /// [`witness`](crate::witness).
+    /// [`witness`](crate::liveness).
     pub(crate) fn is_suspension(&self) -> bool {
         // A timer is late by less. So the two silences may differ by that.
         const LATE: u64 = 1_000_000;

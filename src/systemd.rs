@@ -19,7 +19,7 @@ use sd_notify::NotifyState;
 
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
-use crate::service;
+use crate::service_thread;
 use crate::sync::thread::Thread;
 use crate::watch::Health;
 use crate::watchdog::Watchdog;
@@ -72,7 +72,7 @@ pub fn start(watchdog: &Watchdog) -> Result<Heartbeat, Error> {
         let (stop, watchdog) = (Arc::clone(&stop), watchdog.clone());
         move || beat(&watchdog, allowed / PARTS, &stop)
     };
-    let thread = Some(service::spawn(NAME, beat)?);
+    let thread = Some(service_thread::spawn(NAME, beat)?);
     Ok(Heartbeat { stop, thread })
 }
 

@@ -12,7 +12,7 @@ use futures_core::stream::{FusedStream, Stream};
 use pin_project_lite::pin_project;
 
 use crate::containment::{self, ContainmentPermit};
-use crate::poll::{Possession, Stretch};
+use crate::poll_timer::{PollTimer, Section};
 use crate::sys::{Enter, FlaggedRef, GuardedDrop};
 use crate::watch::Watch;
 
@@ -79,26 +79,26 @@ struct At {
 }
 
 impl Enter for At {
-    type Guard<'a> = Possession<'a>;
+    type Guard<'a> = PollTimer<'a>;
 
     #[inline(always)]
-    fn enter(&self) -> Possession<'_> {
+    fn enter(&self) -> PollTimer<'_> {
         self.begin(if self.location.is_flagged() {
-            Stretch::DROP_DONE
+            Section::DROP_DONE
         } else {
-            Stretch::DROP
+            Section::DROP
         })
     }
 
-    fn leave(guard: Possession<'_>) {
+    fn leave(guard: PollTimer<'_>) {
         guard.end();
     }
 }
 
 impl At {
     #[inline(always)]
-    fn begin(&self, stretch: Stretch) -> Possession<'_> {
-        Possession::begin(&self.watch, self.location.get(), stretch)
+    fn begin(&self, section: Section) -> PollTimer<'_> {
+        PollTimer::begin(&self.watch, self.location.get(), section)
     }
 
     /// A poll that is expected to be slow: the worker's other tasks are handed over first, if that is
@@ -109,8 +109,8 @@ impl At {
         let place = ContainmentPermit::acquire(&self.watch);
         self.watch.counters().expected_overrun.decay();
         let possession = match place {
-            Some(_) => self.begin(Stretch::CONTAINED),
-            None => self.begin(Stretch::POLL),
+            Some(_) => self.begin(Section::CONTAINED),
+            None => self.begin(Section::POLL),
         };
         let polled = match place {
             Some(place) => place.poll(&self.watch, poll),
@@ -132,7 +132,7 @@ impl<T> Watched<T> {
         }
     }
 
-    /// Makes one poll. Inlined in every build, as everything between is: see [`Possession::begin`].
+    /// Makes one poll. Inlined in every build, as everything between is: see [`PollTimer::begin`].
     #[inline(always)]
     pub(crate) fn poll_by<P>(
         self: Pin<&mut Self>,
@@ -142,7 +142,7 @@ impl<T> Watched<T> {
         if containment::pays(&at.watch) {
             return at.contain(|| poll(inner.as_mut()));
         }
-        let possession = at.begin(Stretch::POLL);
+        let possession = at.begin(Section::POLL);
         let polled = poll(inner);
         possession.end();
         polled
@@ -217,7 +217,7 @@ impl<T: fmt::Debug> fmt::Debug for Watched<T> {
 }
 
 impl Watch {
-    /// Times a synchronous stretch of code as if it were a poll, until the guard is dropped.
+    /// Times a synchronous section of code as if it were a poll, until the guard is dropped.
     ///
     /// # Examples
     ///
@@ -236,32 +236,28 @@ impl Watch {
     /// # Non-guarantees
     ///
     /// The guard is for code without `.await` in it. Held across one, in a watched future, the
-    /// stretch counts as ended where the poll ended: it is in the histogram with the time until the
+    /// section counts as ended where the poll ended: it is in the histogram with the time until the
     /// guard was dropped, but it is never reported and adds nothing to the busy time. Guards of one
     /// thread that are not dropped in the reverse of the order in which they were made count, but
     /// what overlaps is in the busy time of both. A guard that is leaked stays in flight until the
     /// poll around it returns or the thread ends.
     #[inline(always)]
     #[track_caller]
-    #[must_use = "the stretch ends where the guard is dropped"]
+    #[must_use = "the section ends where the guard is dropped"]
     pub fn enter(&self) -> Entered<'_> {
         Entered {
-            possession: Some(Possession::begin(
-                self,
-                Location::caller(),
-                Stretch::ENTERED,
-            )),
+            possession: Some(PollTimer::begin(self, Location::caller(), Section::ENTERED)),
             was_panicking: std::thread::panicking(),
             not_send: PhantomData,
         }
     }
 }
 
-/// A synchronous stretch of code that is being timed. Made by [`Watch::enter`].
+/// A synchronous section of code that is being timed. Made by [`Watch::enter`].
 pub struct Entered<'w> {
-    possession: Option<Possession<'w>>,
+    possession: Option<PollTimer<'w>>,
     was_panicking: bool,
-    /// The stretch belongs to the thread where it began.
+    /// The section belongs to the thread where it began.
     not_send: PhantomData<*const ()>,
 }
 

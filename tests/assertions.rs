@@ -279,18 +279,20 @@ async fn an_audit_tells_times_that_agree_with_each_other() {
     let audit = audit.budget(BUDGET).await;
     assert_eq!(audit.polls(), 21);
     assert!(audit.longest_own() > BUDGET && audit.longest_own() <= audit.longest());
-    assert!(audit.elapsed() >= audit.each().map(|poll| poll.wall).sum());
+    assert!(audit.elapsed() >= audit.each().map(|poll| poll.elapsed).sum());
     assert_eq!(audit.quantile(1.0), Some(audit.longest_own()));
     assert!(audit.quantile(0.5) >= Some(MS) && audit.quantile(0.5) <= audit.quantile(0.9));
     assert_eq!(audit.slow_polls(Duration::ZERO), 21);
     assert_eq!(audit.slow_polls(audit.longest_own()), 0);
-    let longest = audit.each().filter(|poll| poll.own == audit.longest_own());
+    let longest = audit
+        .each()
+        .filter(|poll| poll.active == audit.longest_own());
     assert_eq!(
         audit.slow_polls(audit.longest_own() - MS / 1_000),
         longest.count() as u64
     );
     let worst = audit.worst().unwrap();
-    assert_eq!((worst.own, worst.budget), (audit.longest_own(), BUDGET));
+    assert_eq!((worst.charged, worst.budget), (audit.longest_own(), BUDGET));
     assert!(matches!(worst.cause, Cause::Blocked(_)), "{worst}");
     let split = worst.split.unwrap();
     assert_eq!(split.observed(), worst.elapsed);

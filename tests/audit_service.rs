@@ -109,7 +109,7 @@ async fn the_call_itself_is_audited_and_one_that_is_dropped_as_well() {
         (audit.polls(), audit.yields(), audit.slow_polls(BUDGET)),
         (2, 1, 1)
     );
-    assert!(audit.each().next().unwrap().own > BUDGET);
+    assert!(audit.each().next().unwrap().active > BUDGET);
 
     let mut app = app.budget(BUDGET);
     let call = async { drop(app.ready().await.unwrap().call(())) };

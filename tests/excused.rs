@@ -99,14 +99,14 @@ fn allowance_counts_for_no_stall_and_no_step_and_what_follows_counts_from_its_en
             Err(_) => thread::sleep(MS),
         }
     };
-    assert!(slow.own < slow.elapsed - LONG, "{slow}");
+    assert!(slow.charged < slow.elapsed - LONG, "{slow}");
     let health = scene.watchdog.health();
     assert_eq!(health.status, Status::Stalled);
     assert!(health.oldest_stall.unwrap() < slow.elapsed, "{health}");
     drop(poll);
     assert_eq!(scene.steps(), 0);
     let end = scene.reports.recv_timeout(PATIENCE).unwrap();
-    assert!(end.own < end.elapsed - LONG, "{end}");
+    assert!(end.charged < end.elapsed - LONG, "{end}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn allowance_of_an_inner_slow_poll_hides_nothing_of_the_outer_one() {
     let end = scene.reports.iter().find(is_end).unwrap();
     assert_eq!(&*end.watch, "outer", "{end}");
     assert!(
-        end.own >= 100 * MS && end.own <= end.elapsed - 300 * MS,
+        end.charged >= 100 * MS && end.charged <= end.elapsed - 300 * MS,
         "{end}"
     );
 }
@@ -148,7 +148,7 @@ fn leaked_allowance_marks_no_later_poll() {
     assert_eq!(ends.count(), 2);
     for slow in &reports {
         assert_eq!(slow.allowance, None, "{slow}");
-        assert_eq!(slow.own, slow.elapsed, "{slow}");
+        assert_eq!(slow.charged, slow.elapsed, "{slow}");
     }
 }
 

@@ -96,7 +96,10 @@ fn a_stall_is_told_while_it_runs_and_when_it_has_ended() {
     });
     let (running, took): (SlowPoll, _) = (running.unwrap(), began.elapsed());
     assert_eq!((running.phase, &*running.watch), (Phase::Running, "stuck"));
-    assert!(running.own > BUDGET && running.elapsed < took, "{running}");
+    assert!(
+        running.charged > BUDGET && running.elapsed < took,
+        "{running}"
+    );
 
     assert!(watchdog.flush(Duration::from_secs(60)));
     let ended = reports.try_iter().last().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::named::Named;
-use crate::samples::Series;
+use crate::pending_durations::Series;
 
 /// Counts what happens to the workers of the runtimes of one name.
 #[derive(Debug)]

@@ -84,7 +84,7 @@ mod tests {
 
     fn record(ring: &Ring, start: u64) {
         ring.record(Entry {
-            opening: None,
+            seq: None,
             watch: 0,
             kind: Kind::Poll,
             slot: 0,

@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     /// The index of the thread's slot.
     pub(crate) slot: usize,
     /// The poll's sequence number in the slot.
-    pub(crate) opening: Option<NonZeroU64>,
+    pub(crate) seq: Option<NonZeroU64>,
     /// The start, as a raw reading of the machine's clock.
     pub(crate) start: u64,
     pub(crate) elapsed_nanos: u64,

@@ -1,10 +1,10 @@
 //! What the kernel writes of threads and mappings.
 
 use super::Input;
-use crate::proc::{Mapping, Standpoint, Turns, Waits};
-use crate::proc::{parse_mappings, parse_processor, parse_standpoint, parse_state, parse_turns};
+use crate::procfs::{Mapping, SchedCounts, Standpoint, Waits};
+use crate::procfs::{parse_mappings, parse_processor, parse_standpoint, parse_state, parse_turns};
 use crate::sentinel::fuzzing::system_call;
-use crate::steal::parse_counts;
+use crate::stolen_time::parse_counts;
 
 /// Files of `/proc`: what the kernel may write is read as it is meant, and of what it does not write
 /// nothing is made up.
@@ -33,7 +33,7 @@ fn any(text: &str) {
         Some(Standpoint::Elsewhere) => assert!(text.trim_start().starts_with('-')),
         None => {}
     }
-    if let Some(Turns { wait, count }) = parse_turns(text) {
+    if let Some(SchedCounts { wait, count }) = parse_turns(text) {
         let words: Vec<_> = text.split_whitespace().collect();
         assert_eq!(
             (decimal(words[1]), decimal(words[2])),
@@ -88,7 +88,7 @@ fn standpoint(input: &mut Input<'_>) {
 fn turns(input: &mut Input<'_>) {
     let (on_cpu, wait, count) = (input.number(), input.number(), input.number());
     let was_run = on_cpu > 0 || count > 0;
-    let expected = was_run.then_some(Turns { wait, count });
+    let expected = was_run.then_some(SchedCounts { wait, count });
     assert_eq!(parse_turns(&format!("{on_cpu} {wait} {count}\n")), expected);
 }
 

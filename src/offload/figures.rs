@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::error::OffloadError;
 use super::queue::Ran;
 use crate::counters::LaneCounters;
+use crate::pending_durations::{Series, SeriesRef};
 use crate::publish;
-use crate::samples::{Series, SeriesRef};
 use crate::sys;
 
 /// Something that waits.

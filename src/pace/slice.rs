@@ -167,7 +167,7 @@ fn outermost() -> Option<(Poll, u64)> {
     let outermost = slot.outermost_poll(now)?;
     let home = watchdog_of(outermost.watch)?;
     let elapsed = home.clock.nanos_between(outermost.start, home.clock.raw());
-    Some(((slot.index(), outermost.opening), elapsed))
+    Some(((slot.index(), outermost.seq), elapsed))
 }
 
 #[cfg(test)]

@@ -36,13 +36,13 @@ impl Watchdog {
         let recent = self.archive().latest().polls();
         let reports: HashMap<_, _> = recent
             .iter()
-            .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.opening?), &recent.slow)))
+            .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.seq?), &recent.slow)))
             .collect();
         let clock = self.clock();
         let first = entries.first().map_or(0, |entry| entry.start);
         let micros = |raw: u64| clock.nanos_between(first, raw) as f64 / 1e3;
         let slice = |entry: &Entry| {
-            let which = entry.opening.map(|opening| (entry.slot, opening.get()));
+            let which = entry.seq.map(|seq| (entry.slot, seq.get()));
             let report = which.and_then(|which| reports.get(&which).copied());
             slice(entry, micros(entry.start), report)
         };
@@ -54,7 +54,7 @@ impl Watchdog {
 /// The names of the threads.
 fn tracks() -> impl Iterator<Item = Value> {
     let name = |slot: &slot::Slot| {
-        let thread = slot.margin().thread();
+        let thread = slot.diagnostics().thread();
         thread.map_or_else(
             || "a thread that has ended".into(),
             |thread| thread.to_string(),

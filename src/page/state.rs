@@ -203,9 +203,7 @@ fn stalls(running: Vec<Recent>, clock: &Clock) -> Vec<SlowPoll> {
     let still = |slow: &SlowPoll| {
         let slot = slots.get(slow.slot?)?;
         let nest = slot.read();
-        let poll = nest
-            .iter()
-            .find(|poll| Some(poll.opening) == slow.opening)?;
+        let poll = nest.iter().find(|poll| Some(poll.seq) == slow.seq)?;
         let elapsed = clock.nanos_between(poll.start, clock.raw());
         let elapsed = std::time::Duration::from_nanos(elapsed);
         let mut slow = slow.clone();
@@ -245,13 +243,13 @@ fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<Thread
         let worker = workers.of_slot(slot.index())?;
         Some((Arc::clone(&guarded.name), worker, workers.read(worker)))
     });
-    let thread = slot.margin().thread()?.to_string();
+    let thread = slot.diagnostics().thread()?.to_string();
     let polls = polls_of_slot(slot, clock, now).into_iter().rev();
-    let polls = polls.map(|(standing, stalled)| PollState {
-        watch: name_of(standing.poll.watch).unwrap_or_default(),
-        kind: standing.poll.kind.to_string(),
-        elapsed: standing.elapsed as f64 / 1e9,
-        budget: standing.poll.budget as f64 / 1e9,
+    let polls = polls.map(|(budget_status, stalled)| PollState {
+        watch: name_of(budget_status.poll.watch).unwrap_or_default(),
+        kind: budget_status.poll.kind.to_string(),
+        elapsed: budget_status.elapsed as f64 / 1e9,
+        budget: budget_status.poll.budget as f64 / 1e9,
         is_stalled: stalled.is_some(),
     });
     Some(ThreadState {

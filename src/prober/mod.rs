@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
-use crate::service;
+use crate::service_thread;
 use crate::sync::Lock;
 use crate::sync::thread::Thread;
 use probe::{PERIOD, Probe, Rendezvous};
@@ -32,7 +32,7 @@ pub(crate) fn start() -> Result<(), Error> {
     static STARTING: Lock<()> = Lock::new(());
     let _one_at_a_time = STARTING.lock();
     if THREAD.get().is_none() {
-        let thread = service::spawn(NAME, run)?;
+        let thread = service_thread::spawn(NAME, run)?;
         THREAD.get_or_init(|| thread);
     }
     wake();
@@ -122,14 +122,14 @@ mod tests {
 
     use super::*;
     use crate::runtime::{OnStuck, Stuck};
-    use crate::slot::{Finding, Told};
+    use crate::slot::{Diagnosis, ReportState};
 
     struct NoListener;
 
     impl OnStuck for NoListener {
-        fn on_stuck(&self, _: &Guarded, _: Stuck, _: Finding, _: &mut Told) {}
+        fn on_stuck(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: &mut ReportState) {}
 
-        fn went_on(&self, _: &Guarded, _: Stuck, _: Finding, _: Told) {}
+        fn went_on(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: ReportState) {}
     }
 
     /// Guarded, but not in the list: the prober's own thread sends nothing to it.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::pending_durations::SeriesRef;
 use crate::publish;
 use crate::runtime::Guarded;
-use crate::samples::SeriesRef;
 use crate::sys;
 
 /// How often a probe is sent that measures the lag.

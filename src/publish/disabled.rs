@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::samples::SeriesRef;
+use crate::pending_durations::SeriesRef;
 use crate::watch::{Registry, WatchCounters};
 
 pub(crate) fn start() -> Result<(), Error> {

@@ -18,8 +18,8 @@ use crate::counters::{
 };
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS_NANOS;
-use crate::samples::{Held, LeftOver, Samples, Series, SeriesRef};
-use crate::service;
+use crate::pending_durations::{Held, LeftOver, Samples, Series, SeriesRef};
+use crate::service_thread;
 use crate::sync::Lock;
 use crate::sync::thread::Thread;
 use crate::sys;
@@ -44,7 +44,7 @@ pub(crate) fn start() -> Result<(), Error> {
     LazyLock::force(&SAMPLES);
     let _one_at_a_time = STARTING.lock();
     if THREAD.get().is_none() {
-        let thread = service::spawn(NAME, run)?;
+        let thread = service_thread::spawn(NAME, run)?;
         THREAD.get_or_init(|| thread);
     }
     Ok(())

@@ -65,7 +65,7 @@ impl<'r> Accusation<'r> {
             place: culprit_of(stack).and_then(Frame::place),
             stack,
             path: slow.path.iter().collect(),
-            over_budget: slow.own.saturating_sub(slow.budget),
+            over_budget: slow.charged.saturating_sub(slow.budget),
             is_over: slow.phase == super::Phase::Finished,
         })
     }

@@ -12,10 +12,10 @@ use crate::catch_panic::catch_panic;
 use crate::cause::Cause;
 use crate::cgroup;
 use crate::clock::{Clock, nanos_of};
-use crate::limit::{Limiter, never_left_out_from};
 use crate::publish;
+use crate::rate_limit::{Limiter, never_left_out_from};
 use crate::runtime;
-use crate::slot::{Finding, Kind, Told};
+use crate::slot::{Diagnosis, Kind, ReportState};
 use crate::sys;
 use crate::watch::{Judge, OnSlow, Orders, Registry, Slow, Undecided, WatchCounters, name_of};
 
@@ -90,11 +90,11 @@ impl Desk {
     pub(super) fn admit(
         &self,
         limiter: &Limiter,
-        told: Told,
+        told: ReportState,
         lasted: u64,
         budget: u64,
     ) -> Option<Admitted> {
-        if let Told::Running { id } = told {
+        if let ReportState::Running { id } = told {
             return Some(Admitted { id, suppressed: 0 });
         }
         let per_second = self.limits.per_second;
@@ -161,17 +161,17 @@ impl Desk {
         counters: &WatchCounters,
         undecided: Option<Undecided>,
         slow: Slow,
-        told: Told,
-        found: Finding,
+        told: ReportState,
+        found: Diagnosis,
         context: impl FnOnce() -> Context,
     ) {
         let is_to_be_told = self.count(undecided, &slow, &found.cause);
         // A poll that was reported while it ran is reported to have ended, whatever it turned out to be.
-        if !is_to_be_told && !matches!(told, Told::Running { .. }) {
+        if !is_to_be_told && !matches!(told, ReportState::Running { .. }) {
             return;
         }
         let Some(Admitted { id, suppressed }) =
-            self.admit(&counters.reports, told, slow.own, nanos_of(slow.budget))
+            self.admit(&counters.reports, told, slow.charged, nanos_of(slow.budget))
         else {
             return self.leave_out(&counters.reports);
         };
@@ -192,8 +192,8 @@ impl Desk {
         counters: &Arc<WatchCounters>,
         undecided: Option<Undecided>,
         slow: Slow,
-        told: Told,
-        judge: Box<dyn FnOnce() -> Finding + Send>,
+        told: ReportState,
+        judge: Box<dyn FnOnce() -> Diagnosis + Send>,
     ) {
         let (counters, context) = (Arc::clone(counters), Context::here());
         // It is kept until then: a watchdog that ends before has its last polls counted and told.
@@ -205,14 +205,23 @@ impl Desk {
         }));
     }
 
-    fn stalled(&self, counters: &WatchCounters, slow: Slow, found: Finding, told: &mut Told) {
-        let Some(Admitted { id, suppressed }) =
-            self.admit(&counters.reports, *told, slow.own, nanos_of(slow.budget))
-        else {
-            *told = Told::LeftOut;
+    fn stalled(
+        &self,
+        counters: &WatchCounters,
+        slow: Slow,
+        found: Diagnosis,
+        told: &mut ReportState,
+    ) {
+        let Some(Admitted { id, suppressed }) = self.admit(
+            &counters.reports,
+            *told,
+            slow.charged,
+            nanos_of(slow.budget),
+        ) else {
+            *told = ReportState::Suppressed;
             return;
         };
-        *told = Told::Running { id };
+        *told = ReportState::Running { id };
         let report = SlowPoll {
             suppressed,
             ..running(counters, id, slow, found)
@@ -222,7 +231,7 @@ impl Desk {
 }
 
 impl OnSlow for Desk {
-    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: Told, judge: Judge) {
+    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: ReportState, judge: Judge) {
         if slow.counts {
             publish::slow_poll(counters, slow.elapsed);
         }
@@ -239,7 +248,13 @@ impl OnSlow for Desk {
         }
     }
 
-    fn on_stall(&self, counters: &WatchCounters, slow: Slow, found: Finding, told: &mut Told) {
+    fn on_stall(
+        &self,
+        counters: &WatchCounters,
+        slow: Slow,
+        found: Diagnosis,
+        told: &mut ReportState,
+    ) {
         self.stalled(counters, slow, found, told);
     }
 
@@ -247,15 +262,15 @@ impl OnSlow for Desk {
         &self,
         counters: &WatchCounters,
         slow: Slow,
-        found: Finding,
-        told: &mut Told,
+        found: Diagnosis,
+        told: &mut ReportState,
         call: Option<usize>,
     ) {
         let id = match *told {
-            Told::Running { id } => id,
+            ReportState::Running { id } => id,
             _ => next_id(),
         };
-        *told = Told::Running { id };
+        *told = ReportState::Running { id };
         let report = running(counters, id, slow, found);
         match call {
             Some(number) => {
@@ -278,7 +293,7 @@ impl OnSlow for Desk {
 
 /// The report of a poll that has ended, for whoever asked for it rather than for the reporters.
 #[cfg(feature = "testing")]
-pub(crate) fn finished(counters: &WatchCounters, slow: Slow, found: Finding) -> SlowPoll {
+pub(crate) fn finished(counters: &WatchCounters, slow: Slow, found: Diagnosis) -> SlowPoll {
     SlowPoll {
         phase: Phase::Finished,
         ..running(counters, next_id(), slow, found)
@@ -290,7 +305,7 @@ pub(super) fn next_id() -> u64 {
 }
 
 /// The report of a poll of which only other threads know, while it runs.
-fn running(counters: &WatchCounters, id: u64, slow: Slow, found: Finding) -> SlowPoll {
+fn running(counters: &WatchCounters, id: u64, slow: Slow, found: Diagnosis) -> SlowPoll {
     SlowPoll {
         id,
         phase: Phase::Running,
@@ -298,7 +313,7 @@ fn running(counters: &WatchCounters, id: u64, slow: Slow, found: Finding) -> Slo
         watch: Arc::clone(&counters.name),
         path: Path::new(slow.outer.into_iter().filter_map(name_of).collect()),
         elapsed: Duration::from_nanos(slow.elapsed),
-        own: Duration::from_nanos(slow.own),
+        charged: Duration::from_nanos(slow.charged),
         budget: slow.budget,
         cause: found.cause,
         waits_for: found.waits_for,
@@ -318,7 +333,7 @@ fn running(counters: &WatchCounters, id: u64, slow: Slow, found: Finding) -> Slo
         impact: runtime::impact_of(slow.slot),
         suppressed: 0,
         slot: slow.slot,
-        opening: slow.opening,
+        seq: slow.seq,
         context: Context::none(),
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use crate::catch_panic::catch_panic;
-use crate::slot::{DOZE, Doze};
-use crate::witness::TICKER;
+use crate::liveness::TICKER;
+use crate::slot::{SENTINEL_PARKER, SentinelParker};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -23,7 +23,7 @@ static LEFT: LazyLock<Left> = LazyLock::new(Left::new);
 
 /// Leaves a job to the sentinel.
 pub(super) fn leave(job: Job) {
-    LEFT.leave(job, &DOZE);
+    LEFT.leave(job, &SENTINEL_PARKER);
     if TICKER.has_no_timer() {
         // The ticker stands in if the sentinel does not come, for which it must be up.
         TICKER.wake();
@@ -43,7 +43,7 @@ pub(crate) fn is_any() -> bool {
 
 /// Waits until nothing is left. False if that was not before the deadline.
 pub(super) fn wait(deadline: Option<Instant>) -> bool {
-    LEFT.wait(deadline, &DOZE)
+    LEFT.wait(deadline, &SENTINEL_PARKER)
 }
 
 struct Left {
@@ -60,11 +60,11 @@ impl Left {
         }
     }
 
-    fn leave(&self, job: Job, sentinel: &Doze) {
+    fn leave(&self, job: Job, sentinel: &SentinelParker) {
         self.undone.fetch_add(1, SeqCst);
         match self.waiting.push(job) {
             // The poll has ended: a sentinel that looked after that and saw nothing new may sleep.
-            Ok(()) => sentinel.rouse(),
+            Ok(()) => sentinel.notify(),
             Err(job) => self.run(job),
         }
     }
@@ -84,15 +84,15 @@ impl Left {
         any
     }
 
-    fn wait(&self, deadline: Option<Instant>, sentinel: &Doze) -> bool {
+    fn wait(&self, deadline: Option<Instant>, sentinel: &SentinelParker) -> bool {
         while self.undone.load(SeqCst) > 0 {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
             // A nap may last for the shortest budget in use, which may be longer than the deadline. In every
             // step, because the job may be on its way into the queue.
-            sentinel.rouse();
-            sentinel.prod();
+            sentinel.notify();
+            sentinel.unpark();
             std::thread::sleep(STEP);
         }
         true
@@ -109,66 +109,66 @@ mod tests {
     /// A thread that takes the part of the sentinel: it rests, and does what was left when it was woken. The
     /// job is left when it says so.
     fn left_to(
-        rest: impl Fn(&Left, &Doze, &mpsc::Sender<()>) + Send + 'static,
-    ) -> (Arc<Left>, Arc<Doze>) {
-        let (left, doze) = (Arc::new(Left::new()), Arc::new(Doze::new()));
+        rest: impl Fn(&Left, &SentinelParker, &mpsc::Sender<()>) + Send + 'static,
+    ) -> (Arc<Left>, Arc<SentinelParker>) {
+        let (left, parker) = (Arc::new(Left::new()), Arc::new(SentinelParker::new()));
         let (ready, is_ready) = mpsc::channel();
-        let its = (Arc::clone(&left), Arc::clone(&doze));
+        let its = (Arc::clone(&left), Arc::clone(&parker));
         std::thread::spawn(move || {
-            let (left, doze) = its;
-            doze.register();
+            let (left, parker) = its;
+            parker.register();
             while !left.run_all() {
-                rest(&left, &doze, &ready);
+                rest(&left, &parker, &ready);
             }
         });
         is_ready.recv_timeout(PATIENCE).expect("it rests");
-        (left, doze)
+        (left, parker)
     }
 
     #[test]
     fn leave_with_a_sentinel_that_sleeps_wakes_it() {
-        let (left, doze) = left_to(|left, doze, ready| {
-            if doze.lie_down() && left.waiting.is_empty() {
+        let (left, parker) = left_to(|left, parker, ready| {
+            if parker.prepare_park() && left.waiting.is_empty() {
                 ready.send(()).unwrap();
-                doze.sleep();
+                parker.park();
             } else {
                 // There is no such fence here, so no sentinel sleeps.
-                doze.get_up();
+                parker.cancel_park();
                 ready.send(()).unwrap();
             }
         });
         let (done, is_done) = mpsc::channel();
-        left.leave(Box::new(move || done.send(()).unwrap()), &doze);
+        left.leave(Box::new(move || done.send(()).unwrap()), &parker);
         is_done.recv_timeout(PATIENCE).unwrap();
-        assert!(left.wait(Some(Instant::now() + PATIENCE), &doze));
+        assert!(left.wait(Some(Instant::now() + PATIENCE), &parker));
     }
 
     #[test]
     fn wait_with_a_sentinel_that_naps_ends_the_nap() {
-        let (left, doze) = left_to(|_, _, ready| {
+        let (left, parker) = left_to(|_, _, ready| {
             ready.send(()).unwrap();
             // A nap that is longer than anybody waits.
             std::thread::park();
         });
-        left.leave(Box::new(|| ()), &doze);
-        assert!(left.wait(Some(Instant::now() + PATIENCE), &doze));
+        left.leave(Box::new(|| ()), &parker);
+        assert!(left.wait(Some(Instant::now() + PATIENCE), &parker));
     }
 
     #[test]
     fn wait_past_its_deadline_is_false() {
-        let (left, doze) = (Left::new(), Doze::new());
-        left.leave(Box::new(|| ()), &doze);
-        assert!(!left.wait(Some(Instant::now()), &doze));
-        assert!(left.run_all() && left.wait(None, &doze));
+        let (left, parker) = (Left::new(), SentinelParker::new());
+        left.leave(Box::new(|| ()), &parker);
+        assert!(!left.wait(Some(Instant::now()), &parker));
+        assert!(left.run_all() && left.wait(None, &parker));
     }
 
     #[test]
     fn leave_without_a_place_runs_the_job_at_once() {
-        let (left, doze) = (Left::new(), Doze::new());
+        let (left, parker) = (Left::new(), SentinelParker::new());
         let (done, is_done) = mpsc::channel();
         for number in 0..=CAPACITY {
             let done = done.clone();
-            left.leave(Box::new(move || done.send(number).unwrap()), &doze);
+            left.leave(Box::new(move || done.send(number).unwrap()), &parker);
         }
         assert_eq!(is_done.try_iter().collect::<Vec<_>>(), [CAPACITY]);
         assert!(left.run_all());

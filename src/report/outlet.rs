@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Reporter, SlowPoll, StuckWorker};
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
-use crate::service;
+use crate::service_thread;
 use crate::slot;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{ArrayQueue, AtomicBool, Condvar, Mutex, MutexGuard, broken, unless_broken};
@@ -112,7 +112,7 @@ impl<R: Send + 'static> Outlet<R> {
                 shared.run(&tell);
             }
         };
-        let thread = service::spawn(name, run)?;
+        let thread = service_thread::spawn(name, run)?;
         Ok(Self { shared, thread })
     }
 

@@ -41,7 +41,7 @@ pub struct SlowPoll {
     pub elapsed: Duration,
     /// How long it ran less the slow polls inside that were reported already: what was held against
     /// the budget.
-    pub own: Duration,
+    pub charged: Duration,
     /// How long it was allowed to run.
     pub budget: Duration,
     /// Why it was slow.
@@ -79,7 +79,7 @@ pub struct SlowPoll {
     #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
     pub(crate) slot: Option<usize>,
     #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
-    pub(crate) opening: Option<u64>,
+    pub(crate) seq: Option<u64>,
     pub(super) context: Context,
 }
 
@@ -246,8 +246,8 @@ impl fmt::Display for SlowPoll {
         if let Some(waits_for) = &self.waits_for {
             write!(f, ", waits for {}", waits_for.escape_debug())?;
         }
-        if self.own != self.elapsed {
-            write!(f, ", {:.1?} of it by itself", self.own)?;
+        if self.charged != self.elapsed {
+            write!(f, ", {:.1?} of it by itself", self.charged)?;
         }
         if let Some(Allowance { reason, max, .. }) = &self.allowance {
             write!(f, ", past the {max:?} allowed for {reason:?}")?;
@@ -284,7 +284,7 @@ impl fmt::Debug for SlowPoll {
             .field("watch", &self.watch)
             .field("path", &self.path)
             .field("elapsed", &self.elapsed)
-            .field("own", &self.own)
+            .field("charged", &self.charged)
             .field("budget", &self.budget)
             .field("cause", &self.cause)
             .field("waits_for", &self.waits_for)
@@ -323,9 +323,9 @@ mod tests {
             no_stack: None,
         }]);
         let json = assert_json_has_public_fields!(slow, SlowPoll {
-            id, phase, kind, watch, path, elapsed, own, budget, cause, waits_for, split, stack, no_stack, others, allowance, handed_over,
+            id, phase, kind, watch, path, elapsed, charged, budget, cause, waits_for, split, stack, no_stack, others, allowance, handed_over,
             location, thread, task, impact, suppressed,
-        } private { slot, opening, context });
+        } private { slot, seq, context });
         assert_eq!(json["allowance"]["reason"], "legacy");
         assert_eq!(json["others"][0]["watches"][0], "other");
     }

@@ -9,18 +9,18 @@ use super::outlet::Report;
 use super::stuck_worker::StuckWorker;
 use super::{Path, Phase};
 use crate::runtime::{Guarded, Impact, OnStuck, Stuck};
-use crate::slot::{Finding, Told};
+use crate::slot::{Diagnosis, ReportState};
 use crate::watch::name_of;
 
 impl OnStuck for Desk {
-    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: &mut Told) {
+    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: &mut ReportState) {
         let Some(Admitted { id, suppressed }) =
             self.admit(&guarded.reports, *told, stuck.elapsed, stuck.budget)
         else {
-            *told = Told::LeftOut;
+            *told = ReportState::Suppressed;
             return;
         };
-        *told = Told::Running { id };
+        *told = ReportState::Running { id };
         let report = describe(guarded, stuck, found, Phase::Running, id);
         self.send(
             guarded,
@@ -31,15 +31,15 @@ impl OnStuck for Desk {
         );
     }
 
-    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told) {
+    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: ReportState) {
         match told {
-            Told::Running { id } => {
+            ReportState::Running { id } => {
                 let report = describe(guarded, stuck, found, Phase::Finished, id);
                 self.send(guarded, report);
             }
-            Told::LeftOut => self.leave_out(&guarded.reports),
+            ReportState::Suppressed => self.leave_out(&guarded.reports),
             // A watched poll was reported in its place.
-            Told::Nothing | Told::Ended => {}
+            ReportState::Unreported | ReportState::Ended => {}
         }
     }
 }
@@ -59,7 +59,13 @@ impl Desk {
     }
 }
 
-fn describe(guarded: &Guarded, stuck: Stuck, found: Finding, phase: Phase, id: u64) -> StuckWorker {
+fn describe(
+    guarded: &Guarded,
+    stuck: Stuck,
+    found: Diagnosis,
+    phase: Phase,
+    id: u64,
+) -> StuckWorker {
     StuckWorker {
         id,
         phase,

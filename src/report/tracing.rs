@@ -102,7 +102,7 @@ fn log(slow: &SlowPoll, again: Option<u64>) {
             watch = &*slow.watch,
             path = (!slow.path.is_empty()).then(|| tracing::field::display(&slow.path)),
             elapsed_ms = milliseconds(slow.elapsed),
-            own_ms = (slow.own != slow.elapsed).then(|| milliseconds(slow.own)),
+            charged_ms = (slow.charged != slow.elapsed).then(|| milliseconds(slow.charged)),
             budget_ms = milliseconds(slow.budget),
             cause = (slow.cause != Cause::Unknown).then(|| tracing::field::display(&slow.cause)),
             waits_for = slow.waits_for.as_deref(),

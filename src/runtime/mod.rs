@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::counters::{RuntimeCounters, runtime_counters};
-use crate::limit::Limiter;
-use crate::slot::{DOZE, Finding, ThreadInfo, Told};
+use crate::rate_limit::Limiter;
+use crate::slot::{Diagnosis, ReportState, SENTINEL_PARKER, ThreadInfo};
 use crate::sync::{Lock, LockGuard};
-use crate::watch::{InUse, WatchdogInner};
+use crate::watch::{BudgetToken, WatchdogInner};
 
 pub use impact::Impact;
 pub(crate) use impact::of as impact_of;
@@ -64,10 +64,10 @@ pub(crate) struct Stuck {
 pub(crate) trait OnStuck: Send + Sync {
     /// One is stuck. Called once for each time that it is to be told; `told` is what was told before,
     /// and is brought up to date.
-    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: &mut Told);
+    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: &mut ReportState);
 
     /// One was stuck, and has gone on.
-    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Finding, told: Told);
+    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: ReportState);
 }
 
 /// Scans of a worker within its budget while its counters move. The start of a poll is then known to a quarter of the
@@ -89,7 +89,7 @@ pub(crate) struct Guarded {
     state: Lock<State>,
     has_ended: AtomicBool,
     #[expect(dead_code, reason = "held for its destructor")]
-    in_use: InUse,
+    in_use: BudgetToken,
 }
 
 #[derive(Default)]
@@ -143,7 +143,7 @@ impl Guarded {
             lag: Lag::new(),
             state: Lock::new(State::Unattached),
             has_ended: AtomicBool::new(false),
-            in_use: InUse::new(budget_nanos / SCANS_PER_BUDGET, false),
+            in_use: BudgetToken::new(budget_nanos / SCANS_PER_BUDGET, false),
         })
     }
 
@@ -153,7 +153,7 @@ impl Guarded {
         all.push(Arc::clone(self));
         COUNT.store(all.len(), Relaxed);
         drop(all);
-        DOZE.rouse();
+        SENTINEL_PARKER.notify();
     }
 
     /// Makes the sentinel scan this runtime no more.
@@ -164,7 +164,7 @@ impl Guarded {
         drop(all);
         self.end();
         // The sentinel clears the stuck workers of this runtime from health and metrics.
-        DOZE.prod();
+        SENTINEL_PARKER.unpark();
     }
 
     /// Attaches the runtime, if none is attached yet.

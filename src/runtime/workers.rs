@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor, RuntimeMetrics};
 
-use crate::slot::Seat;
+use crate::slot::ThreadKey;
 
 /// The workers of one runtime.
 pub(crate) struct Workers {
@@ -86,7 +86,7 @@ impl Workers {
     /// Records the calling thread as the worker that tokio says it is.
     pub(crate) fn bind_current_thread(&self) {
         let worker = tokio::runtime::worker_index();
-        let (Some(worker), Some(key)) = (worker, Seat::here()) else {
+        let (Some(worker), Some(key)) = (worker, ThreadKey::of_current_thread()) else {
             return;
         };
         let (Some(of_worker), Some(probes_run)) =
@@ -113,8 +113,8 @@ impl Workers {
     }
 
     /// Returns the thread that runs a worker, if it is known.
-    pub(crate) fn thread_key(&self, worker: usize) -> Option<Seat> {
-        Seat::from_number(self.thread_keys.get(worker)?.load(Relaxed))
+    pub(crate) fn thread_key(&self, worker: usize) -> Option<ThreadKey> {
+        ThreadKey::from_number(self.thread_keys.get(worker)?.load(Relaxed))
     }
 
     /// Returns the number of our probes and hooks that a worker ran. If it grows, the worker is not in one poll.
@@ -126,7 +126,7 @@ impl Workers {
     /// Returns whether the thread of a worker is unknown or has ended.
     pub(crate) fn is_any_unknown(&self) -> bool {
         let mut workers = 0..self.count();
-        workers.any(|worker| self.thread_key(worker).and_then(Seat::slot).is_none())
+        workers.any(|worker| self.thread_key(worker).and_then(ThreadKey::slot).is_none())
     }
 
     /// Returns the worker that the thread of a slot runs.

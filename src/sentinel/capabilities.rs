@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::cgroup;
-use crate::proc::{self, Schedstat};
-use crate::steal;
+use crate::procfs::{self, Schedstat};
+use crate::stolen_time;
 use crate::sys::{self, Breakpoint, Thread};
 use crate::watch::Stacks;
 
@@ -102,11 +102,11 @@ impl Capabilities {
                 Stacks::Never => Capability::Missing("switched off (Stacks::Never)".into()),
                 _ => Capability::from(super::can_take_stacks()),
             },
-            system_calls: Capability::from(thread.clone().and_then(|t| proc::standpoint(&t))),
+            system_calls: Capability::from(thread.clone().and_then(|t| procfs::standpoint(&t))),
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
             run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
             breakpoints: Capability::from(breakpoint()),
-            steal_time: Capability::from(steal::is_known()),
+            steal_time: Capability::from(stolen_time::is_known()),
             cpu_limit: Capability::from(cgroup::is_readable()),
             containment: match obstacle {
                 None => Capability::Works,

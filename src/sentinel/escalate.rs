@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::examine::stance;
 use super::stacks::{Subject, Taker};
 use super::stalled::Stalled;
-use crate::proc;
-use crate::service;
-use crate::slot::{self, Finding, OtherThread, Slot};
+use crate::procfs;
+use crate::service_thread;
+use crate::slot::{self, Diagnosis, OtherThread, Slot};
 use crate::sys::NoCapture;
 use crate::watch::{Measure, Stacks, name_of};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const SECOND_LOOK: u64 = 100_000_000;
 
 /// Takes the steps that are due. The stall has just been looked at, and found to be the code's doing.
-pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Option<&mut Taker>) {
+pub(super) fn escalate(stalled: &Stalled<'_>, finding: Diagnosis, mut taker: Option<&mut Taker>) {
     let orders = stalled.watchdog.slow.orders();
     let age = stalled.charged();
     if finding.is_handed_over {
@@ -47,8 +47,8 @@ pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Optio
         }
         stalled
             .slot
-            .margin()
-            .note(&stalled.standing.poll)
+            .diagnostics()
+            .note(&stalled.budget_status.poll)
             .steps_taken = taken + 1;
     }
 }
@@ -56,20 +56,20 @@ pub(super) fn escalate(stalled: &Stalled<'_>, finding: Finding, mut taker: Optio
 fn steps_taken(stalled: &Stalled<'_>) -> usize {
     stalled
         .slot
-        .margin()
-        .note(&stalled.standing.poll)
+        .diagnostics()
+        .note(&stalled.budget_status.poll)
         .steps_taken
 }
 
 fn tell(
     stalled: &Stalled<'_>,
-    finding: &Finding,
+    finding: &Diagnosis,
     others: Vec<OtherThread>,
     call: Option<usize>,
 ) -> bool {
     let others: Arc<[OtherThread]> = others.into();
     stalled.with_told(finding, |told, slow, finding| {
-        let finding = Finding { others, ..finding };
+        let finding = Diagnosis { others, ..finding };
         let slow_polls = &stalled.watchdog.slow;
         slow_polls.on_escalation(&stalled.counters, slow, finding, told, call);
     })
@@ -89,12 +89,12 @@ fn other(slot: &Slot, taker: &mut Taker, stacks: Stacks) -> Option<OtherThread> 
     let nest = slot.read();
     let outermost = nest.iter().next()?;
     let (info, thread) = {
-        let margin = slot.margin();
-        let owner = margin.owner.as_ref()?;
+        let diagnostics = slot.diagnostics();
+        let owner = diagnostics.owner.as_ref()?;
         (owner.info.clone(), owner.thread.clone())
     };
     let taken = thread.map(|thread| {
-        let standpoint = proc::standpoint(&thread).ok();
+        let standpoint = procfs::standpoint(&thread).ok();
         let subject = Subject {
             slot,
             poll: outermost,
@@ -124,23 +124,26 @@ fn say(words: String) {
         let _ = said.send(());
     };
     // Where no thread can be started, it goes unsaid.
-    let _ = service::spawn("shotclock-say", say);
+    let _ = service_thread::spawn("shotclock-say", say);
     let _ = is_said.recv_timeout(PATIENCE);
 }
 
 /// Ends the process at the second look, in the name of the stuck thread.
-fn condemn(stalled: &Stalled<'_>, finding: &Finding) -> bool {
-    let poll = &stalled.standing.poll;
-    let mut margin = stalled.slot.margin();
-    let note = margin.note(poll);
-    let age = stalled.standing.own;
+fn condemn(stalled: &Stalled<'_>, finding: &Diagnosis) -> bool {
+    let poll = &stalled.budget_status.poll;
+    let mut diagnostics = stalled.slot.diagnostics();
+    let note = diagnostics.note(poll);
+    let age = stalled.budget_status.charged;
     let first = *note.condemned_at.get_or_insert(age);
     if age < first.saturating_add(SECOND_LOOK) {
         note.again_for_step = age.saturating_add(SECOND_LOOK);
         return false;
     }
     // Under the lock, so that the thread can neither end the poll's note nor itself.
-    let thread = margin.owner.as_ref().and_then(|owner| owner.thread.clone());
+    let thread = diagnostics
+        .owner
+        .as_ref()
+        .and_then(|owner| owner.thread.clone());
     if !stalled.slot.is_in_flight(poll) {
         return false;
     }

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use super::stacks::{PATIENCE, Subject, Taker};
 use super::syscalls::{describe, waits_for};
+use crate::attribution::{Attribution, AttributionInput, charged, judge};
 use crate::cause::{Cause, Split, Syscall, Target};
 use crate::clock::Clock;
-use crate::proc::{self, Standpoint};
-use crate::slot::{Disturbed, Finding, InFlight, Margin, Slot, Standing};
-use crate::steal::STEAL;
+use crate::procfs::{self, Standpoint};
+use crate::slot::{
+    BudgetStatus, Diagnosis, InFlightPoll, SignalDisturbance, Slot, ThreadDiagnostics,
+};
+use crate::stolen_time::STOLEN_TIME;
 use crate::suspension::{DELAYS, SUSPENSIONS};
 use crate::sys::{NoCapture, Thread};
-use crate::verdict::{Case, Fault, charged, judge};
 use crate::watch::Orders;
 
 /// What came of looking at a poll over its budget.
 pub(super) enum Examined {
     /// It is the code's doing.
-    Guilty(Finding),
+    Guilty(Diagnosis),
     /// It is nobody's fault, so far.
     Innocent,
 }
@@ -26,34 +28,34 @@ pub(super) enum Examined {
 /// system.
 pub(super) fn examine(
     slot: &Slot,
-    stall: &Standing,
+    stall: &BudgetStatus,
     clock: &Clock,
     taker: Option<&mut Taker>,
     orders: &Orders,
 ) -> Examined {
     let thread = slot
-        .margin()
+        .diagnostics()
         .owner
         .as_ref()
         .and_then(|owner| owner.thread.clone());
     let (Some(taker), Some(thread)) = (taker, thread) else {
-        return Examined::Guilty(Finding::default());
+        return Examined::Guilty(Diagnosis::default());
     };
-    let standpoint = proc::standpoint(&thread).ok();
+    let standpoint = procfs::standpoint(&thread).ok();
     let stance = stance(&thread, standpoint.as_ref());
     // It may have answered late, after an earlier look.
     excuse_disturbance(slot, stall, standpoint.as_ref());
     let (fault, split) = accounts(slot, stall, clock, stance, &thread);
     let cause = match (fault, stance, &standpoint) {
-        (Fault::Starved | Fault::Suspended, ..) | (_, Stance::Stopped, _) => {
+        (Attribution::Starved | Attribution::Suspended, ..) | (_, Stance::Stopped, _) => {
             return Examined::Innocent;
         }
-        (Fault::Computing, ..) => Cause::Computing,
+        (Attribution::Computing, ..) => Cause::Computing,
         (_, _, Some(Standpoint::Waits(waits))) => Cause::Blocked(describe(waits)),
-        (Fault::Blocked, ..) => Cause::Blocked(Default::default()),
-        (Fault::Unknown, Stance::OnCpu, _) => Cause::Computing,
-        (Fault::Unknown, Stance::Asleep, _) => Cause::Blocked(Default::default()),
-        (Fault::Unknown, ..) => Cause::Unknown,
+        (Attribution::Blocked, ..) => Cause::Blocked(Default::default()),
+        (Attribution::Unknown, Stance::OnCpu, _) => Cause::Computing,
+        (Attribution::Unknown, Stance::Asleep, _) => Cause::Blocked(Default::default()),
+        (Attribution::Unknown, ..) => Cause::Unknown,
     };
     let waits_for = match (cause, &standpoint) {
         (Cause::Blocked(call), Some(Standpoint::Waits(waits)))
@@ -80,63 +82,67 @@ pub(super) fn examine(
         DELAYS.note(clock, before, now, clock.nanos_between(before, now));
     }
     if asleep.is_some() && taken.was_asked {
-        let found = Finding {
+        let found = Diagnosis {
             cause,
             waits_for: waits_for.clone(),
-            ..Finding::default()
+            ..Diagnosis::default()
         };
-        with_note(slot, stall, |margin, poll| {
-            let note = margin.note(poll);
+        with_note(slot, stall, |diagnostics, poll| {
+            let note = diagnostics.note(poll);
             note.disturbed = asleep;
             // A sleep that was cut short is made again with what is left: how long it was is remembered.
             note.finding.get_or_insert(found);
         });
-        excuse_disturbance(slot, stall, proc::standpoint(&thread).ok().as_ref());
+        excuse_disturbance(slot, stall, procfs::standpoint(&thread).ok().as_ref());
     }
-    Examined::Guilty(Finding {
+    Examined::Guilty(Diagnosis {
         cause,
         waits_for,
         split,
         stack: taken.stack,
         is_stack_late: taken.is_late,
         no_stack: taken.why_not.map(NoCapture::reason),
-        ..Finding::default()
+        ..Diagnosis::default()
     })
 }
 
 /// What is to be known of a thread that waits, before it is woken for its stack.
-fn asleep(slot: &Slot, standpoint: Option<&Standpoint>) -> Option<Disturbed> {
+fn asleep(slot: &Slot, standpoint: Option<&Standpoint>) -> Option<SignalDisturbance> {
     let Some(Standpoint::Waits(waits)) = standpoint else {
         return None;
     };
-    Some(Disturbed {
+    Some(SignalDisturbance {
         call: waits.number,
-        turns: slot.margin().turns()?,
+        turns: slot.diagnostics().turns()?,
     })
 }
 
 /// A thread that waits again, after it was woken for its stack, is not to be the worse for it.
-fn excuse_disturbance(slot: &Slot, stall: &Standing, standpoint: Option<&Standpoint>) {
+fn excuse_disturbance(slot: &Slot, stall: &BudgetStatus, standpoint: Option<&Standpoint>) {
     if let Some(Standpoint::Waits(waits)) = standpoint {
-        with_note(slot, stall, |margin, poll| {
-            margin.excuse_disturbance(poll, waits.number);
+        with_note(slot, stall, |diagnostics, poll| {
+            diagnostics.excuse_disturbance(poll, waits.number);
         });
     }
 }
 
 /// Changes what is noted of a poll, unless it has ended.
-fn with_note(slot: &Slot, stall: &Standing, change: impl FnOnce(&mut Margin, &InFlight)) {
-    let mut margin = slot.margin();
+fn with_note(
+    slot: &Slot,
+    stall: &BudgetStatus,
+    change: impl FnOnce(&mut ThreadDiagnostics, &InFlightPoll),
+) {
+    let mut diagnostics = slot.diagnostics();
     if slot.is_in_flight(&stall.poll) {
-        change(&mut margin, &stall.poll);
+        change(&mut diagnostics, &stall.poll);
     }
 }
 
 /// How long a sleep was when it was first looked at: taking a stack interrupts it, and then it is
 /// made again with what is left.
-fn asked_for(slot: &Slot, stall: &Standing, call: Syscall) -> Option<Arc<str>> {
-    let mut margin = slot.margin();
-    let known = margin.note(&stall.poll).finding.as_ref()?;
+fn asked_for(slot: &Slot, stall: &BudgetStatus, call: Syscall) -> Option<Arc<str>> {
+    let mut diagnostics = slot.diagnostics();
+    let known = diagnostics.note(&stall.poll).finding.as_ref()?;
     let is_same = call.target == Target::Clock && known.cause == Cause::Blocked(call);
     known.waits_for.clone().filter(|_| is_same)
 }
@@ -158,7 +164,7 @@ pub(super) fn stance(thread: &Thread, standpoint: Option<&Standpoint>) -> Stance
         Some(Standpoint::Waits(_)) => return Stance::Asleep,
         Some(Standpoint::Running | Standpoint::Elsewhere) | None => {}
     }
-    match proc::state(thread) {
+    match procfs::state(thread) {
         Some('R') if runs(thread) => Stance::OnCpu,
         Some('R') => Stance::Waiting,
         Some('S' | 'D') => Stance::Asleep,
@@ -177,24 +183,24 @@ fn runs(thread: &Thread) -> bool {
 
 fn accounts(
     slot: &Slot,
-    stall: &Standing,
+    stall: &BudgetStatus,
     clock: &Clock,
     stance: Stance,
     thread: &Thread,
-) -> (Fault, Option<Split>) {
-    let stolen = STEAL.since(clock, stall.poll.start, proc::processor(thread));
-    let mut margin = slot.margin();
+) -> (Attribution, Option<Split>) {
+    let stolen = STOLEN_TIME.since(clock, stall.poll.start, procfs::processor(thread));
+    let mut diagnostics = slot.diagnostics();
     let now = clock.raw();
-    let Some((_, account)) = margin.account(now, clock) else {
-        return (Fault::Unknown, None);
+    let Some((_, account)) = diagnostics.account(now, clock) else {
+        return (Attribution::Unknown, None);
     };
     let start = stall.poll.start;
-    let accounts = margin.note(&stall.poll).accounts(start, account);
+    let accounts = diagnostics.note(&stall.poll).accounts(start, account);
     let within = accounts.and_then(|accounts| accounts.within_since());
     let elapsed = clock.nanos_between(start, now);
-    let case = Case {
+    let case = AttributionInput {
         elapsed,
-        own: stall.own + elapsed.saturating_sub(stall.elapsed),
+        charged: stall.charged + elapsed.saturating_sub(stall.elapsed),
         budget: stall.poll.budget,
         since_within: within.map_or(0, |since| clock.nanos_between(since, now)),
         before_start: accounts.map_or(0, |accounts| clock.nanos_between(accounts.before.at, start)),
@@ -204,7 +210,9 @@ fn accounts(
         is_seen: true,
         waits_now: stance == Stance::Waiting,
     };
-    let uncharged = stall.own.saturating_sub(charged(case, accounts.as_ref()));
-    margin.note(&stall.poll).uncharged = uncharged;
+    let uncharged = stall
+        .charged
+        .saturating_sub(charged(case, accounts.as_ref()));
+    diagnostics.note(&stall.poll).uncharged = uncharged;
     judge(case, accounts.as_ref())
 }

@@ -16,7 +16,7 @@ use super::syscalls::{Interrupted, describe, interrupted, waits_for};
 use super::unwind::{MAX_STEPS, Unwinder, lookup, word};
 use crate::cause::{Syscall, Target};
 use crate::fuzzing::Input;
-use crate::proc::{Mapping, Waits};
+use crate::procfs::{Mapping, Waits};
 use crate::sys::{Copied, Registers};
 
 /// No rule of unwinding reads more for one frame than the return address and the frame pointer, besides

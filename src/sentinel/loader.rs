@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::trial;
 use super::unwind::{Changes, Known, Unwinder};
 use crate::catch_panic::catch_panic;
-use crate::service;
+use crate::service_thread;
 use crate::sys::Unblocked;
 
 const NAME: &str = "shotclock-load";
@@ -47,7 +47,7 @@ impl Loader {
             }
         };
         // The thread asks itself for its stack.
-        if let Err(error) = service::spawn_with(NAME, Unblocked::Captures, load) {
+        if let Err(error) = service_thread::spawn_with(NAME, Unblocked::Captures, load) {
             trial::tried_out(Some(Err(error.to_string())));
         }
         Self {

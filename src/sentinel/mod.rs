@@ -2,7 +2,7 @@
 //!
 //! One for the process, with another one beside it that publishes the time ([`ticker`]). It wakes where a poll in flight is about to pass its budget, and otherwise as
 //! often as the shortest budget in use, so that no poll can begin and pass its budget unseen. When
-//! nothing has happened for a while it lies down until the next poll rouses it ([`DOZE`]).
+//! nothing has happened for a while it lies down until the next poll rouses it ([`SENTINEL_PARKER`]).
 //!
 //! It meets the hot path at the slot, and never imports it.
 
@@ -65,13 +65,13 @@ use crate::cgroup;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::flight_record;
+use crate::liveness::{SENTINEL, TICKER};
 use crate::report;
 use crate::runtime;
-use crate::service;
-use crate::slot::DOZE;
-use crate::steal::STEAL;
+use crate::service_thread;
+use crate::slot::SENTINEL_PARKER;
+use crate::stolen_time::STOLEN_TIME;
 use crate::watch::{Stacks, shortest_budget};
-use crate::witness::{SENTINEL, TICKER};
 pub use capabilities::{Capabilities, Capability};
 use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
@@ -109,7 +109,7 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     }
     if !started.sentinel {
         let clock = clock.clone();
-        service::spawn(NAME, move || Sentinel::new(&clock).run())?;
+        service_thread::spawn(NAME, move || Sentinel::new(&clock).run())?;
         started.sentinel = true;
     }
     Ok(())
@@ -142,7 +142,7 @@ impl Sentinel {
     }
 
     fn run(mut self) {
-        DOZE.register();
+        SENTINEL_PARKER.register();
         loop {
             // Nothing in there panics. If something did, the next look would be as good.
             catch_panic(|| self.turn());
@@ -153,7 +153,7 @@ impl Sentinel {
     fn turn(&mut self) {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
-        STEAL.look(&self.scanner.clock);
+        STOLEN_TIME.look(&self.scanner.clock);
         let sight = self.scanner.look();
         self.oversleep.has_looked();
         let at_workers = self.look_at_workers();
@@ -183,20 +183,20 @@ impl Sentinel {
 
     /// Sleeps until a poll begins. False if it may not.
     fn sleep(&mut self) -> bool {
-        if !ticker::stop_ticking(&self.scanner.clock) || !DOZE.lie_down() {
+        if !ticker::stop_ticking(&self.scanner.clock) || !SENTINEL_PARKER.prepare_park() {
             return false;
         }
         // What came before it lay down (a poll, a guard, a poll that is to be judged) did not rouse it, and
         // is seen here.
         let is_still = self.scanner.look().is_still;
         if !is_still || runtime::is_any() || report::is_any_left_for_later() {
-            DOZE.get_up();
+            SENTINEL_PARKER.cancel_park();
             return true;
         }
         self.oversleep.will_sleep();
-        DOZE.sleep();
+        SENTINEL_PARKER.park();
         self.oversleep.awake();
-        STEAL.begin_anew(&self.scanner.clock);
+        STOLEN_TIME.begin_anew(&self.scanner.clock);
         true
     }
 }

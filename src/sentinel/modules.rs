@@ -11,7 +11,7 @@ use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::part::Part;
-use crate::proc::{Mapping, executable_mappings};
+use crate::procfs::{Mapping, executable_mappings};
 use crate::sys::read_memory;
 
 /// A part of a file: its addresses, and what is in it.

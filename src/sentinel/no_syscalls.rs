@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::repeats::Call;
 use crate::cause::Syscall;
-use crate::proc::Waits;
+use crate::procfs::Waits;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Interrupted {

@@ -14,8 +14,8 @@
 use super::examine::{Stance, stance};
 use super::poll_site::{Function, PollSite, outermost_poll};
 use super::stacks::{PATIENCE, Subject, Taker};
-use crate::proc::{self, Standpoint};
-use crate::slot::{InFlight, Kind, Slot};
+use crate::procfs::{self, Standpoint};
+use crate::slot::{InFlightPoll, Kind, Slot};
 use crate::sys::{Breakpoint, Thread};
 use crate::watch::Stacks;
 
@@ -68,7 +68,7 @@ impl Witness {
         Self {
             thread: Some(thread),
             own_tasks,
-            poll: polls.next().map(|poll| poll.opening),
+            poll: polls.next().map(|poll| poll.seq),
             asleep: asleep(slot),
         }
     }
@@ -120,13 +120,13 @@ impl Witness {
 /// look as one too many.
 fn asleep(slot: &Slot) -> Option<Asleep> {
     let (turns, thread) = {
-        let mut margin = slot.margin();
+        let mut diagnostics = slot.diagnostics();
         (
-            margin.turns()?.count,
-            margin.owner.as_ref()?.thread.clone()?,
+            diagnostics.turns()?.count,
+            diagnostics.owner.as_ref()?.thread.clone()?,
         )
     };
-    let standpoint = proc::standpoint(&thread).ok();
+    let standpoint = procfs::standpoint(&thread).ok();
     let call = match &standpoint {
         Some(Standpoint::Waits(waits)) => Some(waits.number),
         _ => None,
@@ -171,7 +171,7 @@ pub(super) struct Breakpoints {
 pub(super) struct Asked<'a> {
     pub(super) slot: &'a Slot,
     /// The stretch of its worker.
-    pub(super) poll: &'a InFlight,
+    pub(super) poll: &'a InFlightPoll,
     pub(super) taker: &'a mut Taker,
     pub(super) stacks: Stacks,
 }
@@ -265,7 +265,7 @@ impl Asked<'_> {
     /// Where the poll returns to that the thread is in, by its stack.
     pub(super) fn poll_site(&mut self) -> Option<PollSite> {
         let thread = thread_of(self.slot)?;
-        let standpoint = proc::standpoint(&thread).ok();
+        let standpoint = procfs::standpoint(&thread).ok();
         let stance = stance(&thread, standpoint.as_ref());
         // One that is not run would not answer in time.
         if !matches!(stance, Stance::OnCpu | Stance::Asleep) {
@@ -293,7 +293,7 @@ impl Asked<'_> {
 }
 
 fn thread_of(slot: &Slot) -> Option<Thread> {
-    slot.margin().owner.as_ref()?.thread.clone()
+    slot.diagnostics().owner.as_ref()?.thread.clone()
 }
 
 #[cfg(test)]

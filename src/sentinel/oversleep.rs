@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
-use crate::proc::Schedstat;
+use crate::liveness::{SENTINEL, Witness};
+use crate::procfs::Schedstat;
 use crate::suspension::{DELAYS, LEAST, Overslept, SUSPENSIONS};
 use crate::sys;
-use crate::witness::{SENTINEL, Witness};
 
 /// One witness, on its own thread.
 pub(super) struct Oversleep {
@@ -20,7 +20,7 @@ pub(super) struct Oversleep {
     other: &'static Witness,
     /// How many threads run at once.
     processors: u64,
-    /// This thread's own account. Opened on its thread.
+    /// This thread's own account. PollStart on its thread.
     schedstat: Option<Option<Schedstat>>,
     /// When it was read, and what it said.
     latest: Option<(u64, u64)>,

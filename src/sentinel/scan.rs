@@ -8,10 +8,10 @@ use super::stacks::Taker;
 use super::stalled::Stalled;
 use super::ticker;
 use crate::clock::Clock;
-use crate::slot::{self, InFlight, Nest, Slot, Standing, Standings};
+use crate::liveness::silence_of_both;
+use crate::slot::{self, BudgetStatus, BudgetStatuses, InFlightPoll, PollStack, Slot};
 use crate::suspension;
 use crate::watch::{is_of_clock, name_of, watchdog_of};
-use crate::witness::silence_of_both;
 
 /// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
 pub(crate) struct Scanner {
@@ -87,16 +87,16 @@ impl Scanner {
         let nest = self.read(slot);
         let Self { clock, taker, .. } = self;
         let now = clock.raw();
-        let (standings, mut earliest) = standings(slot, &nest, clock, now);
+        let (budget_statuses, mut earliest) = budget_statuses(slot, &nest, clock, now);
         let mut is_left = false;
-        for standing in standings.iter() {
-            let (poll, own) = (&standing.poll, standing.own);
+        for budget_status in budget_statuses.iter() {
+            let (poll, own) = (&budget_status.poll, budget_status.charged);
             // Slow is what is over its budget, not what is at it.
             let at = if own > poll.budget && may_be_suspended(clock) {
                 is_left = true;
                 own
             } else if own > poll.budget {
-                stalled(clock, taker.as_mut(), slot, &nest, standing)
+                stalled(clock, taker.as_mut(), slot, &nest, budget_status)
             } else {
                 poll.budget.saturating_add(1)
             };
@@ -109,7 +109,7 @@ impl Scanner {
     }
 
     /// The polls in flight on a thread, noted with its account where it is time for that.
-    fn read(&self, slot: &Slot) -> Nest {
+    fn read(&self, slot: &Slot) -> PollStack {
         let nest = slot.read().only(|poll| is_of_clock(poll, &self.clock));
         if self.clock.is_real() && !nest.is_empty() {
             note(&self.clock, slot, nest.iter());
@@ -124,19 +124,19 @@ impl Scanner {
 pub(super) fn note<'p>(
     clock: &Clock,
     slot: &Slot,
-    polls: impl Iterator<Item = &'p InFlight> + Clone,
+    polls: impl Iterator<Item = &'p InFlightPoll> + Clone,
 ) {
     let now = clock.raw();
     let elapsed = |since| clock.nanos_between(since, now);
-    let mut margin = slot.margin();
-    let is_old = margin
+    let mut diagnostics = slot.diagnostics();
+    let is_old = diagnostics
         .accounted_at()
         .is_none_or(|at| elapsed(at) > OLD_ACCOUNT);
     let mut is_half_over =
-        |poll: &InFlight| elapsed(poll.start) >= poll.budget / 2 && !margin.has_seen(poll);
+        |poll: &InFlightPoll| elapsed(poll.start) >= poll.budget / 2 && !diagnostics.has_seen(poll);
     if polls.clone().any(&mut is_half_over) || is_old {
-        if let Some((before, now)) = margin.account(now, clock) {
-            polls.for_each(|poll| margin.see(poll, before, now));
+        if let Some((before, now)) = diagnostics.account(now, clock) {
+            polls.for_each(|poll| diagnostics.see(poll, before, now));
         }
     }
 }
@@ -155,39 +155,39 @@ fn stalled(
     clock: &Clock,
     mut taker: Option<&mut Taker>,
     slot: &Slot,
-    nest: &Nest,
-    standing: &Standing,
+    nest: &PollStack,
+    budget_status: &BudgetStatus,
 ) -> u64 {
     const NEVER: u64 = u64::MAX;
     if slot.is_mute() {
         return NEVER;
     }
-    let Some(watchdog) = watchdog_of(standing.poll.watch) else {
+    let Some(watchdog) = watchdog_of(budget_status.poll.watch) else {
         return NEVER;
     };
-    let name = name_of(standing.poll.watch);
+    let name = name_of(budget_status.poll.watch);
     let Some(counters) = name.and_then(|name| watchdog.registry.get(&name)) else {
         return NEVER;
     };
     let stalled = Stalled {
         slot,
         nest,
-        standing,
+        budget_status,
         watchdog,
         counters,
     };
     let due = stalled.due();
-    if standing.own < due {
+    if budget_status.charged < due {
         return due;
     }
     let orders = stalled.watchdog.slow.orders();
-    let examined = examine(slot, standing, clock, taker.as_deref_mut(), orders);
+    let examined = examine(slot, budget_status, clock, taker.as_deref_mut(), orders);
     match examined {
         Examined::Innocent => stalled.excuse(),
         Examined::Guilty(mut finding) => {
             finding.is_handed_over = stalled.has_handed_over(taker.as_deref(), &finding);
             stalled.note_stack(&finding);
-            if standing.own >= stalled.again_at() {
+            if budget_status.charged >= stalled.again_at() {
                 stalled.tell(&finding);
             }
             escalate(&stalled, finding, taker);
@@ -198,14 +198,19 @@ fn stalled(
 
 /// Where the polls of a thread stand, and in how many nanoseconds what was declared there reaches its limit. It
 /// looks for that only if a poll is over its budget otherwise.
-fn standings(slot: &Slot, nest: &Nest, clock: &Clock, now: u64) -> (Standings, Option<u64>) {
-    let standings = nest.standings_at(clock, now, None);
-    if !clock.is_real() || !standings.iter().any(Standing::is_over) {
-        return (standings, None);
+fn budget_statuses(
+    slot: &Slot,
+    nest: &PollStack,
+    clock: &Clock,
+    now: u64,
+) -> (BudgetStatuses, Option<u64>) {
+    let budget_statuses = nest.budget_statuses_at(clock, now, None);
+    if !clock.is_real() || !budget_statuses.iter().any(BudgetStatus::is_over) {
+        return (budget_statuses, None);
     }
-    let margin = slot.margin();
+    let diagnostics = slot.diagnostics();
     let elapsed = |since| clock.nanos_between(since, now);
-    let due = margin.exceptions.due(&nest.openings(), elapsed);
-    let standings = nest.standings_at(clock, now, Some(&margin.exceptions));
-    (standings, due.map(|due| due.saturating_add(1)))
+    let due = diagnostics.exceptions.due(&nest.seqs(), elapsed);
+    let budget_statuses = nest.budget_statuses_at(clock, now, Some(&diagnostics.exceptions));
+    (budget_statuses, due.map(|due| due.saturating_add(1)))
 }

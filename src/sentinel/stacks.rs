@@ -9,8 +9,8 @@ use super::patience::Patience;
 use super::repeats::Call;
 use super::syscalls::{Interrupted, interrupted};
 use super::unwind::Unwinder;
-use crate::proc::{self, Standpoint, Waits};
-use crate::slot::{InFlight, Slot};
+use crate::procfs::{self, Standpoint, Waits};
+use crate::slot::{InFlightPoll, Slot};
 use crate::stack::{Stack, Step};
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
 use crate::watch::Stacks;
@@ -67,7 +67,7 @@ pub(super) struct Taken {
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'s> {
     pub(super) slot: &'s Slot,
-    pub(super) poll: &'s InFlight,
+    pub(super) poll: &'s InFlightPoll,
     pub(super) thread: &'s Thread,
     /// Where it stands, if that is known.
     pub(super) standpoint: Option<&'s Standpoint>,
@@ -275,20 +275,22 @@ fn with_capturer<T>(
 fn capture(subject: &Subject<'_>, stacks: Stacks) -> Result<Copied, NoCapture> {
     let interrupts = interrupts(subject, stacks);
     with_capturer(|capturer| {
-        let deaf = proc::deaf(subject.thread, capturer.signal());
+        let deaf = procfs::deaf(subject.thread, capturer.signal());
         if deaf.is_blocked {
             return Err(NoCapture::Blocked);
         }
         {
             // As long as this is held the thread cannot end, so its number is its own.
-            let margin = subject.slot.hold(subject.poll);
-            let owner = margin.as_ref().and_then(|margin| margin.owner.as_ref());
+            let diagnostics = subject.slot.hold(subject.poll);
+            let owner = diagnostics
+                .as_ref()
+                .and_then(|diagnostics| diagnostics.owner.as_ref());
             if owner.and_then(|owner| owner.thread.as_ref()) != Some(subject.thread) {
                 return Err(NoCapture::NotSent);
             }
             // Looking and unwinding took a while, in which it may have come to a call that would fail.
             if stacks == Stacks::Auto
-                && proc::standpoint(subject.thread).ok().as_ref() != subject.standpoint
+                && procfs::standpoint(subject.thread).ok().as_ref() != subject.standpoint
             {
                 return Err(NoCapture::Continued);
             }

@@ -7,7 +7,7 @@ use syscalls::Sysno;
 
 use super::repeats::Call;
 use crate::cause::{Syscall, Target};
-use crate::proc::{Waits, descriptor};
+use crate::procfs::{Waits, descriptor};
 use crate::sys::{self, FileType};
 
 /// What a signal with a restarting handler does to a call.

@@ -1,7 +1,7 @@
 //! The thread that publishes ticks, and that stands in for the sentinel where it is held up.
 //!
 //! A look can take long, whatever the reason: the ticker looks at nothing, so that time goes on. It is a
-//! witness as well (see [`witness`](crate::witness)), and judges the polls that wait for a look which does
+//! witness as well (see [`witness`](crate::liveness)), and judges the polls that wait for a look which does
 //! not come. It sleeps while the sentinel sleeps.
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -10,14 +10,14 @@ use std::time::Duration;
 use super::oversleep::Oversleep;
 use crate::catch_panic::catch_panic;
 use crate::clock::{Clock, nanos_of};
+use crate::coarse_clock::COARSE_CLOCK;
 use crate::error::Error;
-use crate::proc;
+use crate::liveness::{SENTINEL, TICKER};
+use crate::procfs;
 use crate::report;
-use crate::service;
-use crate::slot::DOZE;
-use crate::ticks::TICKS;
+use crate::service_thread;
+use crate::slot::SENTINEL_PARKER;
 use crate::watch::{shortest_budget, tick_of};
-use crate::witness::{SENTINEL, TICKER};
 
 const NAME: &str = "shotclock-ticks";
 
@@ -33,13 +33,13 @@ const HELD_UP: u64 = 100_000_000;
 /// How old a tick may be, in ticks, before the sentinel publishes one itself: a timer may be late by one.
 const OLD_TICK: u64 = 2;
 
-/// Whether there are ticks. Who ticks holds it: one thread at a time, as [`TICKS`] wants it.
+/// Whether there are ticks. Who ticks holds it: one thread at a time, as [`COARSE_CLOCK`] wants it.
 static TICKING: Mutex<bool> = Mutex::new(false);
 
 /// Starts the thread. It runs as long as the process.
 pub(super) fn start(clock: &Clock) -> Result<(), Error> {
     let clock = clock.clone();
-    service::spawn(NAME, move || Ticker::new(clock).run()).map(drop)
+    service_thread::spawn(NAME, move || Ticker::new(clock).run()).map(drop)
 }
 
 /// `None` if the other thread is just ticking: then there is a tick.
@@ -57,8 +57,8 @@ fn tick(clock: &Clock) {
         return;
     };
     match tick_of() {
-        Some(_) => TICKS.publish(|| clock.raw()),
-        None => TICKS.stop(|| clock.raw()),
+        Some(_) => COARSE_CLOCK.publish(|| clock.raw()),
+        None => COARSE_CLOCK.stop(|| clock.raw()),
     }
     drop(ticking);
 }
@@ -69,7 +69,7 @@ pub(super) fn keep_ticking(clock: &Clock) {
     if let Some(mut ticking) = ticking() {
         *ticking = true;
     }
-    let is_old = |tick: u64| match TICKS.latest() {
+    let is_old = |tick: u64| match COARSE_CLOCK.latest() {
         Some(latest) => clock.nanos_between(latest, clock.raw()) > tick * OLD_TICK,
         None => true,
     };
@@ -88,7 +88,7 @@ pub(super) fn stop_ticking(clock: &Clock) -> bool {
         return false;
     };
     *ticking = false;
-    TICKS.stop(|| clock.raw());
+    COARSE_CLOCK.stop(|| clock.raw());
     true
 }
 
@@ -122,7 +122,7 @@ impl Ticker {
     }
 
     fn turn(&mut self) {
-        if DOZE.is_asleep() {
+        if SENTINEL_PARKER.is_parked() {
             self.sleep();
         }
         self.oversleep.nap(Duration::from_nanos(nap()));
@@ -135,7 +135,7 @@ impl Ticker {
     /// Until the sentinel has been roused, and wakes it; or a poll is left to a sentinel that is not up.
     fn sleep(&mut self) {
         self.oversleep.will_sleep();
-        while DOZE.is_asleep() {
+        while SENTINEL_PARKER.is_parked() {
             std::thread::park();
         }
         self.oversleep.awake();
@@ -148,11 +148,11 @@ impl Ticker {
         let now = self.clock.raw();
         let overdue = match SENTINEL.has_no_timer() {
             // It was roused, if at all, after the ticker got up.
-            true if DOZE.is_asleep() => 0,
+            true if SENTINEL_PARKER.is_parked() => 0,
             true => self.clock.nanos_between(self.up_since, now),
             false => SENTINEL.overdue(&self.clock, now),
         };
-        let is_runnable = || SENTINEL.thread().and_then(proc::state) == Some('R');
+        let is_runnable = || SENTINEL.thread().and_then(procfs::state) == Some('R');
         overdue > HELD_UP && !is_runnable()
     }
 }

@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::examine::{Examined, examine};
 use super::one_poll::{Asked, Breakpoints, Link, PollSites, Witness};
 use super::stacks::Taker;
+use crate::attribution::CpuSample;
 use crate::clock::Clock;
 use crate::runtime::{self, Guarded, Reading, Stuck, StuckKind, Workers};
-use crate::slot::{self, Finding, InFlight, Kind, Seat, Slot, Standing, Told};
+use crate::slot::{
+    self, BudgetStatus, Diagnosis, InFlightPoll, Kind, ReportState, Slot, ThreadKey,
+};
 use crate::stack::Stack;
 use crate::suspension::SUSPENSIONS;
-use crate::verdict::Account;
 use crate::watch::{Stacks, StuckWorkers, is_of_clock};
 
 /// After this number of budgets a worker is reported of which nothing proves that it is in one poll. tokio's
@@ -96,8 +98,8 @@ struct Round {
 struct Stretch {
     number: u64,
     since: u64,
-    /// The accounts of the thread before it, as [`Margin::account`](crate::slot::Margin::account) gives them.
-    accounts: Option<(Account, Account)>,
+    /// The accounts of the thread before it, as [`ThreadDiagnostics::account`](crate::slot::ThreadDiagnostics::account) gives them.
+    accounts: Option<(CpuSample, CpuSample)>,
 }
 
 /// One worker, since its counters last moved.
@@ -127,19 +129,19 @@ struct Seen {
     late_stacks: u32,
     /// As what it is counted, and what is known of that.
     found: Option<Found>,
-    told: Told,
+    told: ReportState,
 }
 
 struct Found {
     kind: StuckKind,
-    finding: Finding,
+    finding: Diagnosis,
     /// Nanoseconds.
     elapsed: u64,
 }
 
 /// What an examination comes to.
 enum View {
-    Stuck(Finding),
+    Stuck(Diagnosis),
     /// It is nobody's fault, so far.
     Innocent,
     /// There is no worker: no thread is in `block_on`.
@@ -259,7 +261,7 @@ impl Round {
     /// The slot of the thread that is a worker, if that is known. A thread in a contained poll has handed its
     /// worker over.
     fn thread_of(&self, worker: usize, clock: &Clock) -> Option<&'static Slot> {
-        let slot = self.workers.thread_key(worker).and_then(Seat::slot)?;
+        let slot = self.workers.thread_key(worker).and_then(ThreadKey::slot)?;
         let nest = slot.read().only(|poll| is_of_clock(poll, clock));
         let has_handed_over = nest.iter().any(|poll| poll.kind == Kind::Contained);
         if has_handed_over {
@@ -326,7 +328,7 @@ impl Round {
         if std::mem::replace(&mut seen.state, state) != state {
             seen.watched_at = busy;
         }
-        let (kind, stretch, standing) = if one_poll > budget && slot.is_some() {
+        let (kind, stretch, budget_status) = if one_poll > budget && slot.is_some() {
             seen.proved_at = busy;
             (StuckKind::OnePoll, seen.one_poll, one_poll)
         } else if seen.is_long_unproved(budget) {
@@ -338,18 +340,18 @@ impl Round {
         let seen = &mut self.seen[worker];
         if let Some(found) = seen.found.as_mut().filter(|found| found.kind == kind) {
             // What is reported at its end.
-            found.elapsed = standing;
+            found.elapsed = budget_status;
         }
         let is_proved_now = kind == StuckKind::OnePoll
             && seen.found.as_ref().is_some_and(|found| found.kind != kind);
         if busy >= seen.again_at || is_proved_now {
-            let standing = Standing {
+            let budget_status = BudgetStatus {
                 poll: stretch.as_poll(budget_of(kind, budget)),
-                elapsed: standing,
-                own: standing,
+                elapsed: budget_status,
+                charged: budget_status,
             };
-            slot.inspect(|slot| stretch.note(slot, &standing.poll));
-            self.examine_and_tell(worker, slot, kind, &standing, means);
+            slot.inspect(|slot| stretch.note(slot, &budget_status.poll));
+            self.examine_and_tell(worker, slot, kind, &budget_status, means);
         }
         let seen = &self.seen[worker];
         seen.again_at.saturating_sub(seen.elapsed)
@@ -370,15 +372,17 @@ impl Round {
         worker: usize,
         slot: Option<&'static Slot>,
         kind: StuckKind,
-        standing: &Standing,
+        budget_status: &BudgetStatus,
         means: &mut Means<'_>,
     ) {
         // Before its stack is taken, which takes a while: the poll may end meanwhile.
         let is_told = match slot {
             Some(slot) => has_a_reported_stall(slot, 0, means.clock),
-            None => has_an_unknown_thread_a_stall(&self.workers, standing.elapsed, means.clock),
+            None => {
+                has_an_unknown_thread_a_stall(&self.workers, budget_status.elapsed, means.clock)
+            }
         };
-        let (view, slot) = match slot.map(|slot| self.examine(slot, kind, standing, means)) {
+        let (view, slot) = match slot.map(|slot| self.examine(slot, kind, budget_status, means)) {
             Some(View::AnotherThread) => {
                 self.workers.unbind(worker);
                 (View::Innocent, None)
@@ -392,7 +396,7 @@ impl Round {
                 let found = Found {
                     kind,
                     finding,
-                    elapsed: standing.elapsed,
+                    elapsed: budget_status.elapsed,
                 };
                 self.found(worker, slot, found, is_told);
             }
@@ -432,16 +436,17 @@ impl Round {
         &self,
         slot: &Slot,
         kind: StuckKind,
-        standing: &Standing,
+        budget_status: &BudgetStatus,
         means: &mut Means<'_>,
     ) -> View {
         let orders = self.guarded.watchdog.slow.orders();
         let taker = means.taker.as_deref_mut();
-        let Examined::Guilty(finding) = examine(slot, standing, means.clock, taker, orders) else {
+        let Examined::Guilty(finding) = examine(slot, budget_status, means.clock, taker, orders)
+        else {
             return View::Innocent;
         };
         let is_loading = means.taker.as_deref_mut().is_some_and(Taker::is_loading);
-        if is_loading && !is_long(standing, self.guarded.budget_nanos) {
+        if is_loading && !is_long(budget_status, self.guarded.budget_nanos) {
             // In the first moments of the process: what it is can be said with its stack only.
             return View::Innocent;
         }
@@ -464,7 +469,7 @@ impl Round {
     fn guess(&self) -> View {
         match self.workers.is_current_thread() {
             true => View::Innocent,
-            false => View::Stuck(Finding::default()),
+            false => View::Stuck(Diagnosis::default()),
         }
     }
 
@@ -491,7 +496,7 @@ impl Round {
         }
         let had = had.and_then(|had| had.finding.stack);
         let found = Found {
-            finding: Finding {
+            finding: Diagnosis {
                 stack: found.finding.stack.or(had),
                 ..found.finding
             },
@@ -515,7 +520,7 @@ impl Round {
             .on_stuck(guarded, stuck, finding, &mut seen.told);
         // The same scale as the limit's: one that was left out asks again.
         seen.tell_at = seen.elapsed.saturating_mul(2);
-        if seen.told == Told::LeftOut {
+        if seen.told == ReportState::Suppressed {
             seen.again_at = seen.elapsed + guarded.budget_nanos;
             seen.tell_at = seen.again_at;
         }
@@ -538,7 +543,7 @@ impl Round {
     /// It is guarded no more.
     fn close(&mut self) {
         for worker in 0..self.seen.len() {
-            let slot = self.workers.thread_key(worker).and_then(Seat::slot);
+            let slot = self.workers.thread_key(worker).and_then(ThreadKey::slot);
             self.went_on(worker, slot);
         }
     }
@@ -553,19 +558,19 @@ impl Stretch {
         Self {
             number: common.numbers.next(),
             since,
-            accounts: slot.and_then(|slot| slot.margin().account(clock.raw(), clock)),
+            accounts: slot.and_then(|slot| slot.diagnostics().account(clock.raw(), clock)),
         }
     }
 
     /// As if it were a poll, around all others.
-    fn as_poll(&self, budget: u64) -> InFlight {
-        InFlight::of_worker(self.number, self.since, budget)
+    fn as_poll(&self, budget: u64) -> InFlightPoll {
+        InFlightPoll::of_worker(self.number, self.since, budget)
     }
 
     /// Puts down what was known when it began, for whoever examines it.
-    fn note(&self, slot: &Slot, poll: &InFlight) {
+    fn note(&self, slot: &Slot, poll: &InFlightPoll) {
         if let Some((before, now)) = self.accounts {
-            slot.margin().see(poll, before, now);
+            slot.diagnostics().see(poll, before, now);
         }
     }
 }
@@ -607,9 +612,9 @@ fn budget_of(kind: StuckKind, budget: u64) -> u64 {
 }
 
 /// Whether a stretch has lasted for ten budgets: then it is reported with whatever is known.
-fn is_long(standing: &Standing, budget: u64) -> bool {
-    let suspended = SUSPENSIONS.since(standing.poll.start);
-    standing.elapsed.saturating_sub(suspended) > budget.saturating_mul(UNPROVED_BUDGETS)
+fn is_long(budget_status: &BudgetStatus, budget: u64) -> bool {
+    let suspended = SUSPENSIONS.since(budget_status.poll.start);
+    budget_status.elapsed.saturating_sub(suspended) > budget.saturating_mul(UNPROVED_BUDGETS)
 }
 
 fn count(guarded: &Guarded, worker: usize, kind: StuckKind, since: u64) {
@@ -645,7 +650,7 @@ fn stuck(worker: usize, slot: Option<&Slot>, found: &Found, budget: u64) -> Stuc
     Stuck {
         kind: found.kind,
         worker,
-        thread: slot.and_then(|slot| slot.margin().thread()),
+        thread: slot.and_then(|slot| slot.diagnostics().thread()),
         watches: slot.map(watches).unwrap_or_default(),
         elapsed: found.elapsed,
         budget: budget_of(found.kind, budget),
@@ -654,9 +659,9 @@ fn stuck(worker: usize, slot: Option<&Slot>, found: &Found, budget: u64) -> Stuc
 
 /// Whether the thread is within a declared exception, which excuses its worker too.
 fn is_excused(slot: &Slot, clock: &Clock) -> bool {
-    let (polls, now) = (slot.read().openings(), clock.raw());
-    let margin = slot.margin();
-    let exceptions = &margin.exceptions;
+    let (polls, now) = (slot.read().seqs(), clock.raw());
+    let diagnostics = slot.diagnostics();
+    let exceptions = &diagnostics.exceptions;
     exceptions.is_within_one(&polls, |since| clock.nanos_between(since, now))
 }
 
@@ -678,7 +683,7 @@ fn has_a_reported_stall(slot: &Slot, age: u64, clock: &Clock) -> bool {
         .filter(|poll| clock.nanos_between(poll.start, now) >= age);
     let mut watched = old.filter(|poll| !poll.kind.is_off_the_books());
     watched.any(|poll| {
-        let margin = slot.hold(poll);
-        margin.is_some_and(|mut margin| margin.note(poll).was_told())
+        let diagnostics = slot.hold(poll);
+        diagnostics.is_some_and(|mut diagnostics| diagnostics.note(poll).was_told())
     })
 }

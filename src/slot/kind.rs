@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is looked at and leaves no trace in the books: it is blamed for all of its time, and
+    /// Whether it is looked at and leaves no trace in the books: it is charged_inside for all of its time, and
     /// excuses nothing around it.
     pub(crate) fn is_off_the_books(self) -> bool {
         self == Kind::Audited

@@ -9,17 +9,17 @@ use std::sync::atomic::AtomicBool as Unseen;
 
 use loom::thread;
 
-use super::doze::Doze;
-use super::lease::{give_back, take};
+use super::parker::SentinelParker;
+use super::slots::{give_back, take};
 use super::*;
+use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::model::Model;
-use crate::ticks::TICKS;
 
 const BUDGET: u64 = 10;
 const DEADLOCK: &str = "deadlock";
 
-fn opened(watch: u64, start: u64, by_ticks: bool) -> Opened {
-    Opened {
+fn opened(watch: u64, start: u64, by_ticks: bool) -> PollStart {
+    PollStart {
         by_ticks,
         watch,
         kind: Kind::Poll,
@@ -30,12 +30,12 @@ fn opened(watch: u64, start: u64, by_ticks: bool) -> Opened {
     }
 }
 
-fn begin(slot: &Slot, watch: u64) -> Mark {
+fn begin(slot: &Slot, watch: u64) -> FrameToken {
     slot.begin(opened(watch, watch + 7, false))
 }
 
 /// What is true of the polls that [`begin`] begins, with one number more for an inner one.
-fn assert_is_of_one_moment(nest: &Nest) {
+fn assert_is_of_one_moment(nest: &PollStack) {
     let polls: Vec<_> = nest.iter().map(|poll| (poll.watch, poll.start)).collect();
     let is_whole = polls.iter().all(|(watch, start)| *start == watch + 7);
     assert!(is_whole, "half a poll: {polls:?}");
@@ -82,7 +82,7 @@ fn what_is_vacated_is_no_poll() {
         let reader = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
-                for poll in slot.try_read().iter().flat_map(Nest::iter) {
+                for poll in slot.try_read().iter().flat_map(PollStack::iter) {
                     assert_ne!(poll.depth(), 0, "no poll");
                 }
             })
@@ -93,7 +93,7 @@ fn what_is_vacated_is_no_poll() {
     model.holds().fails_without("read-vacated", "no poll");
 }
 
-/// Who sees that a slow poll inside has ended sees that it was blamed: the outer one is not blamed again.
+/// Who sees that a slow poll inside has ended sees that it was charged_inside: the outer one is not charged_inside again.
 #[test]
 fn what_was_blamed_inside_is_seen_with_its_end() {
     let model = Model::new(|| {
@@ -102,22 +102,24 @@ fn what_was_blamed_inside_is_seen_with_its_end() {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
                 // Two have begun, and one has ended.
-                let has_ended = slot.state() == 3 * SERIAL + 1;
+                let has_ended = slot.state() == 3 * SEQ_STEP + 1;
                 let nest = slot.try_read();
-                if let (true, Some(outer)) = (has_ended, nest.iter().flat_map(Nest::iter).next()) {
-                    assert_eq!(outer.blamed, 50, "blamed");
+                if let (true, Some(outer)) =
+                    (has_ended, nest.iter().flat_map(PollStack::iter).next())
+                {
+                    assert_eq!(outer.charged_inside, 50, "charged_inside");
                 }
             })
         };
         let _outer = begin(&slot, 1);
         let inner = begin(&slot, 2);
-        assert!(slot.end(inner, 50, BUDGET, true).slow);
+        assert!(slot.end(inner, 50, BUDGET, true).is_slow);
         reader.join().unwrap();
     });
     model
         .holds()
-        .fails_without("end-publish", "blamed")
-        .fails_without("read-state", "blamed");
+        .fails_without("end-publish", "charged_inside")
+        .fails_without("read-state", "charged_inside");
 }
 
 /// A poll that goes by ticks is never taken to have begun at its tick: a reader sees when it was made exact,
@@ -128,11 +130,11 @@ fn a_poll_is_made_exact_in_one_step() {
     const EXACT: u64 = 205;
     let model = Model::new(|| {
         let slot = Arc::new(Slot::new(0));
-        TICKS.publish(|| TICK);
+        COARSE_CLOCK.publish(|| TICK);
         let reader = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
-                for poll in slot.try_read().iter().flat_map(Nest::iter) {
+                for poll in slot.try_read().iter().flat_map(PollStack::iter) {
                     let began = poll.start;
                     assert!(
                         [200, EXACT, u64::MAX].contains(&began),
@@ -142,7 +144,7 @@ fn a_poll_is_made_exact_in_one_step() {
             })
         };
         let mark = slot.begin(opened(1, TICK, true));
-        TICKS.publish(|| 200);
+        COARSE_CLOCK.publish(|| 200);
         let outermost = slot.outermost_poll(|_| Some(EXACT));
         assert_eq!(outermost.map(|poll| poll.start), Some(EXACT));
         let start = slot.start_of(mark, TICK);
@@ -161,21 +163,21 @@ fn a_poll_is_made_exact_in_one_step() {
 #[test]
 fn no_poll_begins_unseen() {
     let model = Model::new(|| {
-        let all = Arc::new(([Slot::new(0), Slot::new(1)], Doze::new()));
+        let all = Arc::new(([Slot::new(0), Slot::new(1)], SentinelParker::new()));
         let polls = [0, 1].map(|index| {
             let all = Arc::clone(&all);
             thread::spawn(move || {
-                let (slots, doze) = &*all;
+                let (slots, parker) = &*all;
                 begin(&slots[index], 1);
-                doze.rouse();
+                parker.notify();
             })
         });
-        let (slots, doze) = &*all;
-        doze.register();
-        assert!(doze.lie_down());
+        let (slots, parker) = &*all;
+        parker.register();
+        assert!(parker.prepare_park());
         match slots.iter().any(|slot| Slot::is_busy(slot.state())) {
-            true => doze.get_up(),
-            false => doze.sleep(),
+            true => parker.cancel_park(),
+            false => parker.park(),
         }
         polls.into_iter().for_each(|poll| poll.join().unwrap());
     });
@@ -197,18 +199,18 @@ fn a_stall_that_was_told_is_told_to_have_ended() {
             thread::spawn(move || {
                 let nest = slot.read();
                 let poll = *nest.iter().next()?;
-                let mut margin = slot.hold(&poll)?;
-                margin.note(&poll).told = Told::Running { id: poll.watch };
+                let mut diagnostics = slot.hold(&poll)?;
+                diagnostics.note(&poll).told = ReportState::Running { id: poll.watch };
                 Some(poll.watch)
             })
         };
         let mut knew = Vec::new();
         for (mark, watch) in [(Some(mark), 1), (None, 2)] {
             let mark = mark.unwrap_or_else(|| begin(&slot, watch));
-            assert!(slot.end(mark, 11, BUDGET, true).slow);
-            let (note, _) = slot.margin().close(mark, None);
+            assert!(slot.end(mark, 11, BUDGET, true).is_slow);
+            let (note, _) = slot.diagnostics().close(mark, None);
             if note.was_told() {
-                assert_eq!(note.told, Told::Running { id: watch });
+                assert_eq!(note.told, ReportState::Running { id: watch });
                 knew.push(watch);
             }
         }
@@ -222,11 +224,11 @@ fn a_stall_that_was_told_is_told_to_have_ended() {
     model
         .holds()
         .fails_without("hold-look", "told, and known")
-        .fails_without("in-flight-opening", "told, and known");
+        .fails_without("in-flight-seq", "told, and known");
 }
 
 /// A thread ends while somebody holds its slot, and the next one takes it over: what is read is of one of
-/// the two alone, the next one's polls are its own, and what the two count adds up.
+/// the two alone, the next one's polls are its charged, and what the two count adds up.
 #[test]
 fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
     let model = Model::new(|| {
@@ -242,7 +244,7 @@ fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
                 taken.store(1, Relaxed);
                 let outer = begin(mine, 4);
                 let _left_open = begin(mine, 5);
-                assert_eq!(mine.openings().len(), 2, "somebody writes to it");
+                assert_eq!(mine.seqs().len(), 2, "somebody writes to it");
                 add_single_writer(&counted, 1);
                 mine.end(outer, 1, BUDGET, true);
                 give_back(mine);
@@ -276,8 +278,8 @@ fn a_thread_that_is_held_on_to_does_not_end() {
                 let Some(poll) = nest.iter().find(|poll| poll.watch == 1) else {
                     return;
                 };
-                if let Some(mut margin) = slot.hold(poll) {
-                    margin.note(poll).late_stacks += 1;
+                if let Some(mut diagnostics) = slot.hold(poll) {
+                    diagnostics.note(poll).late_stacks += 1;
                     thread::yield_now();
                     assert!(!has_ended.load(Relaxed), "it has ended");
                 }
@@ -293,9 +295,9 @@ fn a_thread_that_is_held_on_to_does_not_end() {
     });
     model
         .holds()
-        .fails_without("return-margin", "it has ended")
+        .fails_without("return-diagnostics", "it has ended")
         .fails_without("hold-look", "it has ended")
-        .fails_without("in-flight-opening", "it has ended");
+        .fails_without("in-flight-seq", "it has ended");
 }
 
 /// A seat leads to its thread's slot as long as the thread lives, and never to the next one's.
@@ -303,18 +305,18 @@ fn a_thread_that_is_held_on_to_does_not_end() {
 fn a_seat_is_of_one_thread() {
     let model = Model::new(|| {
         let slot = take();
-        let seat = Seat::of(slot);
+        let seat = ThreadKey::of(slot);
         assert!(seat.slot().is_some());
         let thread = thread::spawn(|| give_back(slot));
         let next = thread::spawn(move || {
             let mine = take();
             let is_the_same = std::ptr::eq(mine, slot);
             assert!(!is_the_same || seat.slot().is_none(), "of another thread");
-            assert!(Seat::of(mine).slot().is_some());
+            assert!(ThreadKey::of(mine).slot().is_some());
         });
         thread.join().unwrap();
         next.join().unwrap();
         assert!(seat.slot().is_none(), "of a thread that has ended");
     });
-    model.holds().fails_without("return-tenancy", "of ");
+    model.holds().fails_without("return-generation", "of ");
 }

@@ -3,32 +3,33 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::kind::BY_TICKS;
-use super::{DEPTH_MASK, InFlight, Kind, Margin, NO_WATCH, Nest, Slot, VACATED};
+use super::{
+    DEPTH_MASK, InFlightPoll, Kind, NO_WATCH, PollStack, Slot, TOMBSTONE, ThreadDiagnostics,
+};
+use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::{ModelledGuard, broken, fence, unless_broken};
-use crate::ticks::TICKS;
 
 impl Slot {
     /// Whether a poll that was read is still running. Any thread.
     ///
     /// `state` first: if it is that of a later poll at this depth, its release makes the later
-    /// opening visible; and an opening never comes back.
+    /// seq visible; and an seq never comes back.
     ///
     /// Of the stretch of a worker nothing is known here: who looks at it asks its runtime.
-    pub(crate) fn is_in_flight(&self, poll: &InFlight) -> bool {
+    pub(crate) fn is_in_flight(&self, poll: &InFlightPoll) -> bool {
         let depth = poll.depth();
         if depth == 0 {
             return true;
         }
         (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
-            && (self.frames[depth].opening.load(Relaxed) == poll.opening
-                || broken("in-flight-opening"))
+            && (self.frames[depth].seq.load(Relaxed) == poll.seq || broken("in-flight-seq"))
     }
 
-    /// The margin, if a poll that was read is still running. As long as it is held the poll is not
+    /// The diagnostics, if a poll that was read is still running. As long as it is held the poll is not
     /// closed, and its thread does not end.
-    pub(crate) fn hold(&self, poll: &InFlight) -> Option<ModelledGuard<'_, Margin>> {
-        let margin = self.margin();
-        (self.is_in_flight(poll) || broken("hold-look")).then_some(margin)
+    pub(crate) fn hold(&self, poll: &InFlightPoll) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
+        let diagnostics = self.diagnostics();
+        (self.is_in_flight(poll) || broken("hold-look")).then_some(diagnostics)
     }
 
     /// A number that is another one after any poll of this thread began or ended.
@@ -48,33 +49,33 @@ impl Slot {
     ///
     /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
     /// some tries, because then nothing of it is stuck.
-    pub(crate) fn read(&self) -> Nest {
+    pub(crate) fn read(&self) -> PollStack {
         const TRIES: usize = 64;
         (0..TRIES).find_map(|_| self.try_read()).unwrap_or_default()
     }
 
-    pub(super) fn try_read(&self) -> Option<Nest> {
+    pub(super) fn try_read(&self) -> Option<PollStack> {
         let state = self.state.load(unless_broken("read-state", Acquire));
         let depth = (state & DEPTH_MASK) as usize;
-        let mut nest = Nest::default();
+        let mut nest = PollStack::default();
         for frame in &self.frames[1..=depth] {
             // Before the start, which is written first where a poll is made exact.
             let tag = frame.watch.load(unless_broken("read-tag", Acquire));
-            let opening = frame.opening.load(Relaxed);
+            let seq = frame.seq.load(Relaxed);
             // Either says that it was closed out of order, and the other may not say so yet.
-            let is_vacated = opening == VACATED && !broken("read-vacated");
+            let is_vacated = seq == TOMBSTONE && !broken("read-vacated");
             if tag == NO_WATCH || is_vacated {
                 continue;
             }
-            nest.push(InFlight {
+            nest.push(InFlightPoll {
                 watch: Kind::watch_of(tag),
                 kind: Kind::of(tag),
                 start: began(tag, frame.start.load(Relaxed)),
                 budget: frame.budget.load(Relaxed),
-                blamed: frame.blamed.load(Relaxed),
+                charged_inside: frame.charged_inside.load(Relaxed),
                 location: frame.location.get(),
                 stack: frame.stack.load(Relaxed) as usize,
-                opening,
+                seq,
             });
         }
         fence(Acquire, "read-fence");
@@ -88,6 +89,6 @@ fn began(tag: u64, start: u64) -> u64 {
     const JUST_NOW: u64 = u64::MAX;
     match tag & BY_TICKS {
         0 => start,
-        _ => TICKS.replaced(start).unwrap_or(JUST_NOW),
+        _ => COARSE_CLOCK.replaced(start).unwrap_or(JUST_NOW),
     }
 }

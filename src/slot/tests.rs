@@ -5,16 +5,16 @@ mod by_ticks;
 
 const BUDGET: u64 = 10;
 
-fn end(slot: &Slot, mark: Mark, elapsed: u64) -> Share {
+fn end(slot: &Slot, mark: FrameToken, elapsed: u64) -> PollTimes {
     slot.end(mark, elapsed, BUDGET, true)
 }
 
-fn begin(slot: &Slot, watch: u64, start: u64) -> Mark {
+fn begin(slot: &Slot, watch: u64, start: u64) -> FrameToken {
     begin_kind(slot, Kind::Poll, watch, start)
 }
 
-fn begin_kind(slot: &Slot, kind: Kind, watch: u64, start: u64) -> Mark {
-    slot.begin(Opened {
+fn begin_kind(slot: &Slot, kind: Kind, watch: u64, start: u64) -> FrameToken {
+    slot.begin(PollStart {
         by_ticks: false,
         watch,
         kind,
@@ -37,10 +37,16 @@ fn nested_time_is_taken_off_the_outer_self_time() {
     let read: Vec<_> = slot.read().iter().map(|p| (p.watch, p.start)).collect();
     assert_eq!(read, [(1, 100), (2, 101)]);
     assert_eq!(slot.outer_watches(inner).collect::<Vec<_>>(), [1]);
-    let share = end(&slot, inner, 3);
-    assert_eq!((share.self_time, share.own, share.slow), (3, 3, false));
-    let share = end(&slot, outer, 8);
-    assert_eq!((share.self_time, share.own, share.slow), (5, 8, false));
+    let times = end(&slot, inner, 3);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (3, 3, false)
+    );
+    let times = end(&slot, outer, 8);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (5, 8, false)
+    );
     assert!(slot.read().is_empty());
 }
 
@@ -49,9 +55,12 @@ fn a_slow_inner_poll_excuses_the_outer_one() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let inner = begin(&slot, 2, 0);
-    assert!(end(&slot, inner, 50).slow);
-    let share = end(&slot, outer, 55);
-    assert_eq!((share.self_time, share.own, share.slow), (5, 5, false));
+    assert!(end(&slot, inner, 50).is_slow);
+    let times = end(&slot, outer, 55);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (5, 5, false)
+    );
 }
 
 #[test]
@@ -59,9 +68,9 @@ fn an_outer_poll_that_is_slow_by_itself_is_blamed_as_well() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let inner = begin(&slot, 2, 0);
-    assert!(end(&slot, inner, 50).slow);
-    let share = end(&slot, outer, 61);
-    assert_eq!((share.own, share.slow), (11, true));
+    assert!(end(&slot, inner, 50).is_slow);
+    let times = end(&slot, outer, 61);
+    assert_eq!((times.charged, times.is_slow), (11, true));
 }
 
 #[test]
@@ -70,10 +79,13 @@ fn many_quick_polls_inside_are_the_outer_polls_fault() {
     let outer = begin(&slot, 1, 0);
     for _ in 0..20 {
         let inner = begin(&slot, 2, 0);
-        assert!(!end(&slot, inner, 1).slow);
+        assert!(!end(&slot, inner, 1).is_slow);
     }
-    let share = end(&slot, outer, 20);
-    assert_eq!((share.self_time, share.own, share.slow), (0, 20, true));
+    let times = end(&slot, outer, 20);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (0, 20, true)
+    );
 }
 
 #[test]
@@ -83,10 +95,10 @@ fn blame_goes_through_a_poll_in_between() {
     let middle = begin(&slot, 2, 0);
     let inner = begin(&slot, 3, 0);
     assert_eq!(slot.outer_watches(inner).collect::<Vec<_>>(), [1, 2]);
-    assert!(end(&slot, inner, 50).slow);
-    assert!(!end(&slot, middle, 55).slow);
-    let share = end(&slot, outer, 59);
-    assert_eq!((share.own, share.slow), (9, false));
+    assert!(end(&slot, inner, 50).is_slow);
+    assert!(!end(&slot, middle, 55).is_slow);
+    let times = end(&slot, outer, 59);
+    assert_eq!((times.charged, times.is_slow), (9, false));
 }
 
 #[test]
@@ -98,8 +110,11 @@ fn what_a_returning_poll_left_open_is_cut_off() {
     assert!(slot.read().is_empty());
     // Dropped later, inside another poll: it takes nothing from it.
     let next = begin(&slot, 3, 0);
-    let share = slot.end(left_open, 1_000, BUDGET, false);
-    assert_eq!((share.self_time, share.own, share.slow), (0, 0, false));
+    let times = slot.end(left_open, 1_000, BUDGET, false);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (0, 0, false)
+    );
     assert_eq!(watches(&slot), [3]);
     assert_eq!(end(&slot, next, 4).self_time, 4);
 }
@@ -125,10 +140,13 @@ fn what_ends_above_a_vacated_frame_is_handed_past_it() {
     let first = begin(&slot, 2, 0);
     let second = begin(&slot, 3, 0);
     slot.end(first, 1, BUDGET, false);
-    assert!(slot.end(second, 50, BUDGET, false).slow);
-    // The outer poll is excused by what was blamed above the vacated frame.
-    let share = end(&slot, outer, 55);
-    assert_eq!((share.self_time, share.own, share.slow), (4, 5, false));
+    assert!(slot.end(second, 50, BUDGET, false).is_slow);
+    // The outer poll is excused by what was charged_inside above the vacated frame.
+    let times = end(&slot, outer, 55);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (4, 5, false)
+    );
 }
 
 #[test]
@@ -137,7 +155,7 @@ fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
     let outer = begin(&slot, 1, 0);
     let audited = begin(&slot, 2, 0);
     let inner = begin(&slot, 3, 0);
-    assert!(end(&slot, inner, 50).slow);
+    assert!(end(&slot, inner, 50).is_slow);
     // Cut off: it was begun inside, and never ended.
     begin(&slot, 4, 0);
     slot.withdraw(audited);
@@ -147,16 +165,19 @@ fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
     let audited = begin(&slot, 2, 0);
     slot.withdraw(audited);
     assert_eq!(watches(&slot), [1]);
-    let share = end(&slot, outer, 55);
-    assert_eq!((share.self_time, share.own, share.slow), (5, 5, false));
-    slot.withdraw(Mark::new(TOO_DEEP));
+    let times = end(&slot, outer, 55);
+    assert_eq!(
+        (times.self_time, times.charged, times.is_slow),
+        (5, 5, false)
+    );
+    slot.withdraw(FrameToken::new(TOO_DEEP_SEQ));
     assert!(slot.read().is_empty());
 }
 
 #[test]
 fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
     let slot = Slot::new(0);
-    let marks: Vec<Mark> = (0..20).map(|watch| begin(&slot, watch, 0)).collect();
+    let marks: Vec<FrameToken> = (0..20).map(|watch| begin(&slot, watch, 0)).collect();
     assert_eq!(watches(&slot).len(), MAX_DEPTH);
     let mut self_times = 0;
     for mark in marks.into_iter().rev() {
@@ -222,15 +243,17 @@ fn a_thread_that_ends_hands_its_slot_on() {
 
 #[test]
 fn a_seat_is_good_until_its_thread_ends() {
-    let here = Seat::here().unwrap();
+    let here = ThreadKey::of_current_thread().unwrap();
     assert!(is_current(here.slot().unwrap()));
-    assert_eq!(Seat::from_number(here.number()), Some(here));
-    assert_eq!(Seat::from_number(0), None);
-    let ended = std::thread::spawn(|| Seat::here().unwrap());
+    assert_eq!(ThreadKey::from_number(here.number()), Some(here));
+    assert_eq!(ThreadKey::from_number(0), None);
+    let ended = std::thread::spawn(|| ThreadKey::of_current_thread().unwrap());
     let ended = ended.join().unwrap();
     assert!(ended.slot().is_none());
     // Its slot may be somebody else's by now.
-    let _another = std::thread::spawn(|| Seat::here().unwrap()).join().unwrap();
+    let _another = std::thread::spawn(|| ThreadKey::of_current_thread().unwrap())
+        .join()
+        .unwrap();
     assert!(ended.slot().is_none());
 }
 
@@ -238,14 +261,14 @@ fn a_seat_is_good_until_its_thread_ends() {
 fn seats_of_threads_at_work_are_good_and_told_apart() {
     let all_sit = std::sync::Barrier::new(8);
     let sit = || {
-        let seat = Seat::here().unwrap();
+        let seat = ThreadKey::of_current_thread().unwrap();
         all_sit.wait();
         assert!(is_current(seat.slot().unwrap()));
         assert_eq!(seat.slot().unwrap().index(), seat.index());
         all_sit.wait();
         seat
     };
-    let mut seats: Vec<Seat> = Vec::new();
+    let mut seats: Vec<ThreadKey> = Vec::new();
     for _ in 0..3 {
         let now = std::thread::scope(|threads| {
             let threads: Vec<_> = (0..8).map(|_| threads.spawn(sit)).collect();
@@ -285,8 +308,8 @@ fn what_is_in_flight_is_so_until_it_ends() {
     assert!(!slot.read().is_empty());
     let in_flight = || polls.iter().map(|poll| slot.is_in_flight(poll));
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, true]);
-    let openings = [&outer, &inner].map(|mark| mark.opening().unwrap());
-    assert_eq!(slot.openings().to_vec(), openings);
+    let seqs = [&outer, &inner].map(|mark| mark.seq().unwrap());
+    assert_eq!(slot.seqs().to_vec(), seqs);
     end(&slot, inner, 1);
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, false]);
     // Another one at its depth is another one.
@@ -295,7 +318,7 @@ fn what_is_in_flight_is_so_until_it_ends() {
     end(&slot, next, 1);
     end(&slot, outer, 1);
     assert_eq!(in_flight().collect::<Vec<_>>(), [false, false]);
-    assert_eq!(slot.openings().len(), 0);
+    assert_eq!(slot.seqs().len(), 0);
 }
 
 #[test]
@@ -310,7 +333,7 @@ fn a_vacated_frame_is_no_poll() {
         before,
         "a reader must see that it is another nest"
     );
-    assert_eq!(slot.openings().to_vec(), [second.opening().unwrap()]);
+    assert_eq!(slot.seqs().to_vec(), [second.seq().unwrap()]);
     assert_eq!(slot.outer_watches(second).count(), 0);
     assert_eq!(
         slot.outermost_poll(|_| None).map(|poll| poll.watch),
@@ -362,10 +385,10 @@ fn who_is_around_a_poll_is_known_but_for_audits() {
 fn a_poll_of_just_its_budget_is_not_slow() {
     let slot = Slot::new(0);
     let poll = begin(&slot, 1, 0);
-    assert!(!end(&slot, poll, BUDGET).slow);
+    assert!(!end(&slot, poll, BUDGET).is_slow);
     let poll = begin(&slot, 1, 0);
-    let share = end(&slot, poll, BUDGET + 1);
-    assert_eq!((share.slow, share.blamed), (true, false));
+    let times = end(&slot, poll, BUDGET + 1);
+    assert_eq!((times.is_slow, times.charged_inside), (true, false));
 }
 
 #[test]

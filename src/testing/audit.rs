@@ -154,21 +154,21 @@ impl<T> Audit<T> {
 
     /// The longest wall time of a poll.
     pub fn longest(&self) -> Duration {
-        let walls = self.each().map(|poll| poll.wall);
-        walls.max().unwrap_or_default()
+        let elapsed = self.each().map(|poll| poll.elapsed);
+        elapsed.max().unwrap_or_default()
     }
 
     /// The longest own time of a poll.
     pub fn longest_own(&self) -> Duration {
-        let owns = self.each().map(|poll| poll.own);
-        owns.max().unwrap_or_default()
+        let active = self.each().map(|poll| poll.active);
+        active.max().unwrap_or_default()
     }
 
     /// The own time within which a share `q` of all polls stayed: `quantile(0.99)` is the 99th
     /// percentile. Exact: it is the time of a poll. `None` if `q` is not a number; a `q` outside of 0
     /// to 1 is taken as the nearer of the two.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        table::quantile(&table::sorted(self.each().map(|poll| poll.own)), q)
+        table::quantile(&table::sorted(self.each().map(|poll| poll.active)), q)
     }
 
     /// How many polls were over a budget by their own time, less what

@@ -6,28 +6,28 @@ use std::time::Duration;
 use super::lookout::{PLACE, Seen};
 use super::origin::Origin;
 use super::times::{Own, Times};
+use crate::attribution;
 use crate::cause::Split;
 use crate::clock::nanos_of;
+use crate::liveness::silence_of_both;
 use crate::overrun;
 use crate::report::{self, SlowPoll};
-use crate::slot::{Finding, Kind, ThreadInfo};
+use crate::slot::{Diagnosis, Kind, ThreadInfo};
 use crate::suspension::{self, SUSPENSIONS};
-use crate::verdict;
 use crate::watch::{Slow, shortest_budget};
-use crate::witness::silence_of_both;
 
 /// One poll of an audited future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditedPoll {
     /// How long it took.
-    pub wall: Duration,
+    pub elapsed: Duration,
     /// How long it took by its own doing: it had a processor, or waited of its own accord. Where the
-    /// operating system does not account for the rest, it is all of `wall`.
-    pub own: Duration,
+    /// operating system does not account for the rest, it is all of `elapsed`.
+    pub active: Duration,
     /// What is held against a budget: its own time less what
     /// [`allow_blocking`](crate::allow_blocking) declared to be allowed.
-    pub held: Duration,
+    pub charged: Duration,
 }
 
 /// An audit: of what, asked for where, and the polls in their order.
@@ -58,7 +58,7 @@ pub(super) struct Worst {
     pub(super) poll: AuditedPoll,
     pub(super) split: Option<Split>,
     pub(super) thread: ThreadInfo,
-    finding: Option<Finding>,
+    finding: Option<Diagnosis>,
     task: Option<tokio::task::Id>,
 }
 
@@ -103,7 +103,7 @@ impl Book {
         if self
             .worst
             .as_ref()
-            .is_none_or(|worst| poll.held > worst.poll.held)
+            .is_none_or(|worst| poll.charged > worst.poll.charged)
         {
             self.worst = Some(Worst {
                 index: self.polls.len(),
@@ -124,7 +124,10 @@ impl Book {
     }
 
     pub(super) fn count_over(&self, budget: Duration) -> usize {
-        self.polls.iter().filter(|poll| poll.held > budget).count()
+        self.polls
+            .iter()
+            .filter(|poll| poll.charged > budget)
+            .count()
     }
 }
 
@@ -135,9 +138,9 @@ fn judge(ended: &Ended, seen: &Seen) -> AuditedPoll {
         None => wall,
     };
     AuditedPoll {
-        wall: Duration::from_nanos(wall),
-        own: Duration::from_nanos(own),
-        held: Duration::from_nanos(own.saturating_sub(seen.allowed)),
+        elapsed: Duration::from_nanos(wall),
+        active: Duration::from_nanos(own),
+        charged: Duration::from_nanos(own.saturating_sub(seen.allowed)),
     }
 }
 
@@ -171,19 +174,19 @@ impl Book {
         let worst = self.worst.as_ref()?;
         let slow = Slow {
             kind: Kind::Audited,
-            elapsed: nanos_of(worst.poll.wall),
-            own: nanos_of(worst.poll.held),
+            elapsed: nanos_of(worst.poll.elapsed),
+            charged: nanos_of(worst.poll.charged),
             budget: self.budget,
             location: self.location,
             outer: Vec::new(),
             thread: worst.thread.clone(),
             slot: None,
-            opening: None,
+            seq: None,
             counts: true,
             allowed: false,
             broken: None,
         };
-        let fault = verdict::kind(worst.split.as_ref());
+        let fault = attribution::kind(worst.split.as_ref());
         let finding = overrun::finding(fault, worst.split, worst.finding.clone());
         let mut report = report::finished(PLACE.watch.counters(), slow, finding);
         report.watch = self.origin.name.into();
@@ -231,7 +234,7 @@ mod tests {
         let worst = book.worst.as_ref().unwrap();
         assert_eq!((worst.index, book.count_over(book.budget)), (1, 3));
         let report = book.worst().unwrap();
-        assert_eq!(report.own, Duration::from_millis(8));
+        assert_eq!(report.charged, Duration::from_millis(8));
         assert_eq!(report.cause, crate::Cause::Computing);
     }
 
@@ -248,8 +251,8 @@ mod tests {
         };
         book.enter(&ended(40 * MS, Some(own)), seen);
         let poll = book.polls[0];
-        assert_eq!(poll.own, Duration::from_millis(30));
-        assert_eq!(poll.held, Duration::from_millis(3));
+        assert_eq!(poll.active, Duration::from_millis(30));
+        assert_eq!(poll.charged, Duration::from_millis(3));
         assert_eq!(book.count_over(Duration::from_millis(3)), 0);
     }
 

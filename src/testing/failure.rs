@@ -32,13 +32,13 @@ impl<'a> Failure<'a> {
     /// What of its own time is not held against the poll.
     fn allowed(&self) -> Option<Duration> {
         let poll = self.book.worst.as_ref()?.poll;
-        (poll.own > poll.held).then(|| poll.own - poll.held)
+        (poll.active > poll.charged).then(|| poll.active - poll.charged)
     }
 
     fn write_judged(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SlowPoll {
             elapsed,
-            own,
+            charged: own,
             split,
             ..
         } = &self.worst;
@@ -90,7 +90,7 @@ impl fmt::Display for Failure<'_> {
         write!(
             f,
             "poll {number} of {polls} took {:.1?}, budget {budget:?}",
-            worst.own
+            worst.charged
         )?;
         if *over > 1 {
             write!(f, " (the longest of {over} polls over it)")?;
@@ -157,7 +157,7 @@ mod tests {
     fn what_was_allowed_is_told_beside_what_was_not() {
         let mut book = Book::fabricated(&[(20, 18)]);
         let worst = book.worst.as_mut().unwrap();
-        worst.poll.held = Duration::from_millis(8);
+        worst.poll.charged = Duration::from_millis(8);
         book.polls[0] = worst.poll;
         assert_eq!(
             text(&book, None).lines().nth(1),

@@ -1,7 +1,7 @@
 //! Audited polls in the slot of their thread, where the sentinel sees them.
 //!
 //! They have a watch that is in no books: it counts nothing, is published nowhere and belongs to no
-//! watchdog of the user's. What the sentinel finds stays in the slot's margin until the poll ends.
+//! watchdog of the user's. What the sentinel finds stays in the slot's diagnostics until the poll ends.
 
 use std::io::Write as _;
 use std::panic::Location;
@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
 use crate::sentinel;
-use crate::service;
-use crate::slot::{self, DOZE, Finding, Kind, MAX_DEPTH, Mark, Opened, Openings, Slot, Told};
+use crate::service_thread;
+use crate::slot::{
+    self, Diagnosis, FrameToken, Kind, MAX_DEPTH, PollStart, ReportState, SENTINEL_PARKER, Seqs,
+    Slot,
+};
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, InUse, Judge, OnSlow, Orders, Registry, Slow, Stacks, StuckWorkers, Timing, Watch,
-    WatchCounters, WatchdogInner,
+    BudgetToken, Containment, Judge, OnSlow, Orders, Registry, Slow, Stacks, StuckWorkers, Timing,
+    Watch, WatchCounters, WatchdogInner,
 };
 
 /// The sentinel looks at polls that are over their budget, and at none that is shorter than this: then
@@ -84,9 +87,9 @@ struct Listener {
 }
 
 impl OnSlow for Listener {
-    fn on_slow(&self, _: &Arc<WatchCounters>, _: Slow, _: Told, _: Judge) {}
+    fn on_slow(&self, _: &Arc<WatchCounters>, _: Slow, _: ReportState, _: Judge) {}
 
-    fn on_stall(&self, _: &WatchCounters, slow: Slow, finding: Finding, _: &mut Told) {
+    fn on_stall(&self, _: &WatchCounters, slow: Slow, finding: Diagnosis, _: &mut ReportState) {
         if slow.elapsed >= TOO_LONG {
             tell(&slow, &finding);
         }
@@ -96,8 +99,8 @@ impl OnSlow for Listener {
         &self,
         _: &WatchCounters,
         _: Slow,
-        _: Finding,
-        _: &mut Told,
+        _: Diagnosis,
+        _: &mut ReportState,
         _: Option<usize>,
     ) {
     }
@@ -108,7 +111,7 @@ impl OnSlow for Listener {
 }
 
 /// On a thread of its own, because naming the frames takes long.
-fn tell(slow: &Slow, finding: &Finding) {
+fn tell(slow: &Slow, finding: &Diagnosis) {
     let (elapsed, location) = (Duration::from_nanos(slow.elapsed), slow.location);
     let (cause, stack, thread) = (finding.cause, finding.stack.clone(), slow.thread.clone());
     let tell = move || {
@@ -121,14 +124,14 @@ fn tell(slow: &Slow, finding: &Finding) {
         );
     };
     // If no thread can be had, the poll is told of when it ends.
-    let _ = service::spawn("shotclock-stuck", tell);
+    let _ = service_thread::spawn("shotclock-stuck", tell);
 }
 
 /// Has the sentinel look at the polls of one audit.
 pub(super) struct Lookout {
     look_at: u64,
     #[expect(dead_code, reason = "held for its destructor")]
-    in_use: InUse,
+    in_use: BudgetToken,
 }
 
 impl Lookout {
@@ -137,7 +140,7 @@ impl Lookout {
         let look_at = nanos_of(budget.max(LEAST));
         Self {
             look_at,
-            in_use: InUse::new(look_at, false),
+            in_use: BudgetToken::new(look_at, false),
         }
     }
 
@@ -146,7 +149,7 @@ impl Lookout {
     pub(super) fn begin(&self, location: &'static Location<'static>, start: u64) -> InSight {
         let stack = sys::stack_pointer();
         let slot = slot::current().map(|slot| {
-            let mark = slot.begin(Opened {
+            let mark = slot.begin(PollStart {
                 by_ticks: false,
                 watch: PLACE.watch.counters().id,
                 kind: Kind::Audited,
@@ -155,20 +158,20 @@ impl Lookout {
                 location,
                 stack,
             });
-            DOZE.rouse();
+            SENTINEL_PARKER.notify();
             (slot, mark)
         });
         InSight {
             slot,
             start,
-            disturbed: slot.map_or(0, |(slot, _)| slot.margin().disturbed()),
+            disturbed: slot.map_or(0, |(slot, _)| slot.diagnostics().disturbed()),
         }
     }
 }
 
 /// An audited poll in flight.
 pub(super) struct InSight {
-    slot: Option<(&'static Slot, Mark)>,
+    slot: Option<(&'static Slot, FrameToken)>,
     start: u64,
     disturbed: u64,
 }
@@ -176,7 +179,7 @@ pub(super) struct InSight {
 /// What was seen of a poll. Times are nanoseconds.
 #[derive(Default)]
 pub(super) struct Seen {
-    pub(super) finding: Option<Finding>,
+    pub(super) finding: Option<Diagnosis>,
     /// What was declared to be allowed.
     pub(super) allowed: u64,
     /// It waited for a processor so long because it was woken for its stack.
@@ -197,18 +200,18 @@ impl InSight {
             return Seen::default();
         };
         let elapsed = |since| PLACE.clock.nanos_between(since, end);
-        let mut margin = slot.margin();
+        let mut diagnostics = slot.diagnostics();
         let excused = |poll| {
-            let around = slot.openings();
-            let polls: Openings = around.into_iter().chain([poll]).take(MAX_DEPTH).collect();
-            let exceptions = &margin.exceptions;
+            let around = slot.seqs();
+            let polls: Seqs = around.into_iter().chain([poll]).take(MAX_DEPTH).collect();
+            let exceptions = &diagnostics.exceptions;
             exceptions.excuse(poll, self.start, &polls, elapsed)
         };
-        let allowed = mark.opening().map_or(0, excused);
+        let allowed = mark.seq().map_or(0, excused);
         Seen {
             allowed,
-            disturbed: margin.disturbed().saturating_sub(self.disturbed),
-            finding: margin.close(mark, None).0.finding,
+            disturbed: diagnostics.disturbed().saturating_sub(self.disturbed),
+            finding: diagnostics.close(mark, None).0.finding,
         }
     }
 }

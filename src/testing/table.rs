@@ -28,9 +28,9 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, book: &Book) -> fmt::Result {
     }
     write!(f, "  {:>9}  {:>9}", "longest", "sum")?;
     if !book.is_by_the_wall {
-        write_row(f, "own time", book, |poll| poll.own)?;
+        write_row(f, "own time", book, |poll| poll.active)?;
     }
-    write_row(f, "by wall", book, |poll| poll.wall)?;
+    write_row(f, "by wall", book, |poll| poll.elapsed)?;
     write!(f, "\n\n")?;
     write_histogram(f, book)
 }
@@ -75,7 +75,7 @@ pub(super) fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
 
 /// How many polls there were up to each bound, in steps of 1, 2 and 5.
 fn write_histogram(f: &mut fmt::Formatter<'_>, book: &Book) -> fmt::Result {
-    let rows = rows(&sorted(book.polls.iter().map(|poll| poll.own)));
+    let rows = rows(&sorted(book.polls.iter().map(|poll| poll.active)));
     let most = rows.iter().map(|row| row.1).max().unwrap_or_default();
     let heading = match book.is_by_the_wall {
         false => "own time",

@@ -5,7 +5,7 @@
 //! slow.
 
 use crate::clock::Clock;
-use crate::proc::Schedstat;
+use crate::procfs::Schedstat;
 use crate::sys::Thread;
 
 /// A clock and an account cannot be read at one moment, but so near that nothing was between the two;

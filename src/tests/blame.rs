@@ -23,7 +23,7 @@ fn a_slow_poll_says_everything_about_itself() {
         (crate::Phase::Finished, crate::Kind::Poll)
     );
     assert_eq!(
-        (slow.elapsed, slow.own, slow.budget),
+        (slow.elapsed, slow.charged, slow.budget),
         (23 * MS, 23 * MS, 10 * MS)
     );
     assert_eq!(slow.cause, crate::Cause::Unknown);
@@ -101,7 +101,7 @@ fn an_outer_poll_over_budget_by_itself_is_reported_too() {
     let reports = scene.reports();
     let told: Vec<_> = reports
         .iter()
-        .map(|r| (&*r.watch, r.elapsed, r.own))
+        .map(|r| (&*r.watch, r.elapsed, r.charged))
         .collect();
     assert_eq!(
         told,

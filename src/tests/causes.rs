@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::cause::Cause;
-use crate::slot::{Finding, Kind, ThreadInfo, Told};
+use crate::slot::{Diagnosis, Kind, ReportState, ThreadInfo};
 use crate::watch::{Counted, Judge, Slow};
 
 fn watchdog() -> Watchdog {
@@ -25,13 +25,13 @@ fn slow_poll(watch: &Watch, judge: Judge) {
     let slow = Slow {
         kind: Kind::Poll,
         elapsed: 1,
-        own: 1,
+        charged: 1,
         budget: MS,
         location: Location::caller(),
         outer: Vec::new(),
         thread: ThreadInfo::current(),
         slot: None,
-        opening: None,
+        seq: None,
         counts: true,
         allowed: false,
         broken: None,
@@ -39,13 +39,13 @@ fn slow_poll(watch: &Watch, judge: Judge) {
     let watchdog = watch.watchdog();
     watchdog
         .slow
-        .on_slow(watch.counters(), slow, Told::Nothing, judge);
+        .on_slow(watch.counters(), slow, ReportState::Unreported, judge);
 }
 
-fn found(cause: Cause) -> Finding {
-    Finding {
+fn found(cause: Cause) -> Diagnosis {
+    Diagnosis {
         cause,
-        ..Finding::default()
+        ..Diagnosis::default()
     }
 }
 

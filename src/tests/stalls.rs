@@ -40,7 +40,7 @@ fn silent_before_the_budget_and_told_after_it() {
         panic!("{reports:?}")
     };
     assert_eq!((slow.phase, slow.kind), (Phase::Running, Kind::Entered));
-    assert_eq!((slow.elapsed, slow.own), (11 * MS, 11 * MS));
+    assert_eq!((slow.elapsed, slow.charged), (11 * MS, 11 * MS));
     assert_eq!(slow.location.file(), file!());
     assert_eq!(slow.thread.id, std::thread::current().id());
     assert!(slow.to_string().contains("is stuck"), "{slow}");

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::choice::Choose;
 use super::finish::{Finish, Whole};
 use super::future::WatchFuture;
-use crate::poll::{Possession, Stretch};
+use crate::poll_timer::{PollTimer, Section};
 
 /// A service whose work on its thread is timed: readiness, calls, the polls of their futures, and of
 /// the bodies of HTTP responses. Made by [`WatchLayer`](super::WatchLayer).
@@ -58,7 +58,7 @@ where
     type Future = WatchFuture<S::Future, K>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let possession = Possession::begin(self.choice.ready(), self.location, Stretch::POLL);
+        let possession = PollTimer::begin(self.choice.ready(), self.location, Section::POLL);
         let ready = self.inner.poll_ready(cx);
         possession.end();
         ready
@@ -67,7 +67,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let watch = self.choice.of(&request);
         // What is done before there is a future holds the worker as well.
-        let possession = Possession::begin(&watch, self.location, Stretch::ENTERED);
+        let possession = PollTimer::begin(&watch, self.location, Section::ENTERED);
         let future = self.inner.call(request);
         possession.end();
         WatchFuture::new(future, watch, self.location)

@@ -9,9 +9,9 @@ use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, LazyLock};
 
 use super::registry::OTHER;
-use super::{PollInFlight, Registry, Totals, Unreported, polls_in_flight};
+use super::{PollStatus, Registry, Totals, Unreported, poll_statuses};
 use crate::clock::Clock;
-use crate::samples::Series;
+use crate::pending_durations::Series;
 use crate::sync::Lock;
 
 /// Names kept of ended watchdogs: the default limit of one watchdog. Counts of further names go to [`OTHER`].
@@ -69,7 +69,7 @@ pub(crate) fn register(registry: &Arc<Registry>) {
 /// Sums all watchdogs of the process, ended ones included.
 pub(crate) fn aggregate() -> Aggregate {
     static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
-    let in_flight = polls_in_flight(&CLOCK);
+    let in_flight = poll_statuses(&CLOCK);
     let oldest_stall_nanos = in_flight.iter().filter_map(|poll| poll.stalled_nanos).max();
     with_registries(|registries| {
         // Of an ended watchdog's registry only this list holds a reference, so no thread writes to it. This
@@ -92,7 +92,7 @@ pub(crate) fn aggregate() -> Aggregate {
 }
 
 impl Aggregate {
-    fn add(&mut self, registry: &Registry, in_flight: &[PollInFlight]) {
+    fn add(&mut self, registry: &Registry, in_flight: &[PollStatus]) {
         self.unreported.add(&registry.unreported);
         for counters in registry.counters() {
             let watch = self.watches.entry(Arc::clone(&counters.name)).or_default();

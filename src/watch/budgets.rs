@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::slot::DOZE;
+use crate::slot::SENTINEL_PARKER;
 
 /// Four cells to a doubling, from 1 ms; the first counts the budgets below as well, the last all
 /// above.
@@ -51,12 +51,12 @@ pub(crate) fn shortest_by_ticks() -> Option<Duration> {
 }
 
 /// A budget that is in use as long as this lives.
-pub(crate) struct InUse {
+pub(crate) struct BudgetToken {
     cell: usize,
     by_ticks: bool,
 }
 
-impl InUse {
+impl BudgetToken {
     pub(crate) fn new(nanos: u64, by_ticks: bool) -> Self {
         let cell = cell_of(nanos);
         let is_new = |counts: &Counts| {
@@ -66,13 +66,13 @@ impl InUse {
         };
         if is_new(&IN_USE) | (by_ticks && is_new(&BY_TICKS)) {
             // It may nap for as long as the shortest was until now.
-            DOZE.prod();
+            SENTINEL_PARKER.unpark();
         }
         Self { cell, by_ticks }
     }
 }
 
-impl Drop for InUse {
+impl Drop for BudgetToken {
     fn drop(&mut self) {
         IN_USE[self.cell].fetch_sub(1, Relaxed);
         if self.by_ticks {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_shortest_counts_while_it_is_in_use() {
-        let in_use = InUse::new(1, true);
+        let in_use = BudgetToken::new(1, true);
         assert_eq!(shortest(), Duration::from_nanos(999_999));
         assert_eq!(shortest_by_ticks(), Some(shortest()));
         drop(in_use);
@@ -123,9 +123,9 @@ mod tests {
         let nanos = 650_000_000;
         let cell = cell_of(nanos);
         let in_use = || [&IN_USE, &BY_TICKS].map(|counts| counts[cell].load(Relaxed));
-        let ticked = InUse::new(nanos, true);
+        let ticked = BudgetToken::new(nanos, true);
         assert_eq!(in_use(), [1, 1]);
-        let exact = InUse::new(nanos, false);
+        let exact = BudgetToken::new(nanos, false);
         assert_eq!(in_use(), [2, 1]);
         drop(ticked);
         assert_eq!(in_use(), [1, 0]);

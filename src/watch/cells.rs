@@ -9,8 +9,8 @@ use super::sampled::Sampled;
 use crate::append_table::AppendTable;
 use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
-use crate::limit::Limiter;
-use crate::samples::Series;
+use crate::pending_durations::Series;
+use crate::rate_limit::Limiter;
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Lock, add_single_writer};
 

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{WatchdogInner, polls_in_flight};
+use super::{WatchdogInner, poll_statuses};
 use crate::clock::Clock;
-use crate::witness::SENTINEL;
+use crate::liveness::SENTINEL;
 
 /// Whether polls of a watchdog are stuck at this moment. Made by
 /// [`Watchdog::health`](crate::Watchdog::health).
@@ -56,7 +56,7 @@ impl Health {
     pub(crate) fn of(watchdog: &WatchdogInner) -> Self {
         let counters = watchdog.registry.counters();
         let own: HashSet<u64> = counters.iter().map(|counters| counters.id).collect();
-        let in_flight = polls_in_flight(&watchdog.clock);
+        let in_flight = poll_statuses(&watchdog.clock);
         let of_home = in_flight
             .iter()
             .filter(|flight| own.contains(&flight.watch));
@@ -86,7 +86,7 @@ impl Health {
 
 /// For how long the sentinel has not looked, if its look is overdue by too long. Under a mocked clock it does
 /// not look.
-fn unseen(clock: &Clock, in_flight: &[super::PollInFlight]) -> Option<u64> {
+fn unseen(clock: &Clock, in_flight: &[super::PollStatus]) -> Option<u64> {
     let now = clock.raw();
     let is_started = clock.is_real() && SENTINEL.sign() > 0;
     let silence = clock.nanos_between(SENTINEL.sign(), now);

@@ -4,11 +4,13 @@ use arrayvec::ArrayVec;
 
 use super::watchdog_of;
 use crate::clock::Clock;
-use crate::slot::{self, InFlight, MAX_DEPTH, Margin, Nest, Note, Slot, Standing};
+use crate::slot::{
+    self, BudgetStatus, InFlightPoll, MAX_DEPTH, PollRecord, PollStack, Slot, ThreadDiagnostics,
+};
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PollInFlight {
+pub(crate) struct PollStatus {
     /// The id of the watch.
     pub(crate) watch: u64,
     pub(crate) elapsed_nanos: u64,
@@ -20,15 +22,16 @@ pub(crate) struct PollInFlight {
 /// Returns the polls in flight whose watchdogs share a clock.
 ///
 /// This function reads the slots and waits for no other thread, so its answer holds while the sentinel is held up.
-pub(crate) fn polls_in_flight(clock: &Clock) -> Vec<PollInFlight> {
+pub(crate) fn poll_statuses(clock: &Clock) -> Vec<PollStatus> {
     let now = clock.raw();
     let mut all = Vec::new();
     for slot in slot::all() {
         let polls = polls_of_slot(slot, clock, now).into_iter();
-        let of_watches = polls.filter(|(standing, _)| !standing.poll.kind.is_off_the_books());
-        all.extend(of_watches.map(|(standing, stalled_nanos)| PollInFlight {
-            watch: standing.poll.watch,
-            elapsed_nanos: standing.elapsed,
+        let of_watches =
+            polls.filter(|(budget_status, _)| !budget_status.poll.kind.is_off_the_books());
+        all.extend(of_watches.map(|(budget_status, stalled_nanos)| PollStatus {
+            watch: budget_status.poll.watch,
+            elapsed_nanos: budget_status.elapsed,
             stalled_nanos,
         }));
     }
@@ -36,7 +39,7 @@ pub(crate) fn polls_in_flight(clock: &Clock) -> Vec<PollInFlight> {
 }
 
 /// Returns whether the start of a poll can be compared with readings of a clock.
-pub(crate) fn is_of_clock(poll: &InFlight, clock: &Clock) -> bool {
+pub(crate) fn is_of_clock(poll: &InFlightPoll, clock: &Clock) -> bool {
     watchdog_of(poll.watch).is_some_and(|watchdog| watchdog.clock.is_comparable_with(clock))
 }
 
@@ -48,27 +51,40 @@ pub(crate) fn polls_of_slot(
     slot: &Slot,
     clock: &Clock,
     now: u64,
-) -> ArrayVec<(Standing, Option<u64>), MAX_DEPTH> {
+) -> ArrayVec<(BudgetStatus, Option<u64>), MAX_DEPTH> {
     let nest = slot.read().only(|poll| is_of_clock(poll, clock));
-    let by_wall = nest.standings_at(clock, now, None);
-    if !by_wall.iter().any(Standing::is_over) {
+    let by_wall = nest.budget_statuses_at(clock, now, None);
+    if !by_wall.iter().any(BudgetStatus::is_over) {
         return by_wall
             .into_iter()
-            .map(|standing| (standing, None))
+            .map(|budget_status| (budget_status, None))
             .collect();
     }
-    let margin = slot.margin_soon();
-    let margin = margin.as_deref();
-    let standings = nest.standings_at(clock, now, margin.map(|margin| &margin.exceptions));
-    let stalled = |standing: Standing| (standing, stalled_nanos(&nest, &standing, margin));
-    standings.into_iter().map(stalled).collect()
+    let diagnostics = slot.diagnostics_unless_held();
+    let diagnostics = diagnostics.as_deref();
+    let budget_statuses = nest.budget_statuses_at(
+        clock,
+        now,
+        diagnostics.map(|diagnostics| &diagnostics.exceptions),
+    );
+    let stalled = |budget_status: BudgetStatus| {
+        (
+            budget_status,
+            stalled_nanos(&nest, &budget_status, diagnostics),
+        )
+    };
+    budget_statuses.into_iter().map(stalled).collect()
 }
 
-fn stalled_nanos(nest: &Nest, standing: &Standing, margin: Option<&Margin>) -> Option<u64> {
-    let note = margin.and_then(|margin| margin.noted(&standing.poll));
+fn stalled_nanos(
+    nest: &PollStack,
+    budget_status: &BudgetStatus,
+    diagnostics: Option<&ThreadDiagnostics>,
+) -> Option<u64> {
+    let note = diagnostics.and_then(|diagnostics| diagnostics.noted(&budget_status.poll));
     let is_handed_over =
-        nest.is_contained(&standing.poll) || note.is_some_and(Note::is_handed_over);
+        nest.is_contained(&budget_status.poll) || note.is_some_and(PollRecord::is_handed_over);
     let uncharged = note.map_or(0, |note| note.uncharged);
-    let charged = standing.own.saturating_sub(uncharged);
-    (!is_handed_over && charged > standing.poll.budget).then_some(charged)
+    let charged = budget_status.charged.saturating_sub(uncharged);
+    (!is_handed_over && charged > budget_status.poll.budget).then_some(charged)
 }

@@ -23,18 +23,18 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
-use crate::slot::{Allowance, Finding, Kind, ThreadInfo, Told};
+use crate::slot::{Allowance, Diagnosis, Kind, ReportState, ThreadInfo};
 
 #[cfg(feature = "metrics")]
 pub(crate) use aggregate::{Aggregate, WatchSums, aggregate, register};
-pub(crate) use budgets::InUse;
+pub(crate) use budgets::BudgetToken;
 pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
 pub(crate) use cells::{Counted, Totals, Undecided, WatchCounters};
 pub use health::{Health, Status};
 pub(crate) use ids::{name_of, watchdog_of};
 #[cfg(feature = "page")]
 pub(crate) use in_flight::polls_of_slot;
-pub(crate) use in_flight::{PollInFlight, is_of_clock, polls_in_flight};
+pub(crate) use in_flight::{PollStatus, is_of_clock, poll_statuses};
 pub use orders::Stacks;
 pub(crate) use orders::{Measure, Orders, Step};
 #[cfg(feature = "metrics")]
@@ -84,7 +84,7 @@ struct WatchInner {
     /// Whether a poll goes by ticks, and reads no clock.
     by_ticks: bool,
     #[expect(dead_code, reason = "held for its destructor")]
-    in_use: InUse,
+    in_use: BudgetToken,
     counters: Arc<WatchCounters>,
     watchdog: Arc<WatchdogInner>,
 }
@@ -122,11 +122,17 @@ impl WatchdogInner {
 /// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
 pub(crate) trait OnSlow: Send + Sync {
     /// A slow poll has ended. Called on its own thread, with what was told of it while it ran.
-    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: Told, judge: Judge);
+    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: ReportState, judge: Judge);
 
     /// A poll is slow and still runs. Called by the sentinel, once for each time that it is to be
     /// told; `told` is what was told before, and is brought up to date.
-    fn on_stall(&self, counters: &WatchCounters, slow: Slow, finding: Finding, told: &mut Told);
+    fn on_stall(
+        &self,
+        counters: &WatchCounters,
+        slow: Slow,
+        finding: Diagnosis,
+        told: &mut ReportState,
+    );
 
     /// A stall has become so old that it is to be told whatever the limits say, to everybody or, if
     /// `call` says so, to that function of the user's alone.
@@ -134,8 +140,8 @@ pub(crate) trait OnSlow: Send + Sync {
         &self,
         counters: &WatchCounters,
         slow: Slow,
-        finding: Finding,
-        told: &mut Told,
+        finding: Diagnosis,
+        told: &mut ReportState,
         call: Option<usize>,
     );
 
@@ -145,9 +151,9 @@ pub(crate) trait OnSlow: Send + Sync {
 
 /// Says why a poll was slow that has ended.
 pub(crate) enum Judge {
-    Known(Finding),
+    Known(Diagnosis),
     /// It cannot be said before the sentinel has looked: the process may have been suspended.
-    Later(Box<dyn FnOnce() -> Finding + Send>),
+    Later(Box<dyn FnOnce() -> Diagnosis + Send>),
 }
 
 /// A poll over its budget.
@@ -155,7 +161,7 @@ pub(crate) enum Judge {
 pub(crate) struct Slow {
     pub(crate) kind: Kind,
     pub(crate) elapsed: u64,
-    pub(crate) own: u64,
+    pub(crate) charged: u64,
     pub(crate) budget: Duration,
     pub(crate) location: &'static Location<'static>,
     pub(crate) outer: Vec<u64>,
@@ -163,7 +169,7 @@ pub(crate) struct Slow {
     /// The number of that thread's slot.
     pub(crate) slot: Option<usize>,
     /// Its number on that thread.
-    pub(crate) opening: Option<u64>,
+    pub(crate) seq: Option<u64>,
     /// If not, it turned out to be the fault of a poll inside it, and is here only because it was told
     /// of before.
     pub(crate) counts: bool,
@@ -211,7 +217,7 @@ impl Watch {
             budget_nanos,
             contained,
             by_ticks,
-            in_use: InUse::new(budget_nanos, by_ticks),
+            in_use: BudgetToken::new(budget_nanos, by_ticks),
             counters,
             watchdog,
         };
@@ -325,7 +331,7 @@ impl Watch {
     /// Costs a walk over the threads that ever polled; it disturbs none of them.
     pub fn stats(&self) -> WatchStats {
         let inner = &self.inner;
-        WatchStats::new(&inner.counters, &polls_in_flight(&inner.clock))
+        WatchStats::new(&inner.counters, &poll_statuses(&inner.clock))
     }
 
     #[inline]

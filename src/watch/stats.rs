@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PollInFlight, Totals, WatchCounters, polls_in_flight};
+use super::{PollStatus, Totals, WatchCounters, poll_statuses};
 use crate::clock::{Clock, nanos_of};
 use crate::histogram::{BOUNDS_NANOS, Distribution};
 use crate::text_table;
@@ -56,7 +56,7 @@ pub struct WatchStats {
 }
 
 impl WatchStats {
-    pub(super) fn new(counters: &WatchCounters, in_flight: &[PollInFlight]) -> Self {
+    pub(super) fn new(counters: &WatchCounters, in_flight: &[PollStatus]) -> Self {
         let Totals {
             distribution,
             busy,
@@ -128,7 +128,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(counters: &[Arc<WatchCounters>], clock: &Clock) -> Self {
-        let in_flight = polls_in_flight(clock);
+        let in_flight = poll_statuses(clock);
         let stats = |counters: &Arc<WatchCounters>| WatchStats::new(counters, &in_flight);
         let mut watches: Vec<_> = counters.iter().map(stats).collect();
         watches.sort_by(|a, b| {
@@ -246,7 +246,7 @@ quiet            0     0         0          0       -       -       -        -"
     #[test]
     fn watch_stats_json_has_every_public_field() {
         let (clock, _) = quanta::Clock::mock();
-        let flights = polls_in_flight(&Clock::mocked(clock));
+        let flights = poll_statuses(&Clock::mocked(clock));
         let stats = WatchStats::new(&WatchCounters::new("w".into()), &flights);
         crate::serialize::assert_json_has_public_fields!(stats, WatchStats {
             watch, polls, slow_polls, panicked_polls, contained_polls, in_flight, stalls, oldest_in_flight, busy,

@@ -89,7 +89,7 @@ mod tests {
         let ticks = [1, 4, 10, 40, 1_000].map(|ms| tick_under(Duration::from_millis(ms)));
         let ns = [1_000_000, 1_000_000, 2_500_000, 10_000_000, 10_000_000];
         assert_eq!(ticks, ns);
-        let _in_use = crate::watch::budgets::InUse::new(10_000_000, true);
+        let _in_use = crate::watch::budgets::BudgetToken::new(10_000_000, true);
         assert!(tick_of().is_some_and(|tick| (SHORTEST..=2_500_000).contains(&tick)));
     }
 }

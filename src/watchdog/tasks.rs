@@ -10,7 +10,7 @@ use tokio::runtime::TaskMeta;
 
 use super::guard::GuardHooks;
 use crate::catch_panic::catch_panic;
-use crate::poll::{Loose, Possession, Stretch};
+use crate::poll_timer::{DetachedTimer, PollTimer, Section};
 use crate::runtime::Guarded;
 use crate::watch::Watch;
 
@@ -26,7 +26,7 @@ struct Tasks {
     watches: HashMap<Place, Known>,
     /// Those in flight, outermost first: a task may run a runtime itself. `None` for one that began
     /// when the guard was gone already.
-    in_flight: Vec<Option<InFlight>>,
+    in_flight: Vec<Option<TaskPoll>>,
 }
 
 struct Known {
@@ -41,7 +41,7 @@ impl Known {
     }
 }
 
-type InFlight = (Rc<Watch>, Loose);
+type TaskPoll = (Rc<Watch>, DetachedTimer);
 
 thread_local! {
     static TASKS: RefCell<Tasks> = RefCell::default();
@@ -95,7 +95,7 @@ fn forget_ended() {
     drop(ended);
 }
 
-fn begin(guarded: &Arc<Guarded>, place: &'static Location<'static>) -> Option<InFlight> {
+fn begin(guarded: &Arc<Guarded>, place: &'static Location<'static>) -> Option<TaskPoll> {
     let key = (guarded.id, std::ptr::from_ref(place));
     let known = |tasks: &mut Tasks| tasks.watches.get(&key).map(|known| Rc::clone(&known.watch));
     let watch = with_tasks(known)?.unwrap_or_else(|| {
@@ -110,6 +110,6 @@ fn begin(guarded: &Arc<Guarded>, place: &'static Location<'static>) -> Option<In
         watch
     });
     // The stack of the hook is not that of the poll.
-    let possession = Possession::begin_at(&watch, place, Stretch::POLL, 0).loose();
+    let possession = PollTimer::begin_at(&watch, place, Section::POLL, 0).loose();
     Some((watch, possession))
 }

@@ -5,8 +5,8 @@ use super::*;
 /// Later than any tick that somebody publishes, so that nothing has replaced it.
 const TICK: u64 = u64::MAX - 1;
 
-fn begin_by_ticks(slot: &Slot, watch: u64) -> Mark {
-    slot.begin(Opened {
+fn begin_by_ticks(slot: &Slot, watch: u64) -> FrameToken {
+    slot.begin(PollStart {
         by_ticks: true,
         watch,
         kind: Kind::Poll,
@@ -30,26 +30,26 @@ fn what_a_quiet_poll_took_is_not_the_outer_polls_own() {
     assert!(slot.end_quietly(inner, || 3));
     assert!(!slot.is_by_ticks());
     assert_eq!(watches(&slot), [1]);
-    let share = end(&slot, outer, 8);
-    assert_eq!((share.self_time, share.own), (5, 8));
+    let times = end(&slot, outer, 8);
+    assert_eq!((times.self_time, times.charged), (5, 8));
 }
 
 #[test]
 fn the_outermost_hands_its_time_to_nobody() {
     let slot = Slot::new(0);
-    let (mut openings, mut states) = (Vec::new(), Vec::new());
+    let (mut seqs, mut states) = (Vec::new(), Vec::new());
     for watch in 0..3 {
         let poll = begin_by_ticks(&slot, watch);
         assert!(Slot::is_busy(slot.state()));
-        openings.push(poll.opening());
+        seqs.push(poll.seq());
         assert!(slot.end_quietly(poll, nobody_asks));
         assert!(!Slot::is_busy(slot.state()));
         states.push(slot.state());
     }
-    assert!(openings.is_sorted() && states.is_sorted());
-    openings.dedup();
+    assert!(seqs.is_sorted() && states.is_sorted());
+    seqs.dedup();
     states.dedup();
-    assert_eq!((openings.len(), states.len()), (3, 3));
+    assert_eq!((seqs.len(), states.len()), (3, 3));
 }
 
 #[test]
@@ -77,11 +77,11 @@ fn there_is_more_to_say_of_one_with_a_slow_poll_inside() {
     let around = begin(&slot, 1, 0);
     let outer = begin_by_ticks(&slot, 2);
     let inner = begin(&slot, 3, 0);
-    assert!(end(&slot, inner, 50).slow);
+    assert!(end(&slot, inner, 50).is_slow);
     assert!(!slot.end_quietly(outer, nobody_asks));
     assert_eq!(watches(&slot), [1, 2]);
-    assert!(!end(&slot, outer, 55).slow);
-    assert_eq!(end(&slot, around, 60).own, 10);
+    assert!(!end(&slot, outer, 55).is_slow);
+    assert_eq!(end(&slot, around, 60).charged, 10);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn one_that_goes_by_ticks_began_after_its_tick() {
 #[test]
 fn one_that_is_made_exact_began_when_it_was() {
     let slot = Slot::new(0);
-    let drop_glue = slot.begin(Opened {
+    let drop_glue = slot.begin(PollStart {
         by_ticks: false,
         watch: 1,
         kind: Kind::Drop,
@@ -136,7 +136,7 @@ fn one_that_is_made_exact_began_when_it_was() {
     assert!(slot.outermost_poll(|_| None).is_none());
     let outermost = slot.outermost_poll(|watch| Some(100 + watch)).unwrap();
     assert_eq!((outermost.watch, outermost.start), (2, 102));
-    assert_eq!(Some(outermost.opening), poll.opening());
+    assert_eq!(Some(outermost.seq), poll.seq());
     // Once: the next who asks is told the same.
     let again = slot.outermost_poll(|_| None).unwrap();
     assert_eq!((again.watch, again.start), (2, 102));

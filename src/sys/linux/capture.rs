@@ -111,7 +111,7 @@ impl Capturer {
             .compare_exchange(0, signal, Relaxed, Relaxed)
             .is_err()
         {
-            return Err(NoCapture::InUse);
+            return Err(NoCapture::BudgetToken);
         }
         let refuse = |why| {
             SIGNAL.store(0, Relaxed);

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::kind::BY_TICKS;
-use super::{Kind, Mark, NO_WATCH, SERIAL, Slot, VACATED, depth_of};
+use super::{FrameToken, Kind, NO_WATCH, SEQ_STEP, Slot, TOMBSTONE, depth_of};
+use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::{add_single_writer, broken, unless_broken};
-use crate::ticks::TICKS;
 
 /// Between which raw readings of the clock a poll began. No `latest`: before the next tick, which is
 /// still to come.
@@ -16,7 +16,7 @@ pub(crate) struct Start {
 
 /// See [`Slot::outermost_poll`].
 pub(crate) struct Outermost {
-    pub(crate) opening: u64,
+    pub(crate) seq: u64,
     /// The id of the watch.
     pub(crate) watch: u64,
     /// A raw reading of the watch's clock.
@@ -28,13 +28,13 @@ impl Slot {
     /// False, and nothing is done, if it was not the last that began, or if there were slow polls inside.
     /// Owner only.
     #[inline]
-    pub(crate) fn end_quietly(&self, mark: Mark, elapsed: impl Fn() -> u64) -> bool {
+    pub(crate) fn end_quietly(&self, mark: FrameToken, elapsed: impl Fn() -> u64) -> bool {
         let state = self.state.load(Relaxed);
-        if state != mark.opening && !self.is_quiet(state, mark) {
+        if state != mark.seq && !self.is_quiet(state, mark) {
             return false;
         }
         // The serial is one more, the depth one less.
-        let below = state.wrapping_add(SERIAL - 1);
+        let below = state.wrapping_add(SEQ_STEP - 1);
         if depth_of(below) > 0 {
             add_single_writer(&self.frame(below).nested, elapsed());
         }
@@ -44,14 +44,14 @@ impl Slot {
 
     /// Whether a poll inside of which others ended is the last that began, and none of them was slow.
     #[inline]
-    fn is_quiet(&self, state: u64, mark: Mark) -> bool {
+    fn is_quiet(&self, state: u64, mark: FrameToken) -> bool {
         let (top, outer) = (
             self.frame(state),
-            self.frame(state.wrapping_add(SERIAL - 1)),
+            self.frame(state.wrapping_add(SEQ_STEP - 1)),
         );
-        top.opening.load(Relaxed) == mark.opening
-            && top.blamed.load(Relaxed) == 0
-            && outer.opening.load(Relaxed) != VACATED
+        top.seq.load(Relaxed) == mark.seq
+            && top.charged_inside.load(Relaxed) == 0
+            && outer.seq.load(Relaxed) != TOMBSTONE
     }
 
     /// Whether the innermost poll in flight, if there is one, goes by ticks. Owner only.
@@ -62,9 +62,9 @@ impl Slot {
     }
 
     /// When a poll began that loaded this tick; it may have been made exact meanwhile. Owner only.
-    pub(crate) fn start_of(&self, mark: Mark, tick: u64) -> Start {
-        let frame = self.frame(mark.opening);
-        let is_its = frame.opening.load(Relaxed) == mark.opening;
+    pub(crate) fn start_of(&self, mark: FrameToken, tick: u64) -> Start {
+        let frame = self.frame(mark.seq);
+        let is_its = frame.seq.load(Relaxed) == mark.seq;
         if is_its && frame.watch.load(Relaxed) & BY_TICKS == 0 {
             let exact = frame.start.load(Relaxed);
             return Start {
@@ -74,11 +74,11 @@ impl Slot {
         }
         Start {
             earliest: tick,
-            latest: TICKS.replaced(tick),
+            latest: COARSE_CLOCK.replaced(tick),
         }
     }
 
-    /// The outermost poll in flight: its opening, the id of its watch, and when it began. Guards and
+    /// The outermost poll in flight: its seq, the id of its watch, and when it began. Guards and
     /// destructors are none: no yield ends them. Owner only.
     ///
     /// Who asks wants to know how old it is. One that goes by ticks begins now, and is exact from here on:
@@ -103,7 +103,7 @@ impl Slot {
             outermost.watch.store(tag & !BY_TICKS, publish);
         }
         Some(Outermost {
-            opening: outermost.opening.load(Relaxed),
+            seq: outermost.seq.load(Relaxed),
             watch,
             start: outermost.start.load(Relaxed),
         })

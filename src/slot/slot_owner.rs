@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
+use crate::attribution::CpuSample;
 use crate::clock::Clock;
-use crate::proc::{Schedstat, Turns};
+use crate::procfs::{SchedCounts, Schedstat};
 use crate::sys::Thread;
-use crate::verdict::Account;
 
 /// The thread that a poll held. `Display` prints its name if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +44,11 @@ pub(crate) struct Owner {
     pub(crate) info: ThreadInfo,
     /// `None` where the operating system does not tell.
     pub(crate) thread: Option<Thread>,
-    /// Opened when the thread is first looked at; where that fails, as when descriptors have run out, at
+    /// PollStart when the thread is first looked at; where that fails, as when descriptors have run out, at
     /// a later look.
     schedstat: Option<Schedstat>,
     /// The latest account of it.
-    pub(super) latest: Account,
+    pub(super) latest: CpuSample,
     /// For how many nanoseconds it has waited for a processor only because it was asked for its stack
     /// in its sleep. That wait is our doing, and in no account.
     pub(super) disturbed: u64,
@@ -60,16 +60,16 @@ impl Owner {
             info: ThreadInfo::current(),
             thread: Thread::current(),
             schedstat: None,
-            latest: Account::BIRTH,
+            latest: CpuSample::BIRTH,
             disturbed: 0,
         }
     }
 
     /// Asks what the thread has been accounted so far; `at` is the moment, or one before.
-    pub(super) fn account(&mut self, at: u64, clock: &Clock) -> Account {
+    pub(super) fn account(&mut self, at: u64, clock: &Clock) -> CpuSample {
         let wait = self.turns().map(|turns| turns.wait);
         let cpu = self.thread.as_ref().and_then(Thread::cpu_time);
-        self.latest = Account {
+        self.latest = CpuSample {
             at,
             by: clock.raw(),
             cpu,
@@ -80,14 +80,14 @@ impl Owner {
 
     /// Takes what it has waited since a reading out of its accounts, if it had one turn since. Says
     /// whether it had.
-    pub(super) fn excuse_disturbance(&mut self, since: Turns) -> bool {
+    pub(super) fn excuse_disturbance(&mut self, since: SchedCounts) -> bool {
         let now = self.turns().filter(|now| now.count == since.count + 1);
         self.disturbed += now.map_or(0, |now| now.wait - since.wait);
         now.is_some()
     }
 
     /// What it had of the processors so far.
-    pub(super) fn turns(&mut self) -> Option<Turns> {
+    pub(super) fn turns(&mut self) -> Option<SchedCounts> {
         if self.schedstat.is_none() {
             self.schedstat = self.thread.as_ref().and_then(Schedstat::open);
         }

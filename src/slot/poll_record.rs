@@ -3,21 +3,21 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::owner::ThreadInfo;
+use super::slot_owner::ThreadInfo;
+use crate::attribution::{CpuSample, CpuSamples};
 use crate::cause::{Cause, Split};
-use crate::proc::Turns;
+use crate::procfs::SchedCounts;
 use crate::stack::Stack;
-use crate::verdict::{Account, Accounts};
 
 /// What has been told of one poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum ReportState {
     #[default]
-    Nothing,
+    Unreported,
     /// It was reported while it ran, under this id.
     Running { id: u64 },
     /// It was to be reported while it ran, and the limit of the second was reached.
-    LeftOut,
+    Suppressed,
     /// It has ended, and whoever ended it says what there is to say.
     Ended,
 }
@@ -61,7 +61,7 @@ fn names(watches: &[Arc<str>]) -> String {
 
 /// What was found of a poll while it was stuck.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Finding {
+pub(crate) struct Diagnosis {
     pub(crate) cause: Cause,
     /// The path or socket behind a file descriptor, or a duration.
     pub(crate) waits_for: Option<Arc<str>>,
@@ -78,18 +78,18 @@ pub(crate) struct Finding {
 
 /// A thread that was asked for its stack while it waited.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Disturbed {
+pub(crate) struct SignalDisturbance {
     /// The number of the system call.
     pub(crate) call: i64,
     /// Before it was asked.
-    pub(crate) turns: Turns,
+    pub(crate) turns: SchedCounts,
 }
 
 /// What is noted of one poll, by its depth.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Note {
-    pub(super) opening: u64,
-    pub(crate) told: Told,
+pub(crate) struct PollRecord {
+    pub(super) seq: u64,
+    pub(crate) told: ReportState,
     /// When it is to be looked at again, in nanoseconds of its own.
     pub(crate) again_at: u64,
     /// Nor is a step of its escalation to be taken before, in nanoseconds of its own.
@@ -103,28 +103,28 @@ pub(crate) struct Note {
     pub(crate) again_for_stack: Option<u64>,
     /// Its thread was asked for its stack while it waited in a call, and may wait for a processor only
     /// because of that.
-    pub(crate) disturbed: Option<Disturbed>,
+    pub(crate) disturbed: Option<SignalDisturbance>,
     /// How much of its own time was no code's fault, in nanoseconds, when it was looked at last.
     pub(crate) uncharged: u64,
     /// The latest that was found.
-    pub(crate) finding: Option<Finding>,
+    pub(crate) finding: Option<Diagnosis>,
     /// The accounts before it, if it was seen, and when it was seen first.
-    pub(super) seen: Option<(Account, Account)>,
+    pub(super) seen: Option<(CpuSample, CpuSample)>,
 }
 
-impl Note {
-    pub(super) fn of(opening: u64) -> Self {
+impl PollRecord {
+    pub(super) fn of(seq: u64) -> Self {
         Self {
-            opening,
+            seq,
             ..Self::default()
         }
     }
 
     /// Of a poll that has ended: nothing can be added to it any more.
-    pub(super) fn ended(opening: u64) -> Self {
+    pub(super) fn ended(seq: u64) -> Self {
         Self {
-            told: Told::Ended,
-            ..Self::of(opening)
+            told: ReportState::Ended,
+            ..Self::of(seq)
         }
     }
 
@@ -136,11 +136,11 @@ impl Note {
 
     /// Whether it was reported while it ran.
     pub(crate) fn was_told(&self) -> bool {
-        matches!(self.told, Told::Running { .. })
+        matches!(self.told, ReportState::Running { .. })
     }
 
     /// The accounts around a poll that began at `start`, up to `now`.
-    pub(crate) fn accounts(&self, start: u64, now: Account) -> Option<Accounts> {
+    pub(crate) fn accounts(&self, start: u64, now: CpuSample) -> Option<CpuSamples> {
         let (earlier, seen) = self.seen?;
         let (before, within) = if seen.by <= start {
             (seen, None)
@@ -148,9 +148,9 @@ impl Note {
             (earlier, Some(seen))
         } else {
             // Both are from within. What the thread has waited since it began is surely enough.
-            (Account::BIRTH, Some(earlier))
+            (CpuSample::BIRTH, Some(earlier))
         };
-        Some(Accounts {
+        Some(CpuSamples {
             before,
             within,
             now,
@@ -164,18 +164,18 @@ mod tests {
     use super::*;
 
     /// Taken by somebody who was interrupted between the clock and the account.
-    fn account(at: u64, by: u64) -> Account {
-        Account {
+    fn account(at: u64, by: u64) -> CpuSample {
+        CpuSample {
             at,
             by,
-            ..Account::BIRTH
+            ..CpuSample::BIRTH
         }
     }
 
-    fn accounts(earlier: Account, seen: Account, start: u64) -> Accounts {
-        let note = Note {
+    fn accounts(earlier: CpuSample, seen: CpuSample, start: u64) -> CpuSamples {
+        let note = PollRecord {
             seen: Some((earlier, seen)),
-            ..Note::default()
+            ..PollRecord::default()
         };
         note.accounts(start, account(1_000, 1_000)).unwrap()
     }
@@ -193,7 +193,7 @@ mod tests {
         let found = accounts(earlier, seen, 149);
         assert_eq!(
             (found.before, found.within_since()),
-            (Account::BIRTH, Some(150))
+            (CpuSample::BIRTH, Some(150))
         );
     }
 

@@ -8,17 +8,17 @@
 //! Timed like any poll under [`Timing::Exact`](crate::Timing::Exact) are the samples, what is inside of a
 //! timed poll (or its self time would be a guess), and everything while nobody ticks.
 
-use crate::slot::{Mark, Slot};
-use crate::ticks::TICKS;
+use crate::coarse_clock::COARSE_CLOCK;
+use crate::slot::{FrameToken, Slot};
 use crate::watch::{Sampled, Watch, tick_of};
 
 /// A poll that begins without a reading of the clock.
-pub(crate) struct Fast<'w> {
+pub(crate) struct FastPoll<'w> {
     pub(crate) tick: u64,
     pub(crate) sampled: &'w Sampled,
 }
 
-impl<'w> Fast<'w> {
+impl<'w> FastPoll<'w> {
     /// `None` if the next poll of the watch on this thread is to be timed.
     #[inline]
     pub(crate) fn begin(watch: &'w Watch, slot: Option<&Slot>) -> Option<Self> {
@@ -27,7 +27,7 @@ impl<'w> Fast<'w> {
         }
         let slot = slot?;
         let sampled = sampled(watch, slot)?;
-        let tick = TICKS.latest()?;
+        let tick = COARSE_CLOCK.latest()?;
         (!sampled.is_due() && slot.is_by_ticks()).then_some(Self { tick, sampled })
     }
 }
@@ -41,12 +41,12 @@ pub(crate) fn sampled<'w>(watch: &'w Watch, slot: &Slot) -> Option<&'w Sampled> 
 /// The end of a poll under the tick with which it began. False, and nothing is done, if there is more to
 /// say about it.
 #[inline]
-pub(crate) fn end(slot: &Slot, mark: Mark, tick: u64, sampled: &Sampled) -> bool {
-    TICKS.is_latest(tick) && end_as_sampled(slot, mark, sampled)
+pub(crate) fn end(slot: &Slot, mark: FrameToken, tick: u64, sampled: &Sampled) -> bool {
+    COARSE_CLOCK.is_latest(tick) && end_as_sampled(slot, mark, sampled)
 }
 
 #[inline]
-fn end_as_sampled(slot: &Slot, mark: Mark, sampled: &Sampled) -> bool {
+fn end_as_sampled(slot: &Slot, mark: FrameToken, sampled: &Sampled) -> bool {
     let is_quiet = slot.end_quietly(mark, || sampled.elapsed());
     if is_quiet {
         sampled.count();
@@ -55,7 +55,7 @@ fn end_as_sampled(slot: &Slot, mark: Mark, sampled: &Sampled) -> bool {
 }
 
 /// What is known of a poll at its end that began under a tick.
-pub(crate) struct Late {
+pub(crate) struct LatePoll {
     /// The latest moment at which it can have begun: a raw reading of the clock.
     pub(crate) start: u64,
     /// Nanoseconds that it surely took, and how many more it may have taken.
@@ -67,11 +67,11 @@ pub(crate) struct Late {
 /// short, and that is all.
 pub(crate) fn end_late(
     watch: &Watch,
-    (slot, mark): (&Slot, Mark),
+    (slot, mark): (&Slot, FrameToken),
     tick: u64,
     sampled: &Sampled,
     panicked: bool,
-) -> Option<Late> {
+) -> Option<LatePoll> {
     let clock = watch.clock();
     let (now, start) = (clock.raw(), slot.start_of(mark, tick));
     let latest = start.latest.unwrap_or(now);
@@ -79,7 +79,7 @@ pub(crate) fn end_late(
     if !panicked && !is_long(elapsed) && end_as_sampled(slot, mark, sampled) {
         return None;
     }
-    Some(Late {
+    Some(LatePoll {
         start: latest,
         elapsed,
         slack: clock.nanos_between(start.earliest, now) - elapsed,
@@ -92,7 +92,7 @@ pub(crate) fn end_late(
 pub(crate) fn sample(watch: &Watch, slot: &Slot, start: u64, elapsed: u64, self_time: u64) {
     let clock = watch.clock();
     // What would be known of it, had it not been timed.
-    let began = TICKS.replaced(start);
+    let began = COARSE_CLOCK.replaced(start);
     let is_counted_alone = began.is_some_and(|began| {
         let end = clock.nanos_between(start, began);
         is_long(elapsed.saturating_sub(end))

@@ -16,7 +16,7 @@ const REMEMBERED: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
 
 /// In a line of its own, which the readers keep in their caches between two ticks.
 #[repr(align(128))]
-pub(crate) struct Ticks {
+pub(crate) struct CoarseClock {
     latest: AtomicU64,
     memory: Memory,
 }
@@ -36,14 +36,14 @@ struct Remembered {
 
 /// The ticks of the machine's clock.
 #[cfg(not(shotclock_loom))]
-pub(crate) static TICKS: Ticks = Ticks::new();
+pub(crate) static COARSE_CLOCK: CoarseClock = CoarseClock::new();
 
 #[cfg(shotclock_loom)]
 loom::lazy_static! {
-    pub(crate) static ref TICKS: Ticks = Ticks::new();
+    pub(crate) static ref COARSE_CLOCK: CoarseClock = CoarseClock::new();
 }
 
-impl Ticks {
+impl CoarseClock {
     #[cfg(shotclock_loom)]
     fn new() -> Self {
         let never = || Remembered {
@@ -142,9 +142,9 @@ impl Ticks {
     }
 }
 
-impl std::fmt::Debug for Ticks {
+impl std::fmt::Debug for CoarseClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticks").finish_non_exhaustive()
+        f.debug_struct("CoarseClock").finish_non_exhaustive()
     }
 }
 
@@ -170,7 +170,7 @@ mod models {
     /// So many ticks come while a poll begins and ends.
     fn poll_under(ticks: usize) -> Model {
         Model::new(move || {
-            let both = Arc::new((Ticks::new(), Clock(AtomicU64::new(100))));
+            let both = Arc::new((CoarseClock::new(), Clock(AtomicU64::new(100))));
             // Of all ticks, by the one who looks at the model from outside.
             let published = Arc::new([const { Unseen::new(NONE) }; 8]);
             let ticker = {
@@ -233,8 +233,8 @@ mod models {
 mod tests {
     use super::*;
 
-    fn ticks_at(moments: impl IntoIterator<Item = u64>) -> Ticks {
-        let ticks = Ticks::new();
+    fn ticks_at(moments: impl IntoIterator<Item = u64>) -> CoarseClock {
+        let ticks = CoarseClock::new();
         for moment in moments {
             // It takes 3 until the tick is published for sure.
             let readings = std::cell::Cell::new(moment);
@@ -256,8 +256,8 @@ mod tests {
 
     #[test]
     fn when_nobody_ticks_that_is_said() {
-        assert_eq!(Ticks::new().latest(), None);
-        assert_eq!(Ticks::new().replaced(7), None);
+        assert_eq!(CoarseClock::new().latest(), None);
+        assert_eq!(CoarseClock::new().replaced(7), None);
         let ticks = ticks_at([100]);
         ticks.stop(|| 170);
         ticks.stop(|| 180);

@@ -173,7 +173,7 @@ impl Schedstat {
         File::open(format!("/proc/self/task/{thread}/schedstat")).ok()
     }
 
-    pub(crate) fn read(&self) -> Option<Turns> {
+    pub(crate) fn read(&self) -> Option<SchedCounts> {
         let mut text = [0; 96];
         let len = match &self.kept {
             Some(KeptOpen(Some(file))) => read_from_start(file, &mut text).ok()?,
@@ -190,7 +190,7 @@ impl Schedstat {
 
 /// What a thread had of the processors since it began.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Turns {
+pub(crate) struct SchedCounts {
     /// How many nanoseconds it waited for one. What it waits now is added when it is run again.
     pub(crate) wait: u64,
     /// How often it was given one.
@@ -207,13 +207,13 @@ pub(crate) fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub(crate) fn parse_turns(text: &str) -> Option<Turns> {
+pub(crate) fn parse_turns(text: &str) -> Option<SchedCounts> {
     let mut fields = text.split_whitespace();
     let on_cpu: u64 = fields.next()?.parse().ok()?;
     let wait = fields.next()?.parse().ok()?;
     let count = fields.next()?.parse().ok()?;
     // A thread that reads this was run: zeros everywhere are no account, but the lack of one.
-    (on_cpu > 0 || count > 0).then_some(Turns { wait, count })
+    (on_cpu > 0 || count > 0).then_some(SchedCounts { wait, count })
 }
 
 /// What a file descriptor of this process refers to: a path, or `socket:[…]`, `pipe:[…]`.
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn an_account_of_zeros_is_none() {
-        let turns = Turns {
+        let turns = SchedCounts {
             wait: 340,
             count: 5,
         };

@@ -55,7 +55,7 @@ struct Ended {
     poll: u64,
     excused: u64,
     /// Of that, what lies in slow polls inside, whose whole time the poll is not charged with anyway.
-    blamed: u64,
+    charged_inside: u64,
     /// The latest that went past its limit.
     broken: Option<Allowance>,
 }
@@ -135,7 +135,7 @@ impl Exceptions {
     /// those are charged with, so what it was excused for is not to be taken again.
     pub(crate) fn blame(&mut self, excused: u64, polls: &[u64]) {
         for poll in polls.iter().take_while(|_| excused > 0) {
-            self.ended_of(*poll).blamed += excused;
+            self.ended_of(*poll).charged_inside += excused;
         }
     }
 
@@ -170,14 +170,15 @@ impl Exceptions {
         elapsed: impl Fn(u64) -> u64,
     ) -> u64 {
         let ended = self.ended(poll);
-        let (excused, blamed) = ended.map_or((0, 0), |ended| (ended.excused, ended.blamed));
+        let (excused, charged_inside) =
+            ended.map_or((0, 0), |ended| (ended.excused, ended.charged_inside));
         let mut within = self
             .open(polls)
             .filter(|open| !open.is_past_its_limit(&elapsed));
         let open = within
             .next()
             .map_or(0, |open| elapsed(open.start).min(elapsed(start)));
-        (excused + open).saturating_sub(blamed)
+        (excused + open).saturating_sub(charged_inside)
     }
 
     /// The latest that went past its limit in a poll that began at `start`.
@@ -212,7 +213,7 @@ impl Exceptions {
 mod tests {
     use super::*;
 
-    /// The openings of two polls, one within the other, and of a later one in the place of the first.
+    /// The seqs of two polls, one within the other, and of a later one in the place of the first.
     const POLL: u64 = 0x101;
     const INNER: u64 = 0x202;
     const LATER: u64 = 0x301;

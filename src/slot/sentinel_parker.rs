@@ -13,37 +13,37 @@ use crate::sync::{AtomicBool, broken, heavy_fence, light_fence};
 
 /// Whether the sentinel sleeps until it is roused.
 #[repr(align(128))]
-pub(crate) struct Doze {
-    asleep: AtomicBool,
+pub(crate) struct SentinelParker {
+    parked: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
 /// The sleep of the process's one sentinel.
 #[cfg(not(shotclock_loom))]
-pub(crate) static DOZE: Doze = Doze {
-    asleep: AtomicBool::new(false),
+pub(crate) static SENTINEL_PARKER: SentinelParker = SentinelParker {
+    parked: AtomicBool::new(false),
     thread: OnceLock::new(),
 };
 
 #[cfg(shotclock_loom)]
 loom::lazy_static! {
-    pub(crate) static ref DOZE: Doze = Doze::new();
+    pub(crate) static ref SENTINEL_PARKER: SentinelParker = SentinelParker::new();
 }
 
-impl Doze {
+impl SentinelParker {
     #[cfg(any(test, shotclock_loom))]
     pub(crate) fn new() -> Self {
         Self {
-            asleep: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
             thread: OnceLock::new(),
         }
     }
 
     /// Called by every poll that began, after it was published.
     #[inline]
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn notify(&self) {
         light_fence();
-        if self.asleep.load(Relaxed) {
+        if self.parked.load(Relaxed) {
             self.wake();
         }
     }
@@ -53,11 +53,11 @@ impl Doze {
     #[inline(never)]
     fn wake(&self) {
         if broken("wake-order") {
-            self.prod();
-            self.asleep.store(false, Relaxed);
+            self.unpark();
+            self.parked.store(false, Relaxed);
         }
-        if self.asleep.swap(false, Relaxed) {
-            self.prod();
+        if self.parked.swap(false, Relaxed) {
+            self.unpark();
         }
     }
 
@@ -67,37 +67,37 @@ impl Doze {
     }
 
     /// Ends a nap of the sentinel's, if it takes one: something has changed that it must know.
-    pub(crate) fn prod(&self) {
+    pub(crate) fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
     /// Announces that the calling thread will sleep. It may, if nothing is in flight when it looks
-    /// once more; then it [`sleep`](Self::sleep)s. False where there is no such fence: then it must not
+    /// once more; then it [`park`](Self::park)s. False where there is no such fence: then it must not
     /// sleep without a time limit.
-    pub(crate) fn lie_down(&self) -> bool {
-        self.asleep.store(true, Relaxed);
+    pub(crate) fn prepare_park(&self) -> bool {
+        self.parked.store(true, Relaxed);
         let fenced = heavy_fence();
         if !fenced {
-            self.get_up();
+            self.cancel_park();
         }
         fenced
     }
 
     /// Ends the sleep from the sentinel's own side.
-    pub(crate) fn get_up(&self) {
-        self.asleep.store(false, Relaxed);
+    pub(crate) fn cancel_park(&self) {
+        self.parked.store(false, Relaxed);
     }
 
     /// Whether the sentinel sleeps, and has not been roused since it lay down.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep.load(Relaxed)
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.load(Relaxed)
     }
 
     /// Waits until somebody has roused it since it lay down.
-    pub(crate) fn sleep(&self) {
-        while self.asleep.load(Relaxed) {
+    pub(crate) fn park(&self) {
+        while self.parked.load(Relaxed) {
             thread::park();
         }
     }
@@ -112,40 +112,40 @@ mod tests {
 
     #[test]
     fn who_lies_down_sleeps_until_somebody_rouses_it() {
-        let doze = Arc::new(Doze::new());
+        let parker = Arc::new(SentinelParker::new());
         let (tell, told) = mpsc::channel();
-        let sleeper = Arc::clone(&doze);
+        let sleeper = Arc::clone(&parker);
         thread::spawn(move || {
             sleeper.register();
-            tell.send(sleeper.lie_down()).unwrap();
-            sleeper.sleep();
+            tell.send(sleeper.prepare_park()).unwrap();
+            sleeper.park();
             tell.send(true).unwrap();
         });
         let may_sleep = told.recv_timeout(PATIENCE).unwrap();
         assert_eq!(may_sleep, heavy_fence());
         if may_sleep {
-            assert!(doze.asleep.load(Relaxed));
+            assert!(parker.parked.load(Relaxed));
             assert!(told.try_recv().is_err());
-            doze.rouse();
+            parker.notify();
         }
-        assert!(!doze.asleep.load(Relaxed));
+        assert!(!parker.parked.load(Relaxed));
         told.recv_timeout(PATIENCE).unwrap();
     }
 
     #[test]
     fn who_gets_up_by_itself_does_not_sleep() {
-        let doze = Arc::new(Doze::new());
-        doze.lie_down();
-        doze.get_up();
-        assert!(!doze.asleep.load(Relaxed));
-        doze.sleep();
+        let parker = Arc::new(SentinelParker::new());
+        parker.prepare_park();
+        parker.cancel_park();
+        assert!(!parker.parked.load(Relaxed));
+        parker.park();
     }
 
     #[test]
     fn a_nap_ends_when_it_is_prodded() {
-        let doze = Arc::new(Doze::new());
+        let parker = Arc::new(SentinelParker::new());
         let (tell, told) = mpsc::channel();
-        let sleeper = Arc::clone(&doze);
+        let sleeper = Arc::clone(&parker);
         thread::spawn(move || {
             sleeper.register();
             tell.send(()).unwrap();
@@ -153,7 +153,7 @@ mod tests {
             tell.send(()).unwrap();
         });
         told.recv_timeout(PATIENCE).unwrap();
-        doze.prod();
+        parker.unpark();
         told.recv_timeout(PATIENCE).unwrap();
     }
 }

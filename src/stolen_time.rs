@@ -10,7 +10,7 @@ use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
-use crate::proc::read_from_start;
+use crate::procfs::read_from_start;
 
 /// Nanoseconds in a tick of `/proc/stat`. `USER_HZ` is 100 on every Linux that Rust compiles for.
 const TICK: u64 = 10_000_000;
@@ -80,7 +80,7 @@ impl Counts {
 }
 
 /// The readings of this process.
-pub(crate) static STEAL: Steal = Steal::new();
+pub(crate) static STOLEN_TIME: Steal = Steal::new();
 
 pub(crate) struct Steal {
     book: Mutex<Book>,

@@ -18,7 +18,7 @@ use crate::cause::Split;
 /// What the operating system has accounted to a thread at one moment. Nanoseconds since it began;
 /// what is not known is not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Account {
+pub(crate) struct CpuSample {
     /// When at the earliest, as a raw reading of the clock. 0 stands for the beginning of the thread.
     pub(crate) at: u64,
     /// And at the latest: who takes it may be interrupted between the clock and the account.
@@ -28,7 +28,7 @@ pub(crate) struct Account {
     pub(crate) wait: Option<u64>,
 }
 
-impl Account {
+impl CpuSample {
     /// Of a thread that has just begun.
     pub(crate) const BIRTH: Self = Self {
         at: 0,
@@ -40,20 +40,20 @@ impl Account {
 
 /// The accounts between which a poll lies, or of which it holds the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Accounts {
+pub(crate) struct CpuSamples {
     /// The last one before the poll.
-    pub(crate) before: Account,
+    pub(crate) before: CpuSample,
     /// The first one within.
-    pub(crate) within: Option<Account>,
-    pub(crate) now: Account,
+    pub(crate) within: Option<CpuSample>,
+    pub(crate) now: CpuSample,
 }
 
 /// One poll at one moment. Nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Case {
+pub(crate) struct AttributionInput {
     pub(crate) elapsed: u64,
     /// What is held against the budget by the wall.
-    pub(crate) own: u64,
+    pub(crate) charged: u64,
     pub(crate) budget: u64,
     /// Of `elapsed`, what came after the account from within.
     pub(crate) since_within: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Case {
     pub(crate) before_start: u64,
     /// For so long the whole process was not run meanwhile.
     pub(crate) suspended: u64,
-    /// How long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::steal).
+    /// How long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::stolen_time).
     pub(crate) stolen: u64,
     /// For so long the sentinel was late that was to look.
     pub(crate) delayed: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Case {
 
 /// Whose fault it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Attribution {
     /// The code's, which used the processor.
     Computing,
     /// The code's, which waited.
@@ -89,15 +89,21 @@ pub(crate) enum Fault {
 pub(crate) const LEAST: u64 = 1_000_000;
 
 /// A poll with none of these was not looked at by anybody.
-pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<Split>) {
+pub(crate) fn judge(
+    case: AttributionInput,
+    accounts: Option<&CpuSamples>,
+) -> (Attribution, Option<Split>) {
     let Some(accounts) = accounts.filter(|_| case.elapsed >= LEAST) else {
-        return (Fault::Unknown, None);
+        return (Attribution::Unknown, None);
     };
     let split = accounts.split(&case);
-    let fault = if case.own.saturating_sub(case.suspended) <= case.budget {
-        Fault::Suspended
-    } else if accounts.own(&case).is_some_and(|own| own <= case.budget) {
-        Fault::Starved
+    let fault = if case.charged.saturating_sub(case.suspended) <= case.budget {
+        Attribution::Suspended
+    } else if accounts
+        .charged(&case)
+        .is_some_and(|own| own <= case.budget)
+    {
+        Attribution::Starved
     } else {
         accounts.kind(&case, split.as_ref())
     };
@@ -105,23 +111,23 @@ pub(crate) fn judge(case: Case, accounts: Option<&Accounts>) -> (Fault, Option<S
 }
 
 /// How much of the time that is held against a poll is surely its own, in nanoseconds.
-pub(crate) fn charged(case: Case, accounts: Option<&Accounts>) -> u64 {
-    let by_wall = case.own.saturating_sub(case.suspended);
+pub(crate) fn charged(case: AttributionInput, accounts: Option<&CpuSamples>) -> u64 {
+    let by_wall = case.charged.saturating_sub(case.suspended);
     let accounts = accounts.filter(|_| case.elapsed >= LEAST);
-    let accounted = accounts.and_then(|accounts| accounts.own(&case));
+    let accounted = accounts.and_then(|accounts| accounts.charged(&case));
     accounted.map_or(by_wall, |own| own.min(by_wall))
 }
 
 /// What the code did for most of the time in which it was looked at.
-pub(crate) fn kind(split: Option<&Split>) -> Fault {
+pub(crate) fn kind(split: Option<&Split>) -> Attribution {
     match split {
-        None => Fault::Unknown,
-        Some(split) if split.on_cpu >= split.blocked => Fault::Computing,
-        Some(_) => Fault::Blocked,
+        None => Attribution::Unknown,
+        Some(split) if split.on_cpu >= split.blocked => Attribution::Computing,
+        Some(_) => Attribution::Blocked,
     }
 }
 
-impl Accounts {
+impl CpuSamples {
     /// From when on what came after the account from within is looked at: not from before it was taken,
     /// or the waiting between the two would be in neither.
     pub(crate) fn within_since(&self) -> Option<u64> {
@@ -129,18 +135,18 @@ impl Accounts {
     }
 
     /// The larger of the two lower bounds. `None` if the waiting is not accounted for.
-    fn own(&self, case: &Case) -> Option<u64> {
+    fn charged(&self, case: &AttributionInput) -> Option<u64> {
         let (whole, part) = self.bounds(case);
         whole.max(part)
     }
 
     /// Of the whole of the poll, and of the part that was looked at.
-    fn bounds(&self, case: &Case) -> (Option<u64>, Option<u64>) {
+    fn bounds(&self, case: &AttributionInput) -> (Option<u64>, Option<u64>) {
         // What was not the poll's own by the wall is not its own here either.
-        let others = case.elapsed.saturating_sub(case.own);
+        let others = case.elapsed.saturating_sub(case.charged);
         let others = others.saturating_add(case.suspended);
         let others = others.saturating_add(case.stolen);
-        let bound = |since: &Account, wall: u64, outside: u64| {
+        let bound = |since: &CpuSample, wall: u64, outside: u64| {
             let most = if case.waits_now {
                 // Everything that is not accounted may be the waiting of this moment, and what ran
                 // may have run before the poll.
@@ -163,23 +169,23 @@ impl Accounts {
     }
 
     /// What the code did for most of the time that was its own.
-    fn kind(&self, case: &Case, split: Option<&Split>) -> Fault {
+    fn kind(&self, case: &AttributionInput, split: Option<&Split>) -> Attribution {
         match self.was_blocked_unseen(case) {
-            true => Fault::Blocked,
+            true => Attribution::Blocked,
             false => kind(split),
         }
     }
 
     /// Whether what is held against it came before the part that was looked at, and was no computing: of
     /// that there was not enough on the processor.
-    fn was_blocked_unseen(&self, case: &Case) -> bool {
+    fn was_blocked_unseen(&self, case: &AttributionInput) -> bool {
         let (whole, part) = self.bounds(case);
         let ran = ran(&self.before, &self.now);
         let is_unseen = part.is_none_or(|part| part <= case.budget);
         is_unseen && whole.zip(ran).is_some_and(|(own, ran)| ran < own / 2)
     }
 
-    fn split(&self, case: &Case) -> Option<Split> {
+    fn split(&self, case: &AttributionInput) -> Option<Split> {
         // Of next to nothing there is no division.
         let within = self.within.filter(|_| case.since_within >= LEAST)?;
         let wall = case.since_within;
@@ -194,11 +200,11 @@ impl Accounts {
     }
 }
 
-fn ran(since: &Account, now: &Account) -> Option<u64> {
+fn ran(since: &CpuSample, now: &CpuSample) -> Option<u64> {
     Some(now.cpu?.saturating_sub(since.cpu?))
 }
 
-fn waited(since: &Account, now: &Account) -> Option<u64> {
+fn waited(since: &CpuSample, now: &CpuSample) -> Option<u64> {
     Some(now.wait?.saturating_sub(since.wait?))
 }
 
@@ -208,8 +214,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn account(cpu: u64, wait: u64) -> Account {
-        Account {
+    fn account(cpu: u64, wait: u64) -> CpuSample {
+        CpuSample {
             at: 0,
             by: 0,
             cpu: Some(cpu * MS),
@@ -218,10 +224,10 @@ mod tests {
     }
 
     /// A poll of 30 ms under a budget of 10, seen first when it was 5 ms old.
-    fn case() -> Case {
-        Case {
+    fn case() -> AttributionInput {
+        AttributionInput {
             elapsed: 30 * MS,
-            own: 30 * MS,
+            charged: 30 * MS,
             budget: 10 * MS,
             since_within: 25 * MS,
             before_start: 5 * MS,
@@ -233,8 +239,13 @@ mod tests {
         }
     }
 
-    fn fault(case: Case, before: Account, within: Option<Account>, now: Account) -> Fault {
-        let accounts = Accounts {
+    fn fault(
+        case: AttributionInput,
+        before: CpuSample,
+        within: Option<CpuSample>,
+        now: CpuSample,
+    ) -> Attribution {
+        let accounts = CpuSamples {
             before,
             within,
             now,
@@ -248,22 +259,22 @@ mod tests {
         let within = Some(within);
         assert_eq!(
             fault(case(), before, within, account(127, 52)),
-            Fault::Computing
+            Attribution::Computing
         );
         assert_eq!(
             fault(case(), before, within, account(104, 52)),
-            Fault::Blocked
+            Attribution::Blocked
         );
         assert_eq!(
             fault(case(), before, within, account(104, 75)),
-            Fault::Starved
+            Attribution::Starved
         );
     }
 
     #[test]
     fn charged_time_is_less_what_was_waited_for_a_processor_or_suspended() {
         let charged = |case, now| {
-            let accounts = Accounts {
+            let accounts = CpuSamples {
                 before: account(100, 50),
                 within: None,
                 now,
@@ -272,7 +283,7 @@ mod tests {
         };
         assert_eq!(charged(case(), account(127, 50)), (30 * MS, 30 * MS));
         assert_eq!(charged(case(), account(104, 62)), (18 * MS, 30 * MS));
-        let suspended = Case {
+        let suspended = AttributionInput {
             suspended: 5 * MS,
             ..case()
         };
@@ -284,9 +295,9 @@ mod tests {
     fn waiting_that_may_have_been_before_the_poll_is_in_its_favour_unless_seen_within() {
         let before = account(100, 0);
         let now = account(125, 1_000);
-        assert_eq!(fault(case(), before, None, now), Fault::Starved);
+        assert_eq!(fault(case(), before, None, now), Attribution::Starved);
         let within = Some(account(103, 1_000));
-        assert_eq!(fault(case(), before, within, now), Fault::Computing);
+        assert_eq!(fault(case(), before, within, now), Attribution::Computing);
     }
 
     #[test]
@@ -294,90 +305,99 @@ mod tests {
         let (before, now) = (account(100, 50), account(101, 52));
         let within = Some(account(100, 50));
         let fault = |delayed, is_seen, within| {
-            let case = Case {
+            let case = AttributionInput {
                 delayed: delayed * MS,
                 is_seen,
                 ..case()
             };
             fault(case, before, within, now)
         };
-        assert_eq!(fault(17, false, None), Fault::Blocked);
-        assert_eq!(fault(18, false, None), Fault::Starved);
-        assert_eq!(fault(12, false, within), Fault::Blocked);
-        assert_eq!(fault(18, false, within), Fault::Starved);
-        assert_eq!(fault(99, true, within), Fault::Blocked);
+        assert_eq!(fault(17, false, None), Attribution::Blocked);
+        assert_eq!(fault(18, false, None), Attribution::Starved);
+        assert_eq!(fault(12, false, within), Attribution::Blocked);
+        assert_eq!(fault(18, false, within), Attribution::Starved);
+        assert_eq!(fault(99, true, within), Attribution::Blocked);
     }
 
     #[test]
     fn what_was_not_seen_is_no_computing_without_a_processor() {
         // It waited for a processor in all of the time in which it was looked at.
         let before = account(100, 50);
-        let late = Case {
+        let late = AttributionInput {
             since_within: 15 * MS,
             ..case()
         };
         let (within, now) = (account(100, 50), account(101, 65));
-        assert_eq!(fault(late, before, Some(within), now), Fault::Blocked);
+        assert_eq!(fault(late, before, Some(within), now), Attribution::Blocked);
         let (within, now) = (account(114, 50), account(115, 65));
-        assert_eq!(fault(late, before, Some(within), now), Fault::Computing);
+        assert_eq!(
+            fault(late, before, Some(within), now),
+            Attribution::Computing
+        );
     }
 
     #[test]
     fn who_waits_for_a_processor_at_this_moment_is_not_blocked() {
         let (before, within) = (account(100, 50), Some(account(103, 50)));
-        let waits_now = Case {
+        let waits_now = AttributionInput {
             waits_now: true,
             ..case()
         };
         let now = account(104, 50);
-        assert_eq!(fault(waits_now, before, within, now), Fault::Starved);
+        assert_eq!(fault(waits_now, before, within, now), Attribution::Starved);
         // What ran may have run before the poll.
         assert_eq!(
             fault(waits_now, account(85, 50), None, account(100, 50)),
-            Fault::Starved
+            Attribution::Starved
         );
         assert_eq!(
             fault(waits_now, account(84, 50), None, account(100, 50)),
-            Fault::Unknown
+            Attribution::Unknown
         );
         // Enough was on the processor before it began to wait.
         let now = account(115, 50);
-        assert_eq!(fault(waits_now, before, within, now), Fault::Computing);
+        assert_eq!(
+            fault(waits_now, before, within, now),
+            Attribution::Computing
+        );
     }
 
     #[test]
     fn time_in_which_nothing_ran_is_not_held_against_anybody() {
         let (before, within) = (account(100, 50), Some(account(103, 50)));
-        let suspended = |suspended| Case {
+        let suspended = |suspended| AttributionInput {
             suspended,
             ..case()
         };
         let now = account(104, 50);
         assert_eq!(
             fault(suspended(25 * MS), before, within, now),
-            Fault::Suspended
+            Attribution::Suspended
         );
         assert_eq!(
             fault(suspended(5 * MS), before, within, now),
-            Fault::Blocked
+            Attribution::Blocked
         );
     }
 
     #[test]
     fn what_may_have_been_stolen_is_not_held_against_the_code() {
         let (before, within) = (account(100, 50), Some(account(100, 50)));
-        let stolen = |stolen| Case {
+        let stolen = |stolen| AttributionInput {
             stolen: stolen * MS,
             ..case()
         };
         // Neither run nor waiting: it slept, or its processor was stolen.
         let now = account(101, 52);
-        assert_eq!(fault(stolen(17), before, within, now), Fault::Blocked);
-        assert_eq!(fault(stolen(18), before, within, now), Fault::Starved);
+        assert_eq!(fault(stolen(17), before, within, now), Attribution::Blocked);
+        assert_eq!(fault(stolen(18), before, within, now), Attribution::Starved);
         // And what ran as it may have been, where the kernel counts stolen time as run.
         let now = account(128, 52);
-        assert_eq!(fault(stolen(17), before, within, now), Fault::Computing);
-        assert_eq!(fault(stolen(18), before, within, now), Fault::Starved);
+        assert_eq!(
+            fault(stolen(17), before, within, now),
+            Attribution::Computing
+        );
+        assert_eq!(fault(stolen(18), before, within, now), Attribution::Starved);
     }
 
     /// Every division of a poll of a few milliseconds into what ran, waited, was stolen and slept: it is reported
@@ -393,9 +413,9 @@ mod tests {
         for ([ran, waited, stolen], budget) in
             divisions.flat_map(|division| (0..WALL).map(move |budget| (division, budget)))
         {
-            let case = Case {
+            let case = AttributionInput {
                 elapsed: WALL * MS,
-                own: WALL * MS,
+                charged: WALL * MS,
                 budget: budget * MS,
                 since_within: WALL * MS,
                 before_start: 0,
@@ -403,14 +423,18 @@ mod tests {
                 ..case()
             };
             let (before, now) = (account(0, 0), account(ran, waited));
-            let accounts = Accounts {
+            let accounts = CpuSamples {
                 before,
                 within: Some(before),
                 now,
             };
             let (fault, split) = judge(case, Some(&accounts));
             let own = WALL - waited - stolen;
-            assert_eq!(fault == Fault::Starved, own <= budget, "{case:?} {ran}");
+            assert_eq!(
+                fault == Attribution::Starved,
+                own <= budget,
+                "{case:?} {ran}"
+            );
             let slept = own - ran;
             let split_of = Split::from_nanos(ran * MS, slept * MS, (waited + stolen) * MS);
             assert_eq!(split, Some(split_of));
@@ -419,44 +443,44 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_zero() {
-        let unknown = Account {
+        let unknown = CpuSample {
             at: 0,
             by: 0,
             cpu: None,
             wait: None,
         };
-        assert_eq!(fault(case(), unknown, None, unknown), Fault::Unknown);
-        assert_eq!(judge(case(), None), (Fault::Unknown, None));
-        let cpu_only = Account {
+        assert_eq!(fault(case(), unknown, None, unknown), Attribution::Unknown);
+        assert_eq!(judge(case(), None), (Attribution::Unknown, None));
+        let cpu_only = CpuSample {
             cpu: Some(120 * MS),
             ..unknown
         };
         assert_eq!(
             fault(case(), account(100, 0), None, cpu_only),
-            Fault::Unknown
+            Attribution::Unknown
         );
     }
 
     #[test]
     fn the_time_of_blamed_polls_inside_is_not_the_polls_own() {
-        let nested = Case {
-            own: 12 * MS,
+        let nested = AttributionInput {
+            charged: 12 * MS,
             ..case()
         };
         let (before, within) = (account(100, 50), Some(account(103, 50)));
         assert_eq!(
             fault(nested, before, within, account(128, 53)),
-            Fault::Starved
+            Attribution::Starved
         );
         assert_eq!(
             fault(nested, before, within, account(130, 51)),
-            Fault::Computing
+            Attribution::Computing
         );
     }
 
     #[test]
     fn the_split_adds_up() {
-        let accounts = Accounts {
+        let accounts = CpuSamples {
             before: account(0, 0),
             within: Some(account(3, 1)),
             now: account(10, 6),

@@ -1,18 +1,18 @@
 //! Floor 5: the hot path, from the entry of a poll to its return.
 //!
-//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::by_ticks)), plain
-//! stores into the thread's own slot and cells, one comparison. No allocation, no lock, no
+//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::ticked_poll)), plain
+//! stores into the thread's charged slot and cells, one comparison. No allocation, no lock, no
 //! read-modify-write that is shared with another thread; whatever else there is to do about a poll is
 //! done in [`conclude`], which a fast poll never enters.
 
 use std::num::NonZeroU64;
 use std::panic::Location;
 
-use crate::by_ticks::{self, Fast};
 use crate::flight_record::{self, Entry};
 use crate::overrun::Overrun;
-use crate::slot::{self, DOZE, Kind, Mark, Opened, Share, Slot};
+use crate::slot::{self, FrameToken, Kind, PollStart, PollTimes, SENTINEL_PARKER, Slot};
 use crate::sys;
+use crate::ticked_poll::{self, FastPoll};
 use crate::watch::{Counted, Sampled, Watch};
 
 /// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
@@ -20,12 +20,12 @@ use crate::watch::{Counted, Sampled, Watch};
 /// A destructor must not be slow for next to nothing: who sets a budget near zero, as tests do, wants
 /// every poll to be slow and not every future twice.
 #[derive(Clone, Copy)]
-pub(crate) struct Stretch {
+pub(crate) struct Section {
     kind: Kind,
     at_least: u64,
 }
 
-impl Stretch {
+impl Section {
     pub(crate) const POLL: Self = Self::new(Kind::Poll, 0);
     pub(crate) const CONTAINED: Self = Self::new(Kind::Contained, 0);
     pub(crate) const ENTERED: Self = Self::new(Kind::Entered, 0);
@@ -45,36 +45,36 @@ impl Stretch {
     }
 }
 
-/// One stretch of code in flight: it has the thread until it ends.
+/// One section of code in flight: it has the thread until it ends.
 ///
 /// Dropping it, instead of [`end`](Self::end), is how a panic ends it.
-pub(crate) struct Possession<'w> {
-    open: Open<'w>,
+pub(crate) struct PollTimer<'w> {
+    open: Started<'w>,
 }
 
 /// What is known from the beginning. Copied, so that it stays in registers across the inner poll.
 #[derive(Clone, Copy)]
-struct Open<'w> {
+struct Started<'w> {
     watch: &'w Watch,
     location: &'static Location<'static>,
-    stretch: Stretch,
-    slot: Option<(&'static Slot, Mark)>,
+    section: Section,
+    slot: Option<(&'static Slot, FrameToken)>,
     /// A reading of the clock, or a tick.
     start: u64,
     /// Where it is counted if it is over before the next tick.
     sampled: Option<&'w Sampled>,
 }
 
-impl<'w> Possession<'w> {
+impl<'w> PollTimer<'w> {
     /// Inlined in every build, as everything between is, so that the stack pointer is that of the
     /// function that polls, or that entered: what it calls is below, and what called it above.
     #[inline(always)]
     pub(crate) fn begin(
         watch: &'w Watch,
         location: &'static Location<'static>,
-        stretch: Stretch,
+        section: Section,
     ) -> Self {
-        Self::begin_at(watch, location, stretch, sys::stack_pointer())
+        Self::begin_at(watch, location, section, sys::stack_pointer())
     }
 
     /// Where the stack is that of another function than the caller's; 0 if it is not known.
@@ -82,35 +82,35 @@ impl<'w> Possession<'w> {
     pub(crate) fn begin_at(
         watch: &'w Watch,
         location: &'static Location<'static>,
-        stretch: Stretch,
+        section: Section,
         stack: usize,
     ) -> Self {
         let slot = slot::current();
-        let fast = match stretch.kind {
-            Kind::Poll => Fast::begin(watch, slot),
+        let fast = match section.kind {
+            Kind::Poll => FastPoll::begin(watch, slot),
             _ => None,
         };
         let (start, sampled) = match fast {
-            Some(Fast { tick, sampled }) => (tick, Some(sampled)),
+            Some(FastPoll { tick, sampled }) => (tick, Some(sampled)),
             None => (watch.clock().raw(), None),
         };
         let slot = slot.map(|slot| {
-            let mark = slot.begin(Opened {
+            let mark = slot.begin(PollStart {
                 watch: watch.counters().id,
-                kind: stretch.kind,
+                kind: section.kind,
                 start,
                 by_ticks: sampled.is_some(),
-                budget: stretch.budget(watch),
+                budget: section.budget(watch),
                 location,
                 stack,
             });
-            DOZE.rouse();
+            SENTINEL_PARKER.notify();
             (slot, mark)
         });
-        let open = Open {
+        let open = Started {
             watch,
             location,
-            stretch,
+            section,
             slot,
             start,
             sampled,
@@ -120,10 +120,10 @@ impl<'w> Possession<'w> {
 
     /// Lets go of the watch, which is kept by whoever ends it.
     #[cfg(tokio_unstable)]
-    pub(crate) fn loose(self) -> Loose {
-        let Open {
+    pub(crate) fn loose(self) -> DetachedTimer {
+        let Started {
             location,
-            stretch,
+            section,
             slot,
             start,
             sampled,
@@ -131,9 +131,9 @@ impl<'w> Possession<'w> {
         } = self.open;
         let by_ticks = sampled.is_some();
         std::mem::forget(self);
-        Loose {
+        DetachedTimer {
             location,
-            stretch,
+            section,
             slot,
             start,
             by_ticks,
@@ -148,66 +148,66 @@ impl<'w> Possession<'w> {
     }
 }
 
-/// A stretch in flight that does not know its watch.
+/// A section in flight that does not know its watch.
 #[cfg(tokio_unstable)]
-pub(crate) struct Loose {
+pub(crate) struct DetachedTimer {
     location: &'static Location<'static>,
-    stretch: Stretch,
-    slot: Option<(&'static Slot, Mark)>,
+    section: Section,
+    slot: Option<(&'static Slot, FrameToken)>,
     start: u64,
     by_ticks: bool,
 }
 
 #[cfg(tokio_unstable)]
-impl Loose {
+impl DetachedTimer {
     /// With the watch that it was begun with.
     pub(crate) fn end(self, watch: &Watch) {
         let Self {
             location,
-            stretch,
+            section,
             slot,
             start,
             by_ticks,
         } = self;
         let counted_there = slot.filter(|_| by_ticks);
-        let open = Open {
+        let open = Started {
             watch,
             location,
-            stretch,
+            section,
             slot,
             start,
-            sampled: counted_there.and_then(|(slot, _)| by_ticks::sampled(watch, slot)),
+            sampled: counted_there.and_then(|(slot, _)| ticked_poll::sampled(watch, slot)),
         };
         open.close(false);
     }
 }
 
-impl Drop for Possession<'_> {
+impl Drop for PollTimer<'_> {
     #[cold]
     fn drop(&mut self) {
         self.open.close(true);
     }
 }
 
-impl Open<'_> {
+impl Started<'_> {
     #[inline]
     fn close(mut self, panicked: bool) {
         if let (Some((slot, mark)), Some(sampled)) = (self.slot, self.sampled) {
-            if panicked || !by_ticks::end(slot, mark, self.start, sampled) {
+            if panicked || !ticked_poll::end(slot, mark, self.start, sampled) {
                 self.close_late((slot, mark), sampled, panicked);
             }
             return;
         }
-        if self.stretch.kind == Kind::Entered {
+        if self.section.kind == Kind::Entered {
             // A guard may have been kept beyond its thread's slot.
             self.slot = self.slot.filter(|(slot, _)| slot::is_current(slot));
         }
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
         let self_time = self.account(elapsed, 0, panicked);
-        if self.stretch.kind == Kind::Poll && self.watch.is_by_ticks() {
+        if self.section.kind == Kind::Poll && self.watch.is_by_ticks() {
             if let Some((slot, _)) = self.slot {
-                by_ticks::sample(self.watch, slot, self.start, elapsed, self_time);
+                ticked_poll::sample(self.watch, slot, self.start, elapsed, self_time);
             }
         }
     }
@@ -215,8 +215,8 @@ impl Open<'_> {
     /// The same of a poll that went by ticks, and of which there may be something to tell.
     #[cold]
     #[inline(never)]
-    fn close_late(mut self, place: (&Slot, Mark), sampled: &Sampled, panicked: bool) {
-        let late = by_ticks::end_late(self.watch, place, self.start, sampled, panicked);
+    fn close_late(mut self, place: (&Slot, FrameToken), sampled: &Sampled, panicked: bool) {
+        let late = ticked_poll::end_late(self.watch, place, self.start, sampled, panicked);
         if let Some(late) = late {
             self.start = late.start;
             self.account(late.elapsed, late.slack, panicked);
@@ -224,18 +224,18 @@ impl Open<'_> {
     }
 
     /// Counts what has ended, and sees to whatever else there is to do about it. It took `elapsed`
-    /// nanoseconds, or up to `slack` more. Says how many of them were its own.
+    /// nanoseconds, or up to `slack` more. Says how many of them were its charged.
     #[inline]
     fn account(&self, elapsed: u64, slack: u64, panicked: bool) -> u64 {
-        let Share {
+        let PollTimes {
             self_time,
-            own,
-            slow,
-            blamed,
-        } = self.share(elapsed);
+            charged,
+            is_slow: slow,
+            charged_inside,
+        } = self.poll_times(elapsed);
         // A destructor is no poll, so it is in no histogram, unless it was slow (or panicked) and
         // counts as one: slow polls are always among the polls.
-        let is_poll = self.stretch.kind != Kind::Drop || slow || panicked;
+        let is_poll = self.section.kind != Kind::Drop || slow || panicked;
         // Made where it is used, twice: what a rare path needs in memory stays in registers here.
         let counted = || Counted {
             elapsed: elapsed + slack / 2,
@@ -252,17 +252,17 @@ impl Open<'_> {
         }
         // A poll that was told of while it ran may turn out to be the fault of one inside it; and one
         // past half of its budget is remembered, which is the case for every slow one.
-        let budget = self.stretch.budget(self.watch);
-        if (elapsed > budget / 2) | blamed {
-            let (location, kind) = (self.location, self.stretch.kind);
-            let times = [self.start, elapsed, own, budget];
+        let budget = self.section.budget(self.watch);
+        if (elapsed > budget / 2) | charged_inside {
+            let (location, kind) = (self.location, self.section.kind);
+            let times = [self.start, elapsed, charged, budget];
             conclude(
                 self.watch,
                 location,
                 kind,
                 self.slot,
                 times,
-                slow | blamed,
+                slow | charged_inside,
                 slow,
             );
         }
@@ -270,17 +270,17 @@ impl Open<'_> {
     }
 
     #[inline]
-    fn share(&self, elapsed: u64) -> Share {
-        let budget = self.stretch.budget(self.watch);
+    fn poll_times(&self, elapsed: u64) -> PollTimes {
+        let budget = self.section.budget(self.watch);
         match self.slot {
             Some((slot, mark)) => {
-                slot.end(mark, elapsed, budget, self.stretch.kind != Kind::Entered)
+                slot.end(mark, elapsed, budget, self.section.kind != Kind::Entered)
             }
-            None => Share {
+            None => PollTimes {
                 self_time: elapsed,
-                own: elapsed,
-                slow: elapsed > budget,
-                blamed: false,
+                charged: elapsed,
+                is_slow: elapsed > budget,
+                charged_inside: false,
             },
         }
     }
@@ -293,8 +293,8 @@ fn conclude(
     watch: &Watch,
     location: &'static Location<'static>,
     kind: Kind,
-    slot: Option<(&'static Slot, Mark)>,
-    [start, elapsed, own, budget]: [u64; 4],
+    slot: Option<(&'static Slot, FrameToken)>,
+    [start, elapsed, charged, budget]: [u64; 4],
     is_to_be_told: bool,
     slow: bool,
 ) {
@@ -303,7 +303,7 @@ fn conclude(
             watch: watch.counters().id,
             kind,
             slot: slot.index(),
-            opening: mark.opening().and_then(NonZeroU64::new),
+            seq: mark.seq().and_then(NonZeroU64::new),
             start,
             elapsed_nanos: elapsed,
             budget_nanos: budget,
@@ -319,7 +319,7 @@ fn conclude(
         slot,
         start,
         elapsed,
-        own,
+        charged,
         budget,
         slow,
     };
@@ -338,7 +338,7 @@ mod tests {
         let scene = Scene::new();
         let watch = scene.watch("w");
         let budget = watch.budget_nanos();
-        let possession = Possession::begin(&watch, Location::caller(), Stretch::POLL);
+        let possession = PollTimer::begin(&watch, Location::caller(), Section::POLL);
         let open = possession.open;
         std::mem::forget(possession);
         assert_eq!(open.account(budget, 4_000_000, false), budget);
@@ -352,7 +352,7 @@ mod tests {
         let remembered = |budget: Duration, takes: Duration| {
             let builder = crate::Watchdog::builder().without_tracing().budget(budget);
             let watch = builder.build().unwrap().watch("w");
-            let possession = Possession::begin(&watch, Location::caller(), Stretch::POLL);
+            let possession = PollTimer::begin(&watch, Location::caller(), Section::POLL);
             std::thread::sleep(takes);
             possession.end();
             let id = watch.counters().id;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DEPTH_MASK, Margin, Owner, SERIAL, Slot};
+use super::{DEPTH_MASK, Owner, SEQ_STEP, Slot, ThreadDiagnostics};
 use crate::sync::{ModelledGuard, ModelledLock, broken};
 
 /// Every slot of the process, and those that no thread owns at present.
@@ -58,17 +58,17 @@ pub(super) fn give_back(slot: &'static Slot) {
     }
     // A guard that was forgotten may have left frames behind; the next owner starts clean.
     let next = match broken("return-serial") {
-        false => (slot.state.load(Relaxed) & !DEPTH_MASK) + SERIAL,
+        false => (slot.state.load(Relaxed) & !DEPTH_MASK) + SEQ_STEP,
         true => 0,
     };
     slot.state.store(next, Relaxed);
     slot.set_mute(false);
-    if !broken("return-tenancy") {
-        slot.tenancy.fetch_add(1, Relaxed);
+    if !broken("return-generation") {
+        slot.generation.fetch_add(1, Relaxed);
     }
     // Waits for whoever holds on to this thread: it must not end under their hands.
-    if !broken("return-margin") {
-        *slot.margin() = Margin::default();
+    if !broken("return-diagnostics") {
+        *slot.diagnostics() = ThreadDiagnostics::default();
     }
     // The lock orders this thread's last writes before the next owner's first.
     if !broken("return-order") {
@@ -114,7 +114,7 @@ fn acquire() -> Option<&'static Slot> {
         return None;
     }
     let slot = take_of(slots);
-    slot.margin().owner = Some(Owner::current());
+    slot.diagnostics().owner = Some(Owner::current());
     CURRENT.set(Some(slot));
     Some(slot)
 }
@@ -143,18 +143,18 @@ pub(crate) fn is_current(slot: &Slot) -> bool {
 
 /// A slot while one thread has it, in a number that is never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seat(u64);
+pub(crate) struct ThreadKey(u64);
 
-impl Seat {
+impl ThreadKey {
     /// That of the calling thread.
-    pub(crate) fn here() -> Option<Self> {
+    pub(crate) fn of_current_thread() -> Option<Self> {
         current().map(Self::of)
     }
 
     /// That of the thread which has the slot, and calls this.
     pub(super) fn of(slot: &Slot) -> Self {
-        let tenancy = slot.tenancy.load(Relaxed) & TENANCY_MASK;
-        Self((slot.index as u64 + 1) << TENANCY_BITS | tenancy)
+        let generation = slot.generation.load(Relaxed) & GENERATION_MASK;
+        Self((slot.index as u64 + 1) << GENERATION_BITS | generation)
     }
 
     pub(crate) fn from_number(number: u64) -> Option<Self> {
@@ -167,19 +167,20 @@ impl Seat {
 
     /// The number of the slot.
     pub(crate) fn index(self) -> usize {
-        ((self.0 >> TENANCY_BITS) - 1) as usize
+        ((self.0 >> GENERATION_BITS) - 1) as usize
     }
 
     /// The slot, unless the thread has ended.
     pub(crate) fn slot(self) -> Option<&'static Slot> {
         let slot = lock().all.get(self.index()).copied()?;
-        (slot.tenancy.load(Relaxed) & TENANCY_MASK == self.0 & TENANCY_MASK).then_some(slot)
+        (slot.generation.load(Relaxed) & GENERATION_MASK == self.0 & GENERATION_MASK)
+            .then_some(slot)
     }
 }
 
 /// A slot has another tenant 4 thousand million times before a stale seat is taken for a good one.
-const TENANCY_BITS: u32 = 32;
-const TENANCY_MASK: u64 = (1 << TENANCY_BITS) - 1;
+const GENERATION_BITS: u32 = 32;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 
 /// Every slot there is, in use or not.
 pub(crate) fn all() -> Vec<&'static Slot> {
