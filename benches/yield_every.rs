@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use shotclock::{Pace, Rule, WatchExt as _, Watchdog};
+use shotclock::coop::{Pace, Rule};
+use shotclock::{WatchExt as _, Watchdog};
 use shotclock_peers::{Contest, is_measuring};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{consume_budget, yield_now};

@@ -20,7 +20,8 @@ use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
-use shotclock::{Cancel, Lane, WatchExt as _, Watchdog};
+use shotclock::offload::Cancel;
+use shotclock::{Lane, WatchExt as _, Watchdog};
 use tokio::time::sleep;
 
 type BoxError = Box<dyn Error + Send + Sync>;

@@ -15,7 +15,7 @@ async fn main() {
 
     // A service runs on. This ends, and a report is only written once its symbols are read: in a debug
     // build, and from a cold disk, that takes about as long as is left.
-    if let Ok(watchdog) = shotclock::default_watchdog() {
+    if let Ok(watchdog) = shotclock::Watchdog::global() {
         watchdog.flush(Duration::from_secs(30));
     }
 }

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use shotclock::{Pace, Rule, WatchExt as _, Watchdog};
+use shotclock::coop::{Pace, Rule};
+use shotclock::{WatchExt as _, Watchdog};
 use tokio::time::sleep;
 use tracing::{Instrument as _, info_span};
 

@@ -13,7 +13,7 @@
 //!
 //! The larger of the two is held against the budget.
 
-use crate::cause::Split;
+use crate::report::TimeBreakdown;
 
 /// What the operating system has accounted to a thread at one moment. Nanoseconds since it began;
 /// what is not known is not zero.
@@ -66,7 +66,7 @@ pub(crate) struct AttributionInput {
     /// For so long the sentinel was late that was to look.
     pub(crate) delayed: u64,
     /// Whether it looked past the budget all the same.
-    pub(crate) is_seen: bool,
+    pub(crate) was_seen: bool,
     /// Whether the thread waits for a processor at this very moment, which is in no account yet.
     pub(crate) waits_now: bool,
 }
@@ -86,14 +86,14 @@ pub(crate) enum Attribution {
 
 /// Waits shorter than this are not told from the cost of waking up, and a poll that is shorter as a
 /// whole was hardly interrupted: the scheduler's slices are longer.
-pub(crate) const LEAST: u64 = 1_000_000;
+pub(crate) const MIN_NANOS: u64 = 1_000_000;
 
 /// A poll with none of these was not looked at by anybody.
-pub(crate) fn judge(
+pub(crate) fn attribute(
     case: AttributionInput,
     accounts: Option<&CpuSamples>,
-) -> (Attribution, Option<Split>) {
-    let Some(accounts) = accounts.filter(|_| case.elapsed >= LEAST) else {
+) -> (Attribution, Option<TimeBreakdown>) {
+    let Some(accounts) = accounts.filter(|_| case.elapsed >= MIN_NANOS) else {
         return (Attribution::Unknown, None);
     };
     let split = accounts.split(&case);
@@ -111,15 +111,15 @@ pub(crate) fn judge(
 }
 
 /// How much of the time that is held against a poll is surely its own, in nanoseconds.
-pub(crate) fn charged(case: AttributionInput, accounts: Option<&CpuSamples>) -> u64 {
+pub(crate) fn charged_nanos(case: AttributionInput, accounts: Option<&CpuSamples>) -> u64 {
     let by_wall = case.charged.saturating_sub(case.suspended);
-    let accounts = accounts.filter(|_| case.elapsed >= LEAST);
+    let accounts = accounts.filter(|_| case.elapsed >= MIN_NANOS);
     let accounted = accounts.and_then(|accounts| accounts.charged(&case));
     accounted.map_or(by_wall, |own| own.min(by_wall))
 }
 
 /// What the code did for most of the time in which it was looked at.
-pub(crate) fn kind(split: Option<&Split>) -> Attribution {
+pub(crate) fn dominant(split: Option<&TimeBreakdown>) -> Attribution {
     match split {
         None => Attribution::Unknown,
         Some(split) if split.on_cpu >= split.blocked => Attribution::Computing,
@@ -162,17 +162,17 @@ impl CpuSamples {
             .and_then(|within| bound(&within, case.since_within, 0));
         // What nobody saw may have been the wait for a lock, and who had the lock was not run either.
         let seen = |own: u64| own.saturating_sub(case.delayed);
-        match case.is_seen {
+        match case.was_seen {
             true => (whole.map(seen), part),
             false => (whole.map(seen), part.map(seen)),
         }
     }
 
     /// What the code did for most of the time that was its own.
-    fn kind(&self, case: &AttributionInput, split: Option<&Split>) -> Attribution {
+    fn kind(&self, case: &AttributionInput, split: Option<&TimeBreakdown>) -> Attribution {
         match self.was_blocked_unseen(case) {
             true => Attribution::Blocked,
-            false => kind(split),
+            false => dominant(split),
         }
     }
 
@@ -185,9 +185,9 @@ impl CpuSamples {
         is_unseen && whole.zip(ran).is_some_and(|(own, ran)| ran < own / 2)
     }
 
-    fn split(&self, case: &AttributionInput) -> Option<Split> {
+    fn split(&self, case: &AttributionInput) -> Option<TimeBreakdown> {
         // Of next to nothing there is no division.
-        let within = self.within.filter(|_| case.since_within >= LEAST)?;
+        let within = self.within.filter(|_| case.since_within >= MIN_NANOS)?;
         let wall = case.since_within;
         let on_cpu = ran(&within, &self.now)?.min(wall);
         let waited = waited(&within, &self.now)?.min(wall - on_cpu);
@@ -196,7 +196,11 @@ impl CpuSamples {
             true => rest,
             false => case.stolen.min(rest),
         };
-        Some(Split::from_nanos(on_cpu, rest - not_run, waited + not_run))
+        Some(TimeBreakdown::from_nanos(
+            on_cpu,
+            rest - not_run,
+            waited + not_run,
+        ))
     }
 }
 
@@ -234,7 +238,7 @@ mod tests {
             suspended: 0,
             stolen: 0,
             delayed: 0,
-            is_seen: true,
+            was_seen: true,
             waits_now: false,
         }
     }
@@ -250,7 +254,7 @@ mod tests {
             within,
             now,
         };
-        judge(case, Some(&accounts)).0
+        attribute(case, Some(&accounts)).0
     }
 
     #[test]
@@ -279,7 +283,10 @@ mod tests {
                 within: None,
                 now,
             };
-            (charged(case, Some(&accounts)), charged(case, None))
+            (
+                charged_nanos(case, Some(&accounts)),
+                charged_nanos(case, None),
+            )
         };
         assert_eq!(charged(case(), account(127, 50)), (30 * MS, 30 * MS));
         assert_eq!(charged(case(), account(104, 62)), (18 * MS, 30 * MS));
@@ -304,10 +311,10 @@ mod tests {
     fn what_nobody_saw_while_the_sentinel_was_late_is_held_against_nobody() {
         let (before, now) = (account(100, 50), account(101, 52));
         let within = Some(account(100, 50));
-        let fault = |delayed, is_seen, within| {
+        let fault = |delayed, was_seen, within| {
             let case = AttributionInput {
                 delayed: delayed * MS,
-                is_seen,
+                was_seen,
                 ..case()
             };
             fault(case, before, within, now)
@@ -428,7 +435,7 @@ mod tests {
                 within: Some(before),
                 now,
             };
-            let (fault, split) = judge(case, Some(&accounts));
+            let (fault, split) = attribute(case, Some(&accounts));
             let own = WALL - waited - stolen;
             assert_eq!(
                 fault == Attribution::Starved,
@@ -436,7 +443,7 @@ mod tests {
                 "{case:?} {ran}"
             );
             let slept = own - ran;
-            let split_of = Split::from_nanos(ran * MS, slept * MS, (waited + stolen) * MS);
+            let split_of = TimeBreakdown::from_nanos(ran * MS, slept * MS, (waited + stolen) * MS);
             assert_eq!(split, Some(split_of));
         }
     }
@@ -450,7 +457,7 @@ mod tests {
             wait: None,
         };
         assert_eq!(fault(case(), unknown, None, unknown), Attribution::Unknown);
-        assert_eq!(judge(case(), None), (Attribution::Unknown, None));
+        assert_eq!(attribute(case(), None), (Attribution::Unknown, None));
         let cpu_only = CpuSample {
             cpu: Some(120 * MS),
             ..unknown
@@ -485,9 +492,9 @@ mod tests {
             within: Some(account(3, 1)),
             now: account(10, 6),
         };
-        let (_, split) = judge(case(), Some(&accounts));
+        let (_, split) = attribute(case(), Some(&accounts));
         let split = split.unwrap();
-        assert_eq!(split, Split::from_nanos(7 * MS, 13 * MS, 5 * MS));
+        assert_eq!(split, TimeBreakdown::from_nanos(7 * MS, 13 * MS, 5 * MS));
         assert_eq!(split.observed().as_nanos() as u64, case().since_within);
         assert_eq!(
             split.to_string(),

@@ -1,40 +1,40 @@
-//! Floor 1: time for those who read no clock.
+//! Floor 1: the coarse clock, for polls that read no clock.
 //!
-//! One thread publishes a reading of the clock now and then, a *tick*; everybody else loads it. What began
-//! while a tick was the latest began after that tick, and before the moment at which it was replaced:
-//! that moment is kept for the ticks of late, because the next one may come late too.
+//! One thread, the ticker, publishes a clock reading from time to time, a *tick*. Other threads load it. A poll that
+//! loaded a tick began after that tick, and before the ticker replaced it. The coarse clock keeps the times of
+//! replacement of recent ticks, because a tick may come late.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::sync::{AtomicU64, broken, unless_broken};
 
-/// Nobody ticks: who wants to know the time reads the clock.
+/// The tick while the ticker is stopped.
 const NONE: u64 = 0;
 
-/// So many ticks are remembered: more than half a second of them.
-const REMEMBERED: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
+/// Ticks whose replacement is kept: a quarter of a second at the shortest tick, 1 ms.
+const KEPT_TICKS: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
 
-/// In a line of its own, which the readers keep in their caches between two ticks.
+/// Has a cache line of its own, which readers keep in their caches between two ticks.
 #[repr(align(128))]
 pub(crate) struct CoarseClock {
     latest: AtomicU64,
-    memory: Memory,
+    replacements: Replacements,
 }
 
-/// Written by the one thread that ticks.
+/// The ring of recent ticks. Only the ticker writes to it.
 #[repr(align(128))]
-struct Memory {
+struct Replacements {
     count: AtomicU64,
-    ring: [Remembered; REMEMBERED],
+    ring: [KeptTick; KEPT_TICKS],
 }
 
-struct Remembered {
+struct KeptTick {
     tick: AtomicU64,
-    /// By then the one before could no longer be loaded.
+    /// From this moment on, no thread could load the tick before.
     since: AtomicU64,
 }
 
-/// The ticks of the machine's clock.
+/// The coarse clock of the machine's time.
 #[cfg(not(shotclock_loom))]
 pub(crate) static COARSE_CLOCK: CoarseClock = CoarseClock::new();
 
@@ -46,13 +46,13 @@ loom::lazy_static! {
 impl CoarseClock {
     #[cfg(shotclock_loom)]
     fn new() -> Self {
-        let never = || Remembered {
+        let never = || KeptTick {
             tick: AtomicU64::new(NONE),
             since: AtomicU64::new(0),
         };
         Self {
             latest: AtomicU64::new(NONE),
-            memory: Memory {
+            replacements: Replacements {
                 count: AtomicU64::new(0),
                 ring: std::array::from_fn(|_| never()),
             },
@@ -63,37 +63,37 @@ impl CoarseClock {
     pub(crate) const fn new() -> Self {
         Self {
             latest: AtomicU64::new(NONE),
-            memory: Memory {
+            replacements: Replacements {
                 count: AtomicU64::new(0),
                 ring: [const {
-                    Remembered {
+                    KeptTick {
                         tick: AtomicU64::new(NONE),
                         since: AtomicU64::new(0),
                     }
-                }; REMEMBERED],
+                }; KEPT_TICKS],
             },
         }
     }
 
-    /// The latest tick, as a raw reading of the clock. `None` if nobody ticks.
+    /// Returns the latest tick, as a raw clock reading. `None` while the ticker is stopped.
     #[inline]
     pub(crate) fn latest(&self) -> Option<u64> {
         let tick = self.latest.load(Relaxed);
         (tick != NONE).then_some(tick)
     }
 
-    /// Whether a tick is still the latest.
+    /// Returns whether a tick is still the latest.
     #[inline]
     pub(crate) fn is_latest(&self, tick: u64) -> bool {
         self.latest.load(Relaxed) == tick
     }
 
-    /// A tick. One thread only.
+    /// Publishes a tick. Ticker only.
     pub(crate) fn publish(&self, read_clock: impl Fn() -> u64) {
         self.replace(read_clock(), read_clock);
     }
 
-    /// Says that there will be no tick for a while. One thread only.
+    /// Takes the tick away, because the ticker stops. Ticker only.
     pub(crate) fn stop(&self, read_clock: impl Fn() -> u64) {
         if self.latest.load(Relaxed) != NONE {
             self.replace(NONE, read_clock);
@@ -103,41 +103,42 @@ impl CoarseClock {
     fn replace(&self, tick: u64, read_clock: impl Fn() -> u64) {
         let too_early = broken("tick-since").then(&read_clock);
         self.latest.store(tick, Release);
-        // Read afterwards: this thread may have been interrupted just before it published.
+        // Read after the store, because the operating system may have interrupted this thread just before it.
         let since = too_early.unwrap_or_else(read_clock);
-        let count = self.memory.count.load(Relaxed);
-        let entry = &self.memory.ring[count as usize % REMEMBERED];
+        let count = self.replacements.count.load(Relaxed);
+        let entry = &self.replacements.ring[count as usize % KEPT_TICKS];
         entry
             .tick
             .store(if tick == NONE { since } else { tick }, Relaxed);
         entry.since.store(since, Relaxed);
-        self.memory
+        self.replacements
             .count
             .store(count + 1, unless_broken("tick-remember", Release));
     }
 
-    /// A moment after `tick` (or any other reading) by which all had begun that had loaded it. `None` if
-    /// it is the latest still; the reading itself if nobody remembers it any more, or if the clock was set
-    /// back meanwhile.
+    /// Returns a moment by which all polls had begun that had loaded `tick`.
+    ///
+    /// `None` if the tick is still the latest. Returns the tick itself if the ring no longer has it, or if the clock
+    /// went back.
     pub(crate) fn replaced(&self, tick: u64) -> Option<u64> {
         self.since(tick).map(|since| since.max(tick))
     }
 
     fn since(&self, tick: u64) -> Option<u64> {
         let count = self
-            .memory
+            .replacements
             .count
             .load(unless_broken("tick-recall", Acquire));
-        let oldest = count.saturating_sub(REMEMBERED as u64 - 1);
+        let oldest = count.saturating_sub(KEPT_TICKS as u64 - 1);
         let mut since = None;
         for number in (oldest..count).rev() {
-            let entry = &self.memory.ring[number as usize % REMEMBERED];
+            let entry = &self.replacements.ring[number as usize % KEPT_TICKS];
             if entry.tick.load(Relaxed) <= tick {
                 return since;
             }
             since = Some(entry.since.load(Relaxed));
         }
-        // Before the oldest that is remembered, or before the first of all.
+        // The tick lies before the oldest one in the ring, or before the first of all.
         Some(if oldest == 0 { since? } else { tick })
     }
 }
@@ -196,7 +197,7 @@ mod models {
                     .iter()
                     .filter(|at| at.load(Relaxed) > tick)
                     .count();
-                let is_forgotten = began == Some(tick) && later + 1 >= REMEMBERED;
+                let is_forgotten = began == Some(tick) && later + 1 >= KEPT_TICKS;
                 let is_after = began.is_none_or(|began| began > before);
                 assert!(at.is_some(), "{tick} is no tick");
                 assert!(
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_ago_may_have_begun_at_once() {
-        let last = 2 * REMEMBERED as u64;
+        let last = 2 * KEPT_TICKS as u64;
         let ticks = ticks_at((1..=last).map(|number| number * 10));
         assert_eq!(ticks.replaced(50), Some(50));
         assert_eq!(ticks.replaced(last * 10 - 20), Some(last * 10 - 7));

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 
 use tokio::runtime::TryCurrentError;
 
-/// What can go wrong while something is being set up. Nothing in this crate fails later than that.
+/// Reports a failed set-up. After the set-up, nothing in this crate fails.
 ///
 /// # Design
 ///
-/// One opaque type with predicates: a caller mostly prints it, and sometimes asks one question (is
-/// the port taken?). What it says can grow without breaking anybody.
+/// The type is opaque and has predicates. A caller mostly prints it, and sometimes asks one question, for instance
+/// whether the port is in use. So its contents can grow without a breaking change.
 ///
-/// `Display` says what failed, and [`source`](std::error::Error::source) gives the error of the runtime or of
-/// the operating system behind it: whoever prints both has each once. `Debug`, which `main` prints, has both in it.
+/// `Display` says what failed. [`source`](std::error::Error::source) returns the error of the runtime or the operating
+/// system, which `Display` leaves out. `Debug`, which `main` prints, contains both.
 ///
 /// # Examples
 ///
@@ -27,11 +27,11 @@ use tokio::runtime::TryCurrentError;
 /// assert!(error.to_string().contains("budget"));
 /// ```
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ErrorKind {
     Setting {
         name: &'static str,
         why: &'static str,
@@ -56,82 +56,84 @@ enum Kind {
 impl Error {
     pub(crate) fn no_runtime(source: TryCurrentError) -> Self {
         Self {
-            kind: Kind::NoRuntime { source },
+            kind: ErrorKind::NoRuntime { source },
         }
     }
 
     pub(crate) fn setting(name: &'static str, why: &'static str) -> Self {
         Self {
-            kind: Kind::Setting { name, why },
+            kind: ErrorKind::Setting { name, why },
         }
     }
 
     pub(crate) fn thread(name: &str, source: io::Error) -> Self {
         Self {
-            kind: Kind::Thread {
+            kind: ErrorKind::Thread {
                 name: name.to_owned(),
                 source,
             },
         }
     }
 
-    /// The threads of the crate run in the parent, and would have to be started anew.
+    /// The crate's threads exist in the parent only.
     pub(crate) fn forked() -> Self {
-        Self { kind: Kind::Forked }
+        Self {
+            kind: ErrorKind::Forked,
+        }
     }
 
     #[cfg(feature = "prometheus")]
     pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
         Self {
-            kind: Kind::Listen { address, source },
+            kind: ErrorKind::Listen { address, source },
         }
     }
 
     #[cfg(feature = "prometheus")]
     pub(crate) fn recorder_taken() -> Self {
         Self {
-            kind: Kind::RecorderTaken,
+            kind: ErrorKind::RecorderTaken,
         }
     }
 
-    /// The error and its source in one line, for a log that prints no sources.
-    pub(crate) fn whole(&self) -> String {
+    /// Returns the error and its source in one line, for a log that prints no sources.
+    pub(crate) fn with_source(&self) -> String {
         let source = std::error::Error::source(self);
         source.map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
     }
 
-    /// A setting of a builder has a value that means nothing.
+    /// Returns whether a builder's setting was out of range.
     pub fn is_invalid_setting(&self) -> bool {
-        matches!(self.kind, Kind::Setting { .. })
+        matches!(self.kind, ErrorKind::Setting { .. })
     }
 
-    /// One of the crate's own threads could not be started.
+    /// Returns whether the system refused one of the crate's threads, or the process is the child of a fork.
     pub fn is_thread_refused(&self) -> bool {
-        matches!(self.kind, Kind::Thread { .. } | Kind::Forked)
+        matches!(self.kind, ErrorKind::Thread { .. } | ErrorKind::Forked)
     }
 
-    /// The address of a listener is in use already.
+    /// Returns whether the address of a listener was in use.
     pub fn is_address_in_use(&self) -> bool {
-        matches!(&self.kind, Kind::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+        matches!(&self.kind, ErrorKind::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
     }
 
-    /// Another `metrics` recorder was installed first.
+    /// Returns whether another `metrics` recorder was installed first.
     pub fn is_recorder_taken(&self) -> bool {
-        matches!(self.kind, Kind::RecorderTaken)
+        matches!(self.kind, ErrorKind::RecorderTaken)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Setting { name, why } => write!(f, "the setting `{name}` {why}"),
-            Kind::NoRuntime { .. } => f.write_str("not called inside a runtime"),
-            Kind::Thread { name, .. } => write!(f, "the thread {name} could not be started"),
-            Kind::Forked => f.write_str(
-                "no thread is started: the process was forked when a watchdog had been built already",
+            ErrorKind::Setting { name, why } => write!(f, "the setting `{name}` {why}"),
+            ErrorKind::NoRuntime { .. } => f.write_str("no tokio runtime here: call it inside one"),
+            ErrorKind::Thread { name, .. } => write!(f, "the system refused to start the thread {name}"),
+            ErrorKind::Forked => f.write_str(
+                "this process is the child of a fork, and its parent had a watchdog: build the watchdog after the fork",
             ),
-            Kind::Listen { address, .. } => write!(f, "no listener on {address}"),
-            Kind::RecorderTaken => f.write_str(
+            ErrorKind::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            ErrorKind::RecorderTaken => f.write_str(
                 "another metrics recorder is installed already: \
                  start from shotclock::prometheus::builder() where it is built, \
                  or give its handle to shotclock::prometheus::Exporter::new",
@@ -149,9 +151,9 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Thread { source, .. } | Kind::Listen { source, .. } => Some(source),
-            Kind::NoRuntime { source } => Some(source),
-            Kind::Setting { .. } | Kind::Forked | Kind::RecorderTaken => None,
+            ErrorKind::Thread { source, .. } | ErrorKind::Listen { source, .. } => Some(source),
+            ErrorKind::NoRuntime { source } => Some(source),
+            ErrorKind::Setting { .. } | ErrorKind::Forked | ErrorKind::RecorderTaken => None,
         }
     }
 }
@@ -166,29 +168,29 @@ mod tests {
         let system = || io::Error::other("what the system says");
         let outside = tokio::runtime::Handle::try_current();
         let kinds = [
-            Kind::Setting {
+            ErrorKind::Setting {
                 name: "budget",
                 why: "must not be 0",
             },
-            Kind::NoRuntime {
+            ErrorKind::NoRuntime {
                 source: outside.expect_err("there is no runtime here"),
             },
-            Kind::Thread {
+            ErrorKind::Thread {
                 name: "shotclock-watch".to_owned(),
                 source: system(),
             },
-            Kind::Forked,
-            Kind::Listen {
+            ErrorKind::Forked,
+            ErrorKind::Listen {
                 address: ([127, 0, 0, 1], 9_000).into(),
                 source: system(),
             },
-            Kind::RecorderTaken,
+            ErrorKind::RecorderTaken,
         ];
         kinds.map(|kind| Error { kind }).into()
     }
 
     #[test]
-    fn error_printed_with_its_sources_says_each_once() {
+    fn display_leaves_out_the_source() {
         let errors = every();
         for error in &errors {
             let said = error.to_string();
@@ -196,9 +198,9 @@ mod tests {
             match &source {
                 Some(source) => {
                     assert!(!said.contains(&**source), "{said:?} has {source:?} in it");
-                    assert_eq!(error.whole(), format!("{said}: {source}"));
+                    assert_eq!(error.with_source(), format!("{said}: {source}"));
                 }
-                None => assert_eq!(error.whole(), said),
+                None => assert_eq!(error.with_source(), said),
             }
             // What `main` prints when it returns it.
             let source = error.source().map(|source| format!("{source:?}"));

@@ -16,7 +16,7 @@
 //!   `prometheus` a `/metrics` that a stuck runtime still answers.
 //! - **Look**: [`Watchdog::culprits`] tells which functions held the workers most; with the feature `page`
 //!   all of it is on one page, which a stuck runtime cannot keep from being shown either.
-//! - **Escalate**: [`Builder::escalate`] does something about what stays stuck;
+//! - **Escalate**: [`WatchdogBuilder::escalate`] does something about what stays stuck;
 //!   [`allow_blocking`] declares an exception.
 //! - **Cooperate**: [`yield_every`] and [`yield_after`] give the worker back from a long loop, by count
 //!   and by time; [`YieldExt`] does it for streams, [`iter`] for iterators.
@@ -103,7 +103,7 @@
 //! - Cause and stack are known on Linux; stacks on x86-64, and on aarch64 by the same code, untested.
 //!   Elsewhere polls are timed and told as well, while they are stuck too, with [`Cause::Unknown`].
 //! - No stack: of a thread that has the signal masked, or a process in which the signal has another
-//!   handler ([`Builder::stack_signal`] chooses another signal). A thread that is not run does not
+//!   handler ([`WatchdogBuilder::stack_signal`] chooses another signal). A thread that is not run does not
 //!   answer either; it is asked again a number of times.
 //! - Part of a stack: of a thread that waits in a call which a signal would make fail, unless std or
 //!   `parking_lot` made the call ([`Stacks::Auto`]); of a stack of more than 256 KiB; inside foreign
@@ -116,7 +116,7 @@
 //!   it. A poll of less than a millisecond is not judged at all.
 //! - A suspension of less than 5 ms is not noticed.
 //! - In the child of a fork (without an `exec` after it) polls are timed and counted, and nothing else: the
-//!   threads that look and report are the parent's. [`Builder::build`] fails there: build the watchdog
+//!   threads that look and report are the parent's. [`WatchdogBuilder::build`] fails there: build the watchdog
 //!   after the process has become a daemon.
 //! - Polls are told apart to a depth of 15 watches inside one another; what is nested deeper counts
 //!   in its own histogram, while its time and its blame are the outer one's.
@@ -138,10 +138,10 @@
 //! |---|---|---|
 //! | names of watches, lanes, runtimes, tasks and threads | the program: a name that is made of a request tells of it | other names |
 //! | names of functions, source files and lines, addresses where there are no names (which tell where the program was loaded) | a stuck thread's stack | [`Stacks::Never`] |
-//! | the path of the file or FIFO, or the number of the socket or pipe, that is waited for | `/proc/self/fd` | [`Builder::without_paths`] |
+//! | the path of the file or FIFO, or the number of the socket or pipe, that is waited for | `/proc/self/fd` | [`WatchdogBuilder::without_paths`] |
 //! | for how long a thread sleeps, which system call it waits in | `/proc/self/task` | – |
 //! | the place in the source where a future was watched | the compiler | – |
-//! | the span around a poll, with its fields | the program's `tracing` subscriber, if the default reporter logs | [`Builder::without_tracing`] |
+//! | the span around a poll, with its fields | the program's `tracing` subscriber, if the default reporter logs | [`WatchdogBuilder::without_tracing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -152,16 +152,17 @@
     )
 )]
 
-mod allow;
+mod allow_blocking;
 mod append_table;
 mod attribution;
 mod catch_panic;
-mod cause;
 mod cgroup;
 mod clock;
 mod coarse_clock;
 mod containment;
+pub mod coop;
 mod counters;
+mod dispatch;
 mod error;
 mod flight_record;
 #[cfg(all(
@@ -177,9 +178,8 @@ mod flight_record;
 pub mod fuzzing;
 mod histogram;
 mod liveness;
-mod offload;
+pub mod offload;
 mod overrun;
-mod pace;
 #[cfg(feature = "page")]
 pub mod page;
 mod pending_durations;
@@ -189,16 +189,17 @@ mod procfs;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 mod publish;
-mod pulse;
 mod rate_limit;
-mod report;
+pub mod report;
 mod runtime;
 mod sentinel;
 #[cfg(feature = "serde")]
 mod serialize;
 mod service_thread;
+mod slice_ticker;
 mod slot;
 mod stack;
+pub mod stats;
 mod stolen_time;
 mod suspension;
 mod sync;
@@ -215,25 +216,17 @@ mod watch;
 mod watchdog;
 mod watched;
 
-pub use allow::{Allowed, allow_blocking};
-pub use cause::{Cause, Split, Syscall};
+pub use allow_blocking::{AllowBlockingGuard, allow_blocking};
+pub use coop::{YieldExt, yield_after, yield_every};
 pub use error::Error;
-pub use offload::{
-    Cancel, Lane, LaneBuilder, LaneStats, OffloadError, OffloadExt, Offloaded, PanicPayload,
-    offload,
-};
-pub use pace::{
-    Count, Iter, Pace, Paced, Rule, Slice, Tick, YieldExt, YieldNow, iter, yield_after, yield_every,
-};
-pub use report::{Culprit, Culprits, Path, Phase, Reporter, SlowPoll, StuckWorker};
-pub use runtime::{Impact, StuckKind};
+pub use offload::{Lane, OffloadError, OffloadExt, offload};
+pub use report::{Cause, Phase, Reporter, SlowPoll, StuckWorker};
 pub use sentinel::{Capabilities, Capability};
-pub use slot::{Allowance, Kind, OtherThread, ThreadInfo};
-pub use stack::{Frame, Stack};
+pub use stats::{Health, Snapshot, Status, WatchStats};
 #[cfg(feature = "tower")]
 pub use tower::WatchLayer;
-pub use watch::{Health, Snapshot, Stacks, Status, Timing, Watch, WatchStats};
-pub use watchdog::{Builder, Escalation, Guard, GuardHooks, Watchdog, default_watchdog, guard};
+pub use watch::{Stacks, Timing, Watch};
+pub use watchdog::{Escalation, Guard, GuardHooks, Watchdog, WatchdogBuilder, guard};
 pub use watched::{Entered, WatchExt, Watched};
 
 /// The examples of the README run as well.

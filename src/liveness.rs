@@ -17,7 +17,7 @@ use crate::sys::Thread;
 const NO_TIMER: u64 = u64::MAX;
 
 /// One of the two threads. All times are raw readings of the machine's clock, durations nanoseconds.
-pub(crate) struct Witness {
+pub(crate) struct Liveness {
     /// The latest sign of life. 0 before the first.
     sign: AtomicU64,
     /// How long after its sign the next one is due.
@@ -27,10 +27,10 @@ pub(crate) struct Witness {
     thread: OnceLock<(thread::Thread, Option<Thread>)>,
 }
 
-pub(crate) static SENTINEL: Witness = Witness::new();
-pub(crate) static TICKER: Witness = Witness::new();
+pub(crate) static SENTINEL: Liveness = Liveness::new();
+pub(crate) static TICKER: Liveness = Liveness::new();
 
-impl Witness {
+impl Liveness {
     pub(crate) const fn new() -> Self {
         Self {
             sign: AtomicU64::new(0),
@@ -40,7 +40,7 @@ impl Witness {
         }
     }
 
-    /// Says that the calling thread is the witness.
+    /// Says that the calling thread is the liveness.
     pub(crate) fn register(&self) {
         let handles = || (thread::current(), Thread::current());
         self.thread.get_or_init(handles);
@@ -58,7 +58,7 @@ impl Witness {
         self.thread.get()?.1.as_ref()
     }
 
-    /// The witness's own thread only, as all that follow: it runs at `now`, and sleeps for `nap` at most.
+    /// The liveness's own thread only, as all that follow: it runs at `now`, and sleeps for `nap` at most.
     pub(crate) fn will_nap(&self, now: u64, nap: u64) {
         self.nap.store(nap, Relaxed);
         self.sign.store(now, Release);
@@ -126,43 +126,43 @@ mod tests {
 
     #[test]
     fn a_witness_in_a_nap_is_silent_since_its_last_sign() {
-        let (clock, witness) = (clock(), Witness::new());
-        witness.will_nap(100, 50);
-        assert_eq!(witness.silence_in(&clock, 0, 130), 30);
-        assert_eq!(witness.silence_in(&clock, 120, 130), 10);
+        let (clock, liveness) = (clock(), Liveness::new());
+        liveness.will_nap(100, 50);
+        assert_eq!(liveness.silence_in(&clock, 0, 130), 30);
+        assert_eq!(liveness.silence_in(&clock, 120, 130), 10);
         assert_eq!(
-            (witness.overdue(&clock, 150), witness.overdue(&clock, 151)),
+            (liveness.overdue(&clock, 150), liveness.overdue(&clock, 151)),
             (0, 1)
         );
     }
 
     #[test]
     fn a_witness_that_overslept_was_silent_in_that_nap() {
-        let (clock, witness) = (clock(), Witness::new());
-        witness.overslept(100, 300);
-        witness.runs(300);
-        assert_eq!(witness.silence_in(&clock, 50, 310), 200);
-        assert_eq!(witness.silence_in(&clock, 250, 310), 50);
-        assert_eq!(witness.silence_in(&clock, 305, 310), 5);
+        let (clock, liveness) = (clock(), Liveness::new());
+        liveness.overslept(100, 300);
+        liveness.runs(300);
+        assert_eq!(liveness.silence_in(&clock, 50, 310), 200);
+        assert_eq!(liveness.silence_in(&clock, 250, 310), 50);
+        assert_eq!(liveness.silence_in(&clock, 305, 310), 5);
     }
 
     #[test]
     fn a_witness_that_was_on_time_was_silent_for_no_longer_than_since_its_last_sign() {
-        let (clock, witness) = (clock(), Witness::new());
+        let (clock, liveness) = (clock(), Liveness::new());
         for now in [100, 200, 300] {
-            witness.will_nap(now, 100);
+            liveness.will_nap(now, 100);
         }
-        assert_eq!(witness.silence_in(&clock, 0, 320), 20);
+        assert_eq!(liveness.silence_in(&clock, 0, 320), 20);
     }
 
     #[test]
     fn a_witness_that_sleeps_without_a_timer_is_never_overdue() {
-        let (clock, witness) = (clock(), Witness::new());
-        witness.will_sleep(100);
-        assert!(witness.has_no_timer());
-        assert_eq!(witness.overdue(&clock, u64::MAX / 2), 0);
-        witness.runs(200);
-        assert!(!witness.has_no_timer());
-        assert_eq!(witness.overdue(&clock, 210), 10);
+        let (clock, liveness) = (clock(), Liveness::new());
+        liveness.will_sleep(100);
+        assert!(liveness.has_no_timer());
+        assert_eq!(liveness.overdue(&clock, u64::MAX / 2), 0);
+        liveness.runs(200);
+        assert!(!liveness.has_no_timer());
+        assert_eq!(liveness.overdue(&clock, 210), 10);
     }
 }

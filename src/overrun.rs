@@ -1,122 +1,112 @@
-//! Floor 5: what is done about a poll that ended over its budget, on its charged thread.
+//! Floor 5: handles a poll that ended over its budget, on the poll's own thread.
+//!
+//! It takes the poll's record from the thread diagnostics, attributes the time, and passes both to the dispatcher.
 
 use std::panic::Location;
 
-use crate::attribution::{self, Attribution, AttributionInput, CpuSample, judge};
-use crate::cause::{Cause, Split, Syscall};
+use crate::attribution::{self, Attribution, AttributionInput, CpuSample, attribute};
 use crate::clock::nanos_of;
 use crate::liveness::silence_of_both;
 use crate::procfs;
-use crate::slot::{
-    Allowance, Diagnosis, FrameToken, Kind, MAX_DEPTH, PollRecord, Seqs, Slot, ThreadInfo,
-};
+use crate::report::{Allowance, Cause, SectionKind, Syscall, ThreadInfo, TimeBreakdown};
+use crate::slot::{Diagnosis, FrameToken, MAX_DEPTH, PollRecord, Seqs, Slot};
 use crate::stolen_time::STOLEN_TIME;
 use crate::suspension::{self, DELAYS, SUSPENSIONS};
 use crate::sys;
-use crate::watch::{Judge, Slow, Watch, shortest_budget};
+use crate::watch::{EndDiagnosis, Overrun, Watch, shortest_budget};
 
 /// A poll that has ended. Its times are nanoseconds.
 #[derive(Clone, Copy)]
-pub(crate) struct Overrun<'w> {
+pub(crate) struct EndedPoll<'w> {
     pub(crate) watch: &'w Watch,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SectionKind,
     pub(crate) slot: Option<(&'static Slot, FrameToken)>,
     /// A raw reading of the clock.
     pub(crate) start: u64,
     pub(crate) elapsed: u64,
     pub(crate) charged: u64,
     pub(crate) budget: u64,
-    /// If not, it is here only because it may have been told of while it ran.
-    pub(crate) slow: bool,
+    /// False for a poll with slow polls inside: the sentinel may have reported it while it ran.
+    pub(crate) is_slow: bool,
 }
 
-/// What the diagnostics of the slot knew of it.
+/// What the thread diagnostics knew of the poll.
 #[derive(Default)]
-struct Known {
-    note: PollRecord,
-    account: Option<CpuSample>,
+struct Closed {
+    record: PollRecord,
+    sample: Option<CpuSample>,
     excused: u64,
-    broken: Option<Allowance>,
+    exceeded: Option<Allowance>,
     thread: Option<ThreadInfo>,
 }
 
-impl Overrun<'_> {
+impl EndedPoll<'_> {
     pub(crate) fn report(self) {
         if sys::is_forked() {
-            return self.count_only();
+            return self.count_unknown();
         }
-        let known = self.slot.map(|(slot, mark)| self.close(slot, mark));
-        let told = known.as_ref().is_some_and(|known| known.note.was_told());
-        if !self.slow && !told {
+        let closed = self.slot.map(|(slot, token)| self.close(slot, token));
+        let closed = closed.unwrap_or_default();
+        if !self.is_slow && !closed.record.was_reported() {
             return;
         }
-        let outer = self
+        let outer_watches = self
             .slot
-            .map(|(slot, mark)| slot.outer_watches(mark).collect());
-        let Known {
-            note,
-            account,
-            excused,
-            broken,
-            thread,
-        } = known.unwrap_or_default();
-        // The watchdog charges no poll with what was declared to be allowed.
-        let charged = self.charged.saturating_sub(excused);
-        let slow = Slow {
+            .map(|(slot, token)| slot.outer_watches(token).collect());
+        // The time under `allow_blocking` is not charged.
+        let charged = self.charged.saturating_sub(closed.excused);
+        let overrun = Overrun {
             kind: self.kind,
-            elapsed: self.elapsed,
-            charged,
+            elapsed_nanos: self.elapsed,
+            charged_nanos: charged,
             budget: self.watch.budget(),
             location: self.location,
-            outer: outer.unwrap_or_default(),
-            thread: thread.unwrap_or_else(ThreadInfo::current),
+            outer_watches: outer_watches.unwrap_or_default(),
+            thread: closed.thread.unwrap_or_else(ThreadInfo::current),
             slot: self.slot.map(|(slot, _)| slot.index()),
-            seq: self.slot.and_then(|(_, mark)| mark.seq()),
-            counts: self.slow,
-            allowed: charged <= self.budget,
-            broken,
+            seq: self.slot.and_then(|(_, token)| token.seq()),
+            is_slow: self.is_slow,
+            is_allowed: charged <= self.budget,
+            exceeded_allowance: closed.exceeded,
         };
-        let told = note.told;
-        let judge = self.judge(charged, note, account);
-        self.learn(charged, &judge);
-        self.watch
-            .watchdog()
-            .slow
-            .on_slow(self.watch.counters(), slow, told, judge);
+        let state = closed.record.report_state;
+        let diagnosis = self.diagnose(charged, closed.record, closed.sample);
+        self.record_overrun(charged, &diagnosis);
+        let sink = &self.watch.watchdog().sink;
+        sink.on_slow_poll(self.watch.counters(), overrun, state, diagnosis);
     }
 
-    /// In the child of a fork nobody reports, and a lock may stay locked for ever.
-    fn count_only(&self) {
-        if self.slow {
+    /// Only counts: the child of a fork has no reporters, and a lock may stay locked for ever there.
+    fn count_unknown(&self) {
+        if self.is_slow {
             self.watch.counters().causes.count(&Cause::Unknown);
         }
     }
 
-    /// A contained watch learns by how much its polls overrun; not where it was nobody's fault, nor
-    /// where it cannot be said yet.
-    fn learn(&self, charged: u64, judge: &Judge) {
+    /// Raises the expected overrun of a contained watch, if the code itself was slow, as far as is known now.
+    fn record_overrun(&self, charged: u64, diagnosis: &EndDiagnosis) {
         let is_own = matches!(
-            judge,
-            Judge::Known(found) if !matches!(found.cause, Cause::Starved | Cause::Suspended)
+            diagnosis,
+            EndDiagnosis::Now(known) if !matches!(known.cause, Cause::Starved | Cause::Suspended)
         );
-        if is_own && self.slow {
+        if is_own && self.is_slow {
             let over = charged.saturating_sub(self.budget);
             self.watch.counters().expected_overrun.record(over);
         }
     }
 
-    fn close(&self, slot: &Slot, mark: FrameToken) -> Known {
+    fn close(&self, slot: &Slot, token: FrameToken) -> Closed {
         let clock = self.watch.clock();
-        // A mocked clock has nothing to do with what the operating system accounts for.
-        let is_accounted = clock.is_real() && self.elapsed >= attribution::LEAST;
+        // The operating system knows nothing of a mocked clock's time.
+        let is_sampled = clock.is_real() && self.elapsed >= attribution::MIN_NANOS;
         let now = clock.raw();
         let mut diagnostics = slot.diagnostics();
-        let (note, account) = diagnostics.close(mark, is_accounted.then_some((now, clock)));
+        let (record, sample) = diagnostics.close(token, is_sampled.then_some((now, clock)));
         let elapsed = |since| clock.nanos_between(since, now);
-        let (mut excused, mut broken) = (0, None);
-        // Readings of a mocked clock cannot be compared with the machine's.
-        if let Some(poll) = mark.seq().filter(|_| clock.is_real()) {
+        let (mut excused, mut exceeded) = (0, None);
+        // The allowances are on the machine's clock, which cannot be compared with a mocked one.
+        if let Some(poll) = token.seq().filter(|_| clock.is_real()) {
             let around = slot.seqs();
             let polls: Seqs = around
                 .iter()
@@ -124,87 +114,87 @@ impl Overrun<'_> {
                 .chain([poll])
                 .take(MAX_DEPTH)
                 .collect();
-            let exceptions = &mut diagnostics.exceptions;
-            excused = exceptions.excuse(poll, self.start, &polls, elapsed);
-            broken = exceptions.broken(poll, self.start, &polls, elapsed);
-            if self.slow {
-                exceptions.blame(excused, &around);
+            let allowances = &mut diagnostics.allowances;
+            excused = allowances.excused(poll, self.start, &polls, elapsed);
+            exceeded = allowances.exceeded(poll, self.start, &polls, elapsed);
+            if self.is_slow {
+                allowances.charge_inside(excused, &around);
             }
         }
-        Known {
+        Closed {
+            record,
+            sample,
             excused,
-            broken,
-            note,
-            account,
+            exceeded,
             thread: diagnostics.thread(),
         }
     }
 
-    fn judge(&self, charged: u64, note: PollRecord, account: Option<CpuSample>) -> Judge {
-        let clock = self.watch.clock();
-        let Some(now) = account else {
-            return Judge::Known(finding(Attribution::Unknown, None, note.finding));
+    fn diagnose(&self, charged: u64, record: PollRecord, now: Option<CpuSample>) -> EndDiagnosis {
+        let Some(now) = now else {
+            let unknown = diagnosis(Attribution::Unknown, None, record.diagnosis);
+            return EndDiagnosis::Now(unknown);
         };
-        let accounts = note.accounts(self.start, now);
-        let within = accounts.and_then(|accounts| accounts.within_since());
-        let (start, found) = (self.start, note.finding);
-        // A poll that is allowed is slow for the reason for which it would be without that.
+        let clock = self.watch.clock();
+        let samples = record.cpu_samples(self.start, now);
+        let within = samples.and_then(|samples| samples.within_since());
+        let (start, seen) = (self.start, record.diagnosis);
+        // An allowed poll has the cause that it would have without the allowance.
         let charged = if charged > self.budget {
             charged
         } else {
             self.charged
         };
-        // Up to the account, which was taken a little after the end: this thread may have waited for
-        // a processor between the two.
+        // Up to the sample, which was taken a little after the end: the thread may have waited for a processor
+        // between the two.
         let elapsed = clock.nanos_between(self.start, now.at);
-        let case = AttributionInput {
+        let input = AttributionInput {
             elapsed,
             charged: charged + elapsed.saturating_sub(self.elapsed),
             budget: self.budget,
             since_within: within.map_or(0, |since| clock.nanos_between(since, now.at)),
-            before_start: accounts.map_or(0, |accounts| {
-                clock.nanos_between(accounts.before.at, self.start)
+            before_start: samples.map_or(0, |samples| {
+                clock.nanos_between(samples.before.at, self.start)
             }),
             suspended: 0,
             stolen: 0,
             delayed: 0,
-            is_seen: found.is_some(),
+            was_seen: seen.is_some(),
             waits_now: false,
         };
-        // Asked only where something is to be held against it: reading it costs as much as all the rest.
-        let case = match judge(case, accounts.as_ref()).0 {
-            Attribution::Starved | Attribution::Suspended => case,
+        // Reading the stolen time costs as much as all the rest, so only a poll that would be charged pays for it.
+        let input = match attribute(input, samples.as_ref()).0 {
+            Attribution::Starved | Attribution::Suspended => input,
             _ => AttributionInput {
                 stolen: STOLEN_TIME.since(clock, self.start, self.processor()),
-                ..case
+                ..input
             },
         };
+        let was_seen = input.was_seen;
         let decide = move || {
-            let case = AttributionInput {
+            let input = AttributionInput {
                 suspended: SUSPENSIONS.since(start),
                 delayed: DELAYS.since(start),
-                ..case
+                ..input
             };
-            let (fault, split) = judge(case, accounts.as_ref());
-            finding(fault, split, found)
+            let (attribution, split) = attribute(input, samples.as_ref());
+            diagnosis(attribution, split, seen)
         };
-        // Processor time and the wait for it are certain. The rest may be a suspension that nobody
-        // has noticed so far; or nobody looked, because the sentinel itself is not run.
-        let (fault, _) = judge(case, accounts.as_ref());
-        let most = nanos_of(shortest_budget()) + suspension::LEAST;
-        let may_be_unnoticed = || silence_of_both(clock, now.at) > most;
-        let is_doubtful = matches!(fault, Attribution::Blocked | Attribution::Unknown)
-            && (!case.is_seen || may_be_unnoticed());
+        // Processor time and the wait for it are certain. The rest may be a suspension that no thread of ours has
+        // noticed yet, or the sentinel itself is not scheduled.
+        let (attribution, _) = attribute(input, samples.as_ref());
+        let max_silence = nanos_of(shortest_budget()) + suspension::MIN_NANOS;
+        let may_be_unnoticed = || silence_of_both(clock, now.at) > max_silence;
+        let is_doubtful = matches!(attribution, Attribution::Blocked | Attribution::Unknown)
+            && (!was_seen || may_be_unnoticed());
         if is_doubtful {
-            Judge::Later(Box::new(decide))
+            EndDiagnosis::Later(Box::new(decide))
         } else {
-            Judge::Known(decide())
+            EndDiagnosis::Now(decide())
         }
     }
-}
 
-impl Overrun<'_> {
-    /// On which its thread runs.
+    /// Returns the processor that runs the poll's thread.
     fn processor(&self) -> Option<u32> {
         let (slot, _) = self.slot?;
         let thread = slot.diagnostics().owner.as_ref()?.thread.clone()?;
@@ -212,29 +202,29 @@ impl Overrun<'_> {
     }
 }
 
-/// The cause in words: which system call it was is known if it was looked at while it waited.
-pub(crate) fn finding(
-    fault: Attribution,
-    split: Option<Split>,
-    found: Option<Diagnosis>,
+/// Combines an attribution with what the last scan saw: the system call is known if a scan saw the poll wait in it.
+pub(crate) fn diagnosis(
+    attribution: Attribution,
+    split: Option<TimeBreakdown>,
+    seen: Option<Diagnosis>,
 ) -> Diagnosis {
-    let mut found = found.unwrap_or_default();
-    let cause = match (fault, found.cause) {
-        // What was certain while it ran is certain now.
-        (Attribution::Starved, seen) if seen != Cause::Unknown => seen,
+    let mut seen = seen.unwrap_or_default();
+    let cause = match (attribution, seen.cause) {
+        // A cause that was proved while the poll ran stays.
+        (Attribution::Starved, cause) if cause != Cause::Unknown => cause,
         (Attribution::Starved, _) => Cause::Starved,
         (Attribution::Suspended, _) => Cause::Suspended,
         (Attribution::Computing, _) => Cause::Computing,
         (Attribution::Blocked, Cause::Blocked(call)) => Cause::Blocked(call),
         (Attribution::Blocked, _) => Cause::Blocked(Syscall::default()),
-        (Attribution::Unknown, seen) => seen,
+        (Attribution::Unknown, cause) => cause,
     };
     if !matches!(cause, Cause::Blocked(_)) {
-        found.waits_for = None;
+        seen.waiting_on = None;
     }
     Diagnosis {
         cause,
         split,
-        ..found
+        ..seen
     }
 }

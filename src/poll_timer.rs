@@ -1,58 +1,62 @@
-//! Floor 5: the hot path, from the entry of a poll to its return.
+//! Floor 5: the hot path, from the begin of a poll to its end.
 //!
-//! Two readings of the clock (or none, and one poll in 64 with two: [`by_ticks`](crate::ticked_poll)), plain
-//! stores into the thread's charged slot and cells, one comparison. No allocation, no lock, no
-//! read-modify-write that is shared with another thread; whatever else there is to do about a poll is
-//! done in [`conclude`], which a fast poll never enters.
+//! It makes two clock readings, plain stores into the thread's own slot and cells, and one comparison. A ticked poll
+//! makes no clock reading, but for one poll in 64 ([`ticked_poll`]). It makes no allocation, takes no lock, and shares
+//! no read-modify-write with another thread. Everything else about a poll happens in [`conclude`], which a fast poll
+//! never enters.
 
 use std::num::NonZeroU64;
 use std::panic::Location;
 
 use crate::flight_record::{self, Entry};
-use crate::overrun::Overrun;
-use crate::slot::{self, FrameToken, Kind, PollStart, PollTimes, SENTINEL_PARKER, Slot};
+use crate::overrun::EndedPoll;
+use crate::report::SectionKind;
+use crate::slot::{self, FrameToken, PollStart, PollTimes, SENTINEL_PARKER, Slot};
 use crate::sys;
-use crate::ticked_poll::{self, FastPoll};
+use crate::ticked_poll::{self, TickedPoll};
 use crate::watch::{Counted, Sampled, Watch};
 
-/// What is timed, and the least number of nanoseconds that can be slow there, whatever the budget.
+/// A kind of timed code, and the least budget of that kind.
 ///
-/// A destructor must not be slow for next to nothing: who sets a budget near zero, as tests do, wants
-/// every poll to be slow and not every future twice.
+/// With a budget near zero, as in tests, each poll should be slow, but not each future a second time for its
+/// destructor. So destructors have a least budget.
 #[derive(Clone, Copy)]
 pub(crate) struct Section {
-    kind: Kind,
-    at_least: u64,
+    kind: SectionKind,
+    min_budget_nanos: u64,
 }
 
 impl Section {
-    pub(crate) const POLL: Self = Self::new(Kind::Poll, 0);
-    pub(crate) const CONTAINED: Self = Self::new(Kind::Contained, 0);
-    pub(crate) const ENTERED: Self = Self::new(Kind::Entered, 0);
-    /// The destructor of what was not polled to its end: what the future owns is dropped in it.
-    pub(crate) const DROP: Self = Self::new(Kind::Drop, 10_000);
-    /// The destructor of a future that is done. It dropped what it owns when it returned, so this
-    /// one is nearly always empty: if it takes long, its thread was most likely not run.
-    pub(crate) const DROP_DONE: Self = Self::new(Kind::Drop, 10_000_000);
+    pub(crate) const POLL: Self = Self::new(SectionKind::Poll, 0);
+    pub(crate) const CONTAINED: Self = Self::new(SectionKind::Contained, 0);
+    pub(crate) const ENTERED: Self = Self::new(SectionKind::Entered, 0);
+    /// The destructor of an unfinished future, which drops all that the future owns.
+    pub(crate) const DROP: Self = Self::new(SectionKind::Drop, 10_000);
+    /// The destructor of a finished future. The future dropped all that it owns when it returned, so its destructor is
+    /// nearly always empty. If it takes long, its thread was most likely not scheduled.
+    pub(crate) const DROP_DONE: Self = Self::new(SectionKind::Drop, 10_000_000);
 
-    const fn new(kind: Kind, at_least: u64) -> Self {
-        Self { kind, at_least }
+    const fn new(kind: SectionKind, min_budget_nanos: u64) -> Self {
+        Self {
+            kind,
+            min_budget_nanos,
+        }
     }
 
     #[inline]
     fn budget(self, watch: &Watch) -> u64 {
-        watch.budget_nanos().max(self.at_least)
+        watch.budget_nanos().max(self.min_budget_nanos)
     }
 }
 
-/// One section of code in flight: it has the thread until it ends.
+/// Times one section of code.
 ///
-/// Dropping it, instead of [`end`](Self::end), is how a panic ends it.
+/// A panic drops the timer instead of calling [`end`](Self::end).
 pub(crate) struct PollTimer<'w> {
     open: Started<'w>,
 }
 
-/// What is known from the beginning. Copied, so that it stays in registers across the inner poll.
+/// The state from the begin of a section. `Copy`, so that it stays in registers across the inner poll.
 #[derive(Clone, Copy)]
 struct Started<'w> {
     watch: &'w Watch,
@@ -61,13 +65,15 @@ struct Started<'w> {
     slot: Option<(&'static Slot, FrameToken)>,
     /// A reading of the clock, or a tick.
     start: u64,
-    /// Where it is counted if it is over before the next tick.
+    /// The counter of a ticked poll that ends before the next tick.
     sampled: Option<&'w Sampled>,
 }
 
 impl<'w> PollTimer<'w> {
-    /// Inlined in every build, as everything between is, so that the stack pointer is that of the
-    /// function that polls, or that entered: what it calls is below, and what called it above.
+    /// Begins a section.
+    ///
+    /// Inlined in every build, together with its callers, so that the stack pointer is that of the function that polls
+    /// or enters.
     #[inline(always)]
     pub(crate) fn begin(
         watch: &'w Watch,
@@ -77,7 +83,7 @@ impl<'w> PollTimer<'w> {
         Self::begin_at(watch, location, section, sys::stack_pointer())
     }
 
-    /// Where the stack is that of another function than the caller's; 0 if it is not known.
+    /// Begins a section with the stack pointer of another function than the caller; 0 if it is unknown.
     #[inline(always)]
     pub(crate) fn begin_at(
         watch: &'w Watch,
@@ -86,26 +92,26 @@ impl<'w> PollTimer<'w> {
         stack: usize,
     ) -> Self {
         let slot = slot::current();
-        let fast = match section.kind {
-            Kind::Poll => FastPoll::begin(watch, slot),
+        let ticked = match section.kind {
+            SectionKind::Poll => TickedPoll::begin(watch, slot),
             _ => None,
         };
-        let (start, sampled) = match fast {
-            Some(FastPoll { tick, sampled }) => (tick, Some(sampled)),
+        let (start, sampled) = match ticked {
+            Some(TickedPoll { tick, sampled }) => (tick, Some(sampled)),
             None => (watch.clock().raw(), None),
         };
         let slot = slot.map(|slot| {
-            let mark = slot.begin(PollStart {
+            let token = slot.begin(PollStart {
                 watch: watch.counters().id,
                 kind: section.kind,
                 start,
-                by_ticks: sampled.is_some(),
+                is_ticked: sampled.is_some(),
                 budget: section.budget(watch),
                 location,
                 stack,
             });
             SENTINEL_PARKER.notify();
-            (slot, mark)
+            (slot, token)
         });
         let open = Started {
             watch,
@@ -118,9 +124,9 @@ impl<'w> PollTimer<'w> {
         Self { open }
     }
 
-    /// Lets go of the watch, which is kept by whoever ends it.
+    /// Detaches the timer from its watch. The caller keeps the watch for the end.
     #[cfg(tokio_unstable)]
-    pub(crate) fn loose(self) -> DetachedTimer {
+    pub(crate) fn detach(self) -> DetachedTimer {
         let Started {
             location,
             section,
@@ -129,14 +135,14 @@ impl<'w> PollTimer<'w> {
             sampled,
             ..
         } = self.open;
-        let by_ticks = sampled.is_some();
+        let is_ticked = sampled.is_some();
         std::mem::forget(self);
         DetachedTimer {
             location,
             section,
             slot,
             start,
-            by_ticks,
+            is_ticked,
         }
     }
 
@@ -148,35 +154,35 @@ impl<'w> PollTimer<'w> {
     }
 }
 
-/// A section in flight that does not know its watch.
+/// A timer without its watch.
 #[cfg(tokio_unstable)]
 pub(crate) struct DetachedTimer {
     location: &'static Location<'static>,
     section: Section,
     slot: Option<(&'static Slot, FrameToken)>,
     start: u64,
-    by_ticks: bool,
+    is_ticked: bool,
 }
 
 #[cfg(tokio_unstable)]
 impl DetachedTimer {
-    /// With the watch that it was begun with.
+    /// Ends the section, with the watch that it began with.
     pub(crate) fn end(self, watch: &Watch) {
         let Self {
             location,
             section,
             slot,
             start,
-            by_ticks,
+            is_ticked,
         } = self;
-        let counted_there = slot.filter(|_| by_ticks);
+        let ticked_slot = slot.filter(|_| is_ticked);
         let open = Started {
             watch,
             location,
             section,
             slot,
             start,
-            sampled: counted_there.and_then(|(slot, _)| ticked_poll::sampled(watch, slot)),
+            sampled: ticked_slot.and_then(|(slot, _)| ticked_poll::sampled(watch, slot)),
         };
         open.close(false);
     }
@@ -192,51 +198,50 @@ impl Drop for PollTimer<'_> {
 impl Started<'_> {
     #[inline]
     fn close(mut self, panicked: bool) {
-        if let (Some((slot, mark)), Some(sampled)) = (self.slot, self.sampled) {
-            if panicked || !ticked_poll::end(slot, mark, self.start, sampled) {
-                self.close_late((slot, mark), sampled, panicked);
+        if let (Some((slot, token)), Some(sampled)) = (self.slot, self.sampled) {
+            if panicked || !ticked_poll::end(slot, token, self.start, sampled) {
+                self.close_late((slot, token), sampled, panicked);
             }
             return;
         }
-        if self.section.kind == Kind::Entered {
-            // A guard may have been kept beyond its thread's slot.
+        if self.section.kind == SectionKind::Entered {
+            // A guard may outlive the lease of its thread's slot.
             self.slot = self.slot.filter(|(slot, _)| slot::is_current(slot));
         }
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
         let self_time = self.account(elapsed, 0, panicked);
-        if self.section.kind == Kind::Poll && self.watch.is_by_ticks() {
+        if self.section.kind == SectionKind::Poll && self.watch.is_ticked() {
             if let Some((slot, _)) = self.slot {
                 ticked_poll::sample(self.watch, slot, self.start, elapsed, self_time);
             }
         }
     }
 
-    /// The same of a poll that went by ticks, and of which there may be something to tell.
+    /// Closes a ticked poll that may be slow.
     #[cold]
     #[inline(never)]
-    fn close_late(mut self, place: (&Slot, FrameToken), sampled: &Sampled, panicked: bool) {
-        let late = ticked_poll::end_late(self.watch, place, self.start, sampled, panicked);
+    fn close_late(mut self, slot: (&Slot, FrameToken), sampled: &Sampled, panicked: bool) {
+        let late = ticked_poll::end_late(self.watch, slot, self.start, sampled, panicked);
         if let Some(late) = late {
             self.start = late.start;
             self.account(late.elapsed, late.slack, panicked);
         }
     }
 
-    /// Counts what has ended, and sees to whatever else there is to do about it. It took `elapsed`
-    /// nanoseconds, or up to `slack` more. Says how many of them were its charged.
+    /// Counts an ended section that took between `elapsed` and `elapsed + slack` nanoseconds. Returns its self time.
     #[inline]
     fn account(&self, elapsed: u64, slack: u64, panicked: bool) -> u64 {
         let PollTimes {
             self_time,
             charged,
             is_slow: slow,
-            charged_inside,
+            has_slow_inside,
         } = self.poll_times(elapsed);
-        // A destructor is no poll, so it is in no histogram, unless it was slow (or panicked) and
-        // counts as one: slow polls are always among the polls.
-        let is_poll = self.section.kind != Kind::Drop || slow || panicked;
-        // Made where it is used, twice: what a rare path needs in memory stays in registers here.
+        // The histogram leaves out destructors, but for slow ones and those that panicked: these count as polls, so that
+        // the slow polls are always among the polls.
+        let is_poll = self.section.kind != SectionKind::Drop || slow || panicked;
+        // A closure, so that the frequent path keeps these values in registers, and only the rare path stores them.
         let counted = || Counted {
             elapsed: elapsed + slack / 2,
             self_time: self_time + slack / 2,
@@ -250,10 +255,10 @@ impl Started<'_> {
             Some(cells) => cells.count(counted()),
             None => counters.count_rarely(slot, counted()),
         }
-        // A poll that was told of while it ran may turn out to be the fault of one inside it; and one
-        // past half of its budget is remembered, which is the case for every slow one.
+        // The flight record keeps polls past half of their budget, which include all slow ones. A poll with slow polls
+        // inside may have been reported while it ran.
         let budget = self.section.budget(self.watch);
-        if (elapsed > budget / 2) | charged_inside {
+        if (elapsed > budget / 2) | has_slow_inside {
             let (location, kind) = (self.location, self.section.kind);
             let times = [self.start, elapsed, charged, budget];
             conclude(
@@ -262,7 +267,7 @@ impl Started<'_> {
                 kind,
                 self.slot,
                 times,
-                slow | charged_inside,
+                slow | has_slow_inside,
                 slow,
             );
         }
@@ -273,46 +278,51 @@ impl Started<'_> {
     fn poll_times(&self, elapsed: u64) -> PollTimes {
         let budget = self.section.budget(self.watch);
         match self.slot {
-            Some((slot, mark)) => {
-                slot.end(mark, elapsed, budget, self.section.kind != Kind::Entered)
-            }
+            Some((slot, token)) => slot.end(
+                token,
+                elapsed,
+                budget,
+                self.section.kind != SectionKind::Entered,
+            ),
             None => PollTimes {
                 self_time: elapsed,
                 charged: elapsed,
                 is_slow: elapsed > budget,
-                charged_inside: false,
+                has_slow_inside: false,
             },
         }
     }
 }
 
-/// Its arguments are taken apart, so that only this path has them in memory.
+/// Records a poll past half of its budget, and reports a slow one.
+///
+/// Takes single values, so that only this path stores them in memory.
 #[cold]
 #[inline(never)]
 fn conclude(
     watch: &Watch,
     location: &'static Location<'static>,
-    kind: Kind,
+    kind: SectionKind,
     slot: Option<(&'static Slot, FrameToken)>,
     [start, elapsed, charged, budget]: [u64; 4],
-    is_to_be_told: bool,
+    may_be_reported: bool,
     slow: bool,
 ) {
-    if let (true, Some((slot, mark))) = (watch.clock().is_real(), slot) {
+    if let (true, Some((slot, token))) = (watch.clock().is_real(), slot) {
         flight_record::record(Entry {
             watch: watch.counters().id,
             kind,
             slot: slot.index(),
-            seq: mark.seq().and_then(NonZeroU64::new),
+            seq: token.seq().and_then(NonZeroU64::new),
             start,
             elapsed_nanos: elapsed,
             budget_nanos: budget,
         });
     }
-    if !is_to_be_told {
+    if !may_be_reported {
         return;
     }
-    let overrun = Overrun {
+    let ended = EndedPoll {
         watch,
         location,
         kind,
@@ -321,9 +331,9 @@ fn conclude(
         elapsed,
         charged,
         budget,
-        slow,
+        is_slow: slow,
     };
-    overrun.report();
+    ended.report();
 }
 
 #[cfg(all(test, not(shotclock_loom)))]
@@ -334,13 +344,13 @@ mod tests {
     use crate::tests::{MS, Scene};
 
     #[test]
-    fn what_a_poll_may_have_taken_more_is_counted_by_half_and_blames_nobody() {
+    fn slack_of_a_ticked_poll_is_counted_by_half_and_not_charged() {
         let scene = Scene::new();
         let watch = scene.watch("w");
         let budget = watch.budget_nanos();
-        let possession = PollTimer::begin(&watch, Location::caller(), Section::POLL);
-        let open = possession.open;
-        std::mem::forget(possession);
+        let timer = PollTimer::begin(&watch, Location::caller(), Section::POLL);
+        let open = timer.open;
+        std::mem::forget(timer);
         assert_eq!(open.account(budget, 4_000_000, false), budget);
         let stats = watch.stats();
         assert_eq!((stats.polls, stats.slow_polls), (1, 0));
@@ -348,17 +358,17 @@ mod tests {
     }
 
     #[test]
-    fn past_half_of_its_budget_a_poll_is_remembered() {
-        let remembered = |budget: Duration, takes: Duration| {
+    fn poll_past_half_of_its_budget_is_in_the_flight_record() {
+        let is_recorded = |budget: Duration, takes: Duration| {
             let builder = crate::Watchdog::builder().without_tracing().budget(budget);
             let watch = builder.build().unwrap().watch("w");
-            let possession = PollTimer::begin(&watch, Location::caller(), Section::POLL);
+            let timer = PollTimer::begin(&watch, Location::caller(), Section::POLL);
             std::thread::sleep(takes);
-            possession.end();
+            timer.end();
             let id = watch.counters().id;
             flight_record::read().iter().any(|poll| poll.watch == id)
         };
-        assert!(!remembered(Duration::from_secs(86_400), MS));
-        assert!(remembered(20 * MS, 15 * MS));
+        assert!(!is_recorded(Duration::from_secs(86_400), MS));
+        assert!(is_recorded(20 * MS, 15 * MS));
     }
 }

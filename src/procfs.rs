@@ -13,7 +13,7 @@ use crate::sys::{self, Thread};
 
 /// Where a thread stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Standpoint {
+pub(crate) enum SyscallState {
     /// It runs, or would if it had a processor.
     Running,
     /// It waits in a system call.
@@ -32,28 +32,28 @@ pub(crate) struct Waits {
 }
 
 /// Where a thread stands. An error says why it cannot be known.
-pub(crate) fn standpoint(thread: &Thread) -> Result<Standpoint, String> {
+pub(crate) fn syscall_state(thread: &Thread) -> Result<SyscallState, String> {
     let path = format!("/proc/self/task/{}/syscall", thread.id);
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    parse_standpoint(&text).ok_or_else(|| format!("{path} says {:?}", text.trim()))
+    parse_syscall_state(&text).ok_or_else(|| format!("{path} says {:?}", text.trim()))
 }
 
-pub(crate) fn parse_standpoint(text: &str) -> Option<Standpoint> {
+pub(crate) fn parse_syscall_state(text: &str) -> Option<SyscallState> {
     let mut words = text.split_whitespace();
     let first = words.next()?;
     if first == "running" {
-        return Some(Standpoint::Running);
+        return Some(SyscallState::Running);
     }
     let number: i64 = first.parse().ok()?;
     let values: Option<Vec<u64>> = words.map(hexadecimal).collect();
     match (number, &values?[..]) {
-        (0.., &[a, b, c, d, e, f, sp, pc]) => Some(Standpoint::Waits(Waits {
+        (0.., &[a, b, c, d, e, f, sp, pc]) => Some(SyscallState::Waits(Waits {
             number,
             arguments: [a, b, c, d, e, f],
             sp,
             pc,
         })),
-        (..0, [_sp, _pc]) => Some(Standpoint::Elsewhere),
+        (..0, [_sp, _pc]) => Some(SyscallState::Elsewhere),
         _ => None,
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn parse_processor(stat: &str) -> Option<u32> {
 
 /// What keeps a thread from answering a signal at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Deaf {
+pub(crate) struct SignalObstacles {
     /// It has the signal blocked.
     pub(crate) is_blocked: bool,
     /// It waits in the kernel, and takes no signal before that is over.
@@ -102,12 +102,12 @@ pub(crate) struct Deaf {
 }
 
 /// What keeps a thread from answering a signal, as far as that is known.
-pub(crate) fn deaf(thread: &Thread, signal: i32) -> Deaf {
+pub(crate) fn signal_obstacles(thread: &Thread, signal: i32) -> SignalObstacles {
     let status = read_lossy(format!("/proc/self/task/{}/status", thread.id));
-    parse_deaf(&status.unwrap_or_default(), signal)
+    parse_signal_obstacles(&status.unwrap_or_default(), signal)
 }
 
-pub(crate) fn parse_deaf(status: &str, signal: i32) -> Deaf {
+pub(crate) fn parse_signal_obstacles(status: &str, signal: i32) -> SignalObstacles {
     // Not by `lines`: a thread's name may hold a carriage return. The kernel writes its line breaks as `\n`.
     let field = |name| {
         let mut lines = status.split('\n');
@@ -117,7 +117,7 @@ pub(crate) fn parse_deaf(status: &str, signal: i32) -> Deaf {
     let mask = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
     let bit = u32::try_from(signal - 1).ok();
     let is_blocked = mask.zip(bit).and_then(|(mask, bit)| mask.checked_shr(bit));
-    Deaf {
+    SignalObstacles {
         is_blocked: is_blocked.is_some_and(|bits| bits & 1 == 1),
         is_uninterruptible: field("State:").is_some_and(|state| state.starts_with('D')),
     }
@@ -128,32 +128,32 @@ pub(crate) fn parse_deaf(status: &str, signal: i32) -> Deaf {
 pub(crate) struct Schedstat {
     thread: u32,
     /// `None` of one that is opened for each reading.
-    kept: Option<KeptOpen>,
+    kept: Option<KeptFile>,
 }
 
 /// How many files of the process's are kept open at once. The limit on them is the program's to use up, and
 /// often 1,024: a look at a thread that is beyond costs about twice as much.
-const MOST_KEPT: usize = 64;
+const MAX_KEPT_FILES: usize = 64;
 
 /// A file that counts among those.
 #[derive(Debug)]
-struct KeptOpen(Option<File>);
+struct KeptFile(Option<File>);
 
 /// How many there are.
-static KEPT: AtomicUsize = AtomicUsize::new(0);
+static KEPT_FILES: AtomicUsize = AtomicUsize::new(0);
 
-impl KeptOpen {
+impl KeptFile {
     /// Closes it again if there are as many as may be.
-    fn among_the_few(file: File) -> Option<Self> {
-        let one_more = |kept| (kept < MOST_KEPT).then_some(kept + 1);
-        let counted = KEPT.fetch_update(Relaxed, Relaxed, one_more);
+    fn if_few(file: File) -> Option<Self> {
+        let one_more = |kept| (kept < MAX_KEPT_FILES).then_some(kept + 1);
+        let counted = KEPT_FILES.fetch_update(Relaxed, Relaxed, one_more);
         counted.is_ok().then(|| Self(Some(file)))
     }
 }
 
-impl Drop for KeptOpen {
+impl Drop for KeptFile {
     fn drop(&mut self) {
-        KEPT.fetch_sub(1, Relaxed);
+        KEPT_FILES.fetch_sub(1, Relaxed);
         // In the child of a fork the number may be that of another file, or of none: the kernel copies the table of
         // files before the memory, and a thread that looks opens one between the two.
         if sys::is_forked() {
@@ -165,7 +165,7 @@ impl Drop for KeptOpen {
 impl Schedstat {
     pub(crate) fn open(thread: &Thread) -> Option<Self> {
         let thread = thread.id;
-        let kept = KeptOpen::among_the_few(Self::file(thread)?);
+        let kept = KeptFile::if_few(Self::file(thread)?);
         Some(Self { thread, kept })
     }
 
@@ -176,10 +176,10 @@ impl Schedstat {
     pub(crate) fn read(&self) -> Option<SchedCounts> {
         let mut text = [0; 96];
         let len = match &self.kept {
-            Some(KeptOpen(Some(file))) => read_from_start(file, &mut text).ok()?,
+            Some(KeptFile(Some(file))) => read_from_start(file, &mut text).ok()?,
             _ => read_from_start(&Self::file(self.thread)?, &mut text).ok()?,
         };
-        parse_turns(std::str::from_utf8(text.get(..len)?).ok()?)
+        parse_sched_counts(std::str::from_utf8(text.get(..len)?).ok()?)
     }
 
     /// For how many nanoseconds the thread has waited for a processor since it began.
@@ -207,7 +207,7 @@ pub(crate) fn read_from_start(_: &File, _: &mut [u8]) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub(crate) fn parse_turns(text: &str) -> Option<SchedCounts> {
+pub(crate) fn parse_sched_counts(text: &str) -> Option<SchedCounts> {
     let mut fields = text.split_whitespace();
     let on_cpu: u64 = fields.next()?.parse().ok()?;
     let wait = fields.next()?.parse().ok()?;
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn deaf_reads_the_state_and_the_bit_of_the_signal() {
-        let is_blocked = |status, signal| parse_deaf(status, signal).is_blocked;
+        let is_blocked = |status, signal| parse_signal_obstacles(status, signal).is_blocked;
         // SIGURG is 23: the lowest bit is that of signal 1.
         let status = "Name:\tSigBlk:\nState:\tS (sleeping)\nSigBlk:\t0000000000400000\n";
         assert!(is_blocked(status, 23));
@@ -271,18 +271,25 @@ mod tests {
         let all = "SigBlk:\tffffffffffffffff\n";
         assert!(is_blocked(all, 64) && !is_blocked(all, 65) && !is_blocked(all, 0));
         for unknown in ["", "Name:\tx\n", "SigBlk:\tx\n"] {
-            assert_eq!(parse_deaf(unknown, 23), Deaf::default(), "{unknown:?}");
+            assert_eq!(
+                parse_signal_obstacles(unknown, 23),
+                SignalObstacles::default(),
+                "{unknown:?}"
+            );
         }
-        assert!(!parse_deaf(status, 23).is_uninterruptible);
-        assert!(parse_deaf("State:\tD (disk sleep)\n", 23).is_uninterruptible);
+        assert!(!parse_signal_obstacles(status, 23).is_uninterruptible);
+        assert!(parse_signal_obstacles("State:\tD (disk sleep)\n", 23).is_uninterruptible);
     }
 
     #[test]
     fn a_thread_runs_or_waits_in_a_call_or_elsewhere() {
-        assert_eq!(parse_standpoint("running\n"), Some(Standpoint::Running));
         assert_eq!(
-            parse_standpoint("-1 0x7ffd 0x7f12\n"),
-            Some(Standpoint::Elsewhere)
+            parse_syscall_state("running\n"),
+            Some(SyscallState::Running)
+        );
+        assert_eq!(
+            parse_syscall_state("-1 0x7ffd 0x7f12\n"),
+            Some(SyscallState::Elsewhere)
         );
         let text = "230 0x1 0x0 0x7f0 0x7f1 0x0 0x2a 0x7ffe10 0x7f25\n";
         let waits = Waits {
@@ -291,9 +298,9 @@ mod tests {
             sp: 0x7f_fe10,
             pc: 0x7f25,
         };
-        assert_eq!(parse_standpoint(text), Some(Standpoint::Waits(waits)));
+        assert_eq!(parse_syscall_state(text), Some(SyscallState::Waits(waits)));
         for text in ["", "0", "230 0x1", "230 1 2 3 4 5 6 7 8 9", "x y z", "-1"] {
-            assert_eq!(parse_standpoint(text), None, "{text}");
+            assert_eq!(parse_syscall_state(text), None, "{text}");
         }
     }
 
@@ -302,18 +309,18 @@ mod tests {
     #[cfg_attr(miri, ignore = "there is no /proc")]
     fn many_threads_do_not_use_up_the_files_of_the_process() {
         let thread = Thread::current().expect("Linux tells it");
-        let accounts: Vec<_> = (0..3 * MOST_KEPT)
+        let accounts: Vec<_> = (0..3 * MAX_KEPT_FILES)
             .map(|_| Schedstat::open(&thread).expect("it is there"))
             .collect();
         assert!(accounts.iter().all(|account| account.read().is_some()));
         let kept = || accounts.iter().filter(|account| account.kept.is_some());
-        assert!(kept().count() <= MOST_KEPT);
+        assert!(kept().count() <= MAX_KEPT_FILES);
         // Other tests keep some as well.
         let files = fs::read_dir("/proc/self/fd").expect("Linux has it");
         let is_account = |path: &std::path::Path| path.ends_with("schedstat");
         let paths = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
         let open = paths.filter(|path| is_account(path)).count();
-        assert!((1..=MOST_KEPT + 8).contains(&open), "{open}");
+        assert!((1..=MAX_KEPT_FILES + 8).contains(&open), "{open}");
     }
 
     #[test]
@@ -336,10 +343,10 @@ mod tests {
             wait: 340,
             count: 5,
         };
-        assert_eq!(parse_turns("1200 340 5\n"), Some(turns));
-        assert_eq!(parse_turns("0 0 0\n"), None);
-        assert_eq!(parse_turns("1200\n"), None);
-        assert_eq!(parse_turns("a b c\n"), None);
+        assert_eq!(parse_sched_counts("1200 340 5\n"), Some(turns));
+        assert_eq!(parse_sched_counts("0 0 0\n"), None);
+        assert_eq!(parse_sched_counts("1200\n"), None);
+        assert_eq!(parse_sched_counts("a b c\n"), None);
     }
 
     #[test]
@@ -404,7 +411,7 @@ mod tests {
             let _ = held.recv();
         });
         let sleeper = rx.recv().unwrap().unwrap();
-        while !matches!(standpoint(&sleeper), Ok(Standpoint::Waits(_))) {
+        while !matches!(syscall_state(&sleeper), Ok(SyscallState::Waits(_))) {
             std::thread::yield_now();
         }
         assert_eq!(state(&sleeper), Some('S'));

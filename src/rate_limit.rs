@@ -18,7 +18,7 @@ const LONG_BUDGETS: u64 = 10;
 const LONG_LEAST_NANOS: u64 = 10_000_000;
 
 /// From how many nanoseconds on a poll or a worker is never left out, by its budget in nanoseconds.
-pub(crate) fn never_left_out_from(budget: u64) -> u64 {
+pub(crate) fn never_suppressed_from(budget: u64) -> u64 {
     budget.saturating_mul(LONG_BUDGETS).max(LONG_LEAST_NANOS)
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn never_left_out_from(budget: u64) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     window: AtomicU64,
-    left_out: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 impl Limiter {
@@ -52,13 +52,13 @@ impl Limiter {
     }
 
     /// Counts events that did not pass, or that passed and then got lost.
-    pub(crate) fn leave_out(&self, count: u64) {
-        self.left_out.fetch_add(count, Relaxed);
+    pub(crate) fn suppress(&self, count: u64) {
+        self.suppressed.fetch_add(count, Relaxed);
     }
 
     /// Takes the number of events that were left out since the last call.
-    pub(crate) fn take_left_out(&self) -> u64 {
-        self.left_out.swap(0, Relaxed)
+    pub(crate) fn take_suppressed(&self) -> u64 {
+        self.suppressed.swap(0, Relaxed)
     }
 }
 
@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn left_out_when_taken_starts_again_at_zero() {
         let limiter = Limiter::default();
-        limiter.leave_out(1);
-        limiter.leave_out(2);
-        assert_eq!(limiter.take_left_out(), 3);
-        assert_eq!(limiter.take_left_out(), 0);
+        limiter.suppress(1);
+        limiter.suppress(2);
+        assert_eq!(limiter.take_suppressed(), 3);
+        assert_eq!(limiter.take_suppressed(), 0);
     }
 
     #[test]

@@ -1,17 +1,16 @@
-//! Floor 7: the reports and the statistics as data (feature `serde`).
+//! Floor 7: serializes reports and statistics (feature `serde`).
 //!
-//! One shape for all: times are seconds, what has words of its own is a string as `Display` prints it,
-//! and what is not there is `null`. The shapes are part of the crate's promise: fields are added, and
-//! none is renamed.
+//! Times are seconds, types with a `Display` are strings, and a missing value is `null`. The shapes are part of the
+//! public interface: a minor version may add fields and renames none.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::cause::Split;
-use crate::report::{Culprit, SlowPoll, StuckWorker};
-use crate::runtime::Impact;
-use crate::slot::{Allowance, OtherThread};
+use crate::report::{
+    Allowance, Culprit, Incident, OtherThread, RuntimeSnapshot, SlowPoll, StuckWorker,
+    TimeBreakdown,
+};
 use crate::stack::Stack;
 use crate::watch::{Health, Snapshot, Status, WatchStats};
 
@@ -42,10 +41,10 @@ serialize_as! {
     WatchStats => WatchView,
     SlowPoll => SlowPollView,
     StuckWorker => StuckWorkerView,
-    Impact => ImpactView,
+    RuntimeSnapshot => RuntimeSnapshotView,
     Culprit => CulpritView,
     Stack => StackView,
-    Split => SplitView,
+    TimeBreakdown => TimeBreakdownView,
     Allowance => AllowanceView,
     OtherThread => OtherThreadView,
 }
@@ -126,57 +125,72 @@ impl<'s> WatchView<'s> {
     }
 }
 
+/// The fields that both kinds of report have.
 #[derive(Serialize)]
-struct SlowPollView<'r> {
+struct IncidentView<'r> {
     id: u64,
     /// `running` or `finished`.
     phase: String,
-    kind: String,
-    watch: &'r str,
     path: Vec<&'r str>,
+    thread: Option<String>,
     elapsed: f64,
-    charged: f64,
     budget: f64,
     cause: String,
-    waits_for: Option<&'r str>,
-    split: Option<&'r Split>,
+    waiting_on: Option<&'r str>,
+    split: Option<&'r TimeBreakdown>,
     stack: Option<&'r Stack>,
-    others: &'r [OtherThread],
+    no_stack: Option<&'static str>,
+    runtime_snapshot: Option<&'r RuntimeSnapshot>,
+    suppressed: u64,
+}
+
+impl<'r> IncidentView<'r> {
+    fn of(incident: Incident<'r>) -> Self {
+        Self {
+            id: incident.id,
+            phase: incident.phase.to_string(),
+            path: incident.path.iter().collect(),
+            thread: incident.thread.map(ToString::to_string),
+            elapsed: seconds(incident.elapsed),
+            budget: seconds(incident.budget),
+            cause: incident.cause.to_string(),
+            waiting_on: incident.waiting_on,
+            split: incident.split,
+            stack: incident.stack,
+            no_stack: incident.no_stack,
+            runtime_snapshot: incident.runtime,
+            suppressed: incident.suppressed,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SlowPollView<'r> {
+    #[serde(flatten)]
+    incident: IncidentView<'r>,
+    kind: String,
+    watch: &'r str,
+    charged: f64,
+    other_threads: &'r [OtherThread],
     allowance: Option<&'r Allowance>,
     handed_over: bool,
-    no_stack: Option<&'static str>,
     location: String,
-    thread: String,
     task: Option<String>,
-    impact: Option<&'r Impact>,
-    suppressed: u64,
     hint: String,
 }
 
 impl<'r> SlowPollView<'r> {
     fn of(slow: &'r SlowPoll) -> Self {
         Self {
-            id: slow.id,
-            phase: slow.phase.to_string(),
+            incident: IncidentView::of(slow.incident()),
             kind: slow.kind.to_string(),
             watch: &slow.watch,
-            path: slow.path.iter().collect(),
-            elapsed: seconds(slow.elapsed),
             charged: seconds(slow.charged),
-            budget: seconds(slow.budget),
-            cause: slow.cause.to_string(),
-            waits_for: slow.waits_for.as_deref(),
-            split: slow.split.as_ref(),
-            stack: slow.stack.as_ref(),
-            others: &slow.others,
+            other_threads: &slow.other_threads,
             allowance: slow.allowance.as_ref(),
             handed_over: slow.handed_over,
-            no_stack: slow.no_stack,
             location: slow.location.to_string(),
-            thread: slow.thread.to_string(),
             task: slow.task.map(|task| task.to_string()),
-            impact: slow.impact.as_ref(),
-            suppressed: slow.suppressed,
             hint: slow.hint(),
         }
     }
@@ -184,53 +198,29 @@ impl<'r> SlowPollView<'r> {
 
 #[derive(Serialize)]
 struct StuckWorkerView<'r> {
-    id: u64,
-    phase: String,
+    #[serde(flatten)]
+    incident: IncidentView<'r>,
     /// `one poll` or `busy`.
     kind: String,
     runtime: &'r str,
     worker: usize,
-    thread: Option<String>,
-    path: Vec<&'r str>,
-    /// At least.
-    elapsed: f64,
-    budget: f64,
-    cause: String,
-    waits_for: Option<&'r str>,
-    split: Option<&'r Split>,
-    stack: Option<&'r Stack>,
-    no_stack: Option<&'static str>,
-    impact: Option<&'r Impact>,
-    suppressed: u64,
     hint: String,
 }
 
 impl<'r> StuckWorkerView<'r> {
     fn of(stuck: &'r StuckWorker) -> Self {
         Self {
-            id: stuck.id,
-            phase: stuck.phase.to_string(),
+            incident: IncidentView::of(stuck.incident()),
             kind: stuck.kind.to_string(),
             runtime: &stuck.runtime,
             worker: stuck.worker,
-            thread: stuck.thread.as_ref().map(ToString::to_string),
-            path: stuck.path.iter().collect(),
-            elapsed: seconds(stuck.elapsed),
-            budget: seconds(stuck.budget),
-            cause: stuck.cause.to_string(),
-            waits_for: stuck.waits_for.as_deref(),
-            split: stuck.split.as_ref(),
-            stack: stuck.stack.as_ref(),
-            no_stack: stuck.no_stack,
-            impact: stuck.impact.as_ref(),
-            suppressed: stuck.suppressed,
             hint: stuck.hint(),
         }
     }
 }
 
 #[derive(Serialize)]
-struct ImpactView<'r> {
+struct RuntimeSnapshotView<'r> {
     runtime: &'r str,
     queued: usize,
     workers: usize,
@@ -238,14 +228,14 @@ struct ImpactView<'r> {
     lag: f64,
 }
 
-impl<'r> ImpactView<'r> {
-    fn of(impact: &'r Impact) -> Self {
+impl<'r> RuntimeSnapshotView<'r> {
+    fn of(snapshot: &'r RuntimeSnapshot) -> Self {
         Self {
-            runtime: &impact.runtime,
-            queued: impact.queued,
-            workers: impact.workers,
-            parked: impact.parked,
-            lag: seconds(impact.lag),
+            runtime: &snapshot.runtime,
+            queued: snapshot.queued,
+            workers: snapshot.workers,
+            parked: snapshot.parked,
+            lag: seconds(snapshot.lag),
         }
     }
 }
@@ -289,14 +279,14 @@ impl StackView {
 }
 
 #[derive(Serialize)]
-struct SplitView {
+struct TimeBreakdownView {
     on_cpu: f64,
     blocked: f64,
     starved: f64,
 }
 
-impl SplitView {
-    fn of(split: &Split) -> Self {
+impl TimeBreakdownView {
+    fn of(split: &TimeBreakdown) -> Self {
         Self {
             on_cpu: seconds(split.on_cpu),
             blocked: seconds(split.blocked),
@@ -362,14 +352,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cause::Cause;
+    use crate::report::Cause;
+    use crate::report::StuckKind;
+    use crate::report::ThreadInfo;
     use crate::report::{Path, Phase};
-    use crate::runtime::StuckKind;
-    use crate::slot::ThreadInfo;
     use crate::tests::{MS, Scene};
 
-    fn impact() -> Impact {
-        Impact {
+    fn snapshot() -> RuntimeSnapshot {
+        RuntimeSnapshot {
             runtime: "main".into(),
             queued: 1,
             workers: 2,
@@ -407,11 +397,11 @@ mod tests {
             elapsed: MS,
             budget: MS,
             cause: Cause::Computing,
-            waits_for: None,
+            waiting_on: None,
             split: None,
             stack: None,
             no_stack: None,
-            impact: Some(impact()),
+            runtime_snapshot: Some(snapshot()),
             suppressed: 0,
         };
         assert_json_has_public_fields!(
@@ -427,11 +417,11 @@ mod tests {
                 elapsed,
                 budget,
                 cause,
-                waits_for,
+                waiting_on,
                 split,
                 stack,
                 no_stack,
-                impact,
+                runtime_snapshot,
                 suppressed,
             }
         );
@@ -440,8 +430,8 @@ mod tests {
     #[test]
     fn parts_of_reports_have_every_public_field_in_json() {
         let json = assert_json_has_public_fields!(
-            impact(),
-            Impact {
+            snapshot(),
+            RuntimeSnapshot {
                 runtime,
                 queued,
                 workers,
@@ -450,10 +440,10 @@ mod tests {
             }
         );
         assert_eq!(json["lag"], json!(0.001));
-        let split = Split::from_nanos(1, 2, 3);
+        let split = TimeBreakdown::from_nanos(1, 2, 3);
         assert_json_has_public_fields!(
             split,
-            Split {
+            TimeBreakdown {
                 on_cpu,
                 blocked,
                 starved

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::sync::Lock;
 
 /// Nanoseconds. Shorter ones are not told from a timer that was late.
-pub(crate) const LEAST: u64 = 5_000_000;
+pub(crate) const MIN_NANOS: u64 = 5_000_000;
 /// So many are remembered; a poll that saw more of them has been stuck anyway.
 const REMEMBERED: usize = 16;
 
@@ -22,25 +22,25 @@ struct Suspension {
     nanos: u64,
 }
 
-/// Those of this process. Two witnesses agree on each: see [`witness`](crate::liveness).
+/// Those of this process. Two witnesses agree on each: see [`liveness`](crate::liveness).
 pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 
 /// When the sentinel was late for want of a processor, or because it waited for a thread that could run
 /// and was not run: who was not run may have had a lock. What else holds up the sentinel excuses no poll.
 pub(crate) static DELAYS: Suspensions = Suspensions::new();
 
-/// What is known when a witness has overslept. Nanoseconds.
+/// What is known when a liveness has overslept. Nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overslept {
     /// By so much.
     pub(crate) late: u64,
-    /// How long the witness itself waited for a processor.
+    /// How long the liveness itself waited for a processor.
     pub(crate) waited: u64,
-    /// How long the other witness gave no sign of life.
+    /// How long the other liveness gave no sign of life.
     pub(crate) silence: u64,
     /// So much processor time the other threads used, if that is known.
     pub(crate) used: Option<u64>,
-    /// How long the witness slept or waited as it should have: then the others may have run.
+    /// How long the liveness slept or waited as it should have: then the others may have run.
     pub(crate) excused: u64,
     /// How many threads run at once.
     pub(crate) processors: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Overslept {
 
 impl Overslept {
     /// Whether the whole process was not run. What one thread was late by is no evidence: see
-    /// [`witness`](crate::liveness).
+    /// [`liveness`](crate::liveness).
     pub(crate) fn is_suspension(&self) -> bool {
         // A timer is late by less. So the two silences may differ by that.
         const LATE: u64 = 1_000_000;
@@ -56,9 +56,9 @@ impl Overslept {
         let is_silent = self.silence.saturating_add(LATE) >= unexplained;
         // A stopped process uses none. Before it was stopped and after it was continued it may have run, on
         // all processors.
-        let ran = self.excused.saturating_add(LEAST);
+        let ran = self.excused.saturating_add(MIN_NANOS);
         let most = ran.saturating_mul(self.processors);
-        unexplained > LEAST && is_silent && self.used.is_none_or(|used| used <= most)
+        unexplained > MIN_NANOS && is_silent && self.used.is_none_or(|used| used <= most)
     }
 }
 
@@ -71,7 +71,7 @@ impl Suspensions {
 
     /// Adds a number of nanoseconds between two moments in which nothing ran. Two that overlap, because two
     /// threads noticed them, are one.
-    pub(crate) fn note(&self, clock: &Clock, from: u64, noticed: u64, nanos: u64) {
+    pub(crate) fn record(&self, clock: &Clock, from: u64, noticed: u64, nanos: u64) {
         let mut past = self.past.lock();
         let mut new = Suspension {
             from,
@@ -113,13 +113,13 @@ mod tests {
     #[test]
     fn only_what_was_noticed_after_the_start_counts() {
         let (suspensions, clock) = (Suspensions::new(), clock());
-        suspensions.note(&clock, 90, 100, 7);
-        suspensions.note(&clock, 180, 200, 11);
+        suspensions.record(&clock, 90, 100, 7);
+        suspensions.record(&clock, 180, 200, 11);
         assert_eq!(suspensions.since(50), 18);
         assert_eq!(suspensions.since(100), 11);
         assert_eq!(suspensions.since(200), 0);
         for n in 0..100 {
-            suspensions.note(&clock, 300 + n, 301 + n, 1);
+            suspensions.record(&clock, 300 + n, 301 + n, 1);
         }
         assert_eq!(suspensions.since(0), REMEMBERED as u64);
     }
@@ -159,7 +159,7 @@ mod tests {
             used: Some(used),
             ..STOPPED
         };
-        let most = 2 * (12 * MS + LEAST);
+        let most = 2 * (12 * MS + MIN_NANOS);
         assert!(used(most).is_suspension());
         assert!(!used(most + 1).is_suspension());
     }
@@ -167,20 +167,20 @@ mod tests {
     #[test]
     fn a_witness_that_waited_for_a_processor_knows_of_no_suspension() {
         let waited = |waited| Overslept { waited, ..STOPPED };
-        assert!(waited(STOPPED.late - LEAST - 1).is_suspension());
-        assert!(!waited(STOPPED.late - LEAST).is_suspension());
+        assert!(waited(STOPPED.late - MIN_NANOS - 1).is_suspension());
+        assert!(!waited(STOPPED.late - MIN_NANOS).is_suspension());
         assert!(!waited(u64::MAX).is_suspension());
     }
 
     #[test]
     fn what_two_threads_noticed_counts_once() {
         let (suspensions, clock) = (Suspensions::new(), clock());
-        suspensions.note(&clock, 100, 200, 100);
-        suspensions.note(&clock, 150, 210, 60);
+        suspensions.record(&clock, 100, 200, 100);
+        suspensions.record(&clock, 150, 210, 60);
         assert_eq!(suspensions.since(0), 110);
-        suspensions.note(&clock, 90, 220, 130);
+        suspensions.record(&clock, 90, 220, 130);
         assert_eq!(suspensions.since(0), 130);
-        suspensions.note(&clock, 220, 230, 10);
+        suspensions.record(&clock, 220, 230, 10);
         assert_eq!(suspensions.since(0), 140);
     }
 }

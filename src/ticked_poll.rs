@@ -1,82 +1,79 @@
-//! Floor 4: polls that read no clock.
+//! Floor 4: polls under [`Timing::Ticked`](crate::Timing::Ticked), which read no clock.
 //!
-//! A poll that begins and ends under one tick is counted like the latest of its watch on its thread that
-//! was timed. One that the tick was replaced under reads the clock at its end; if it surely took a tick or
-//! longer, it is counted by itself. Samples are therefore taken of the others alone: what is counted by
-//! itself is represented by nobody.
+//! A poll inside one tick is counted like the most recently timed poll of the same watch on the same thread, the
+//! *sample*. A poll during which the ticker replaced the tick reads the clock at its end. If it surely took a tick or
+//! longer, it is counted individually, and no sample stands for it.
 //!
-//! Timed like any poll under [`Timing::Exact`](crate::Timing::Exact) are the samples, what is inside of a
-//! timed poll (or its self time would be a guess), and everything while nobody ticks.
+//! Three kinds of polls are timed exactly: samples, polls inside an exactly timed poll (whose self time would be a
+//! guess otherwise), and all polls while the ticker sleeps.
 
 use crate::coarse_clock::COARSE_CLOCK;
 use crate::slot::{FrameToken, Slot};
-use crate::watch::{Sampled, Watch, tick_of};
+use crate::watch::{Sampled, Watch, tick_nanos};
 
-/// A poll that begins without a reading of the clock.
-pub(crate) struct FastPoll<'w> {
+/// A poll that began without a clock reading.
+pub(crate) struct TickedPoll<'w> {
     pub(crate) tick: u64,
     pub(crate) sampled: &'w Sampled,
 }
 
-impl<'w> FastPoll<'w> {
-    /// `None` if the next poll of the watch on this thread is to be timed.
+impl<'w> TickedPoll<'w> {
+    /// Begins a ticked poll. `None` if the poll must be timed exactly.
     #[inline]
     pub(crate) fn begin(watch: &'w Watch, slot: Option<&Slot>) -> Option<Self> {
-        if !watch.is_by_ticks() {
+        if !watch.is_ticked() {
             return None;
         }
         let slot = slot?;
         let sampled = sampled(watch, slot)?;
         let tick = COARSE_CLOCK.latest()?;
-        (!sampled.is_due() && slot.is_by_ticks()).then_some(Self { tick, sampled })
+        (!sampled.is_due() && slot.is_ticked()).then_some(Self { tick, sampled })
     }
 }
 
-/// Where polls are counted that are not timed, if there was a sample.
+/// Returns the counters of ticked polls, if there was a sample.
 #[inline]
 pub(crate) fn sampled<'w>(watch: &'w Watch, slot: &Slot) -> Option<&'w Sampled> {
     watch.counters().cells(slot)?.sampled()
 }
 
-/// The end of a poll under the tick with which it began. False, and nothing is done, if there is more to
-/// say about it.
+/// Ends a poll under the tick that it began with. Returns false and does nothing if the poll needs more.
 #[inline]
-pub(crate) fn end(slot: &Slot, mark: FrameToken, tick: u64, sampled: &Sampled) -> bool {
-    COARSE_CLOCK.is_latest(tick) && end_as_sampled(slot, mark, sampled)
+pub(crate) fn end(slot: &Slot, token: FrameToken, tick: u64, sampled: &Sampled) -> bool {
+    COARSE_CLOCK.is_latest(tick) && end_like_sample(slot, token, sampled)
 }
 
 #[inline]
-fn end_as_sampled(slot: &Slot, mark: FrameToken, sampled: &Sampled) -> bool {
-    let is_quiet = slot.end_quietly(mark, || sampled.elapsed());
-    if is_quiet {
+fn end_like_sample(slot: &Slot, token: FrameToken, sampled: &Sampled) -> bool {
+    let is_ended = slot.end_fast(token, || sampled.elapsed());
+    if is_ended {
         sampled.count();
     }
-    is_quiet
+    is_ended
 }
 
-/// What is known of a poll at its end that began under a tick.
+/// The times of a ticked poll that is counted individually.
 pub(crate) struct LatePoll {
-    /// The latest moment at which it can have begun: a raw reading of the clock.
+    /// The latest possible begin, as a raw clock reading.
     pub(crate) start: u64,
-    /// Nanoseconds that it surely took, and how many more it may have taken.
+    /// The nanoseconds that it surely took, and those that it may have taken beyond.
     pub(crate) elapsed: u64,
     pub(crate) slack: u64,
 }
 
-/// The end of a poll that the tick was replaced under, or of which there is more to say. `None` if it was
-/// short, and that is all.
+/// Ends a poll whose tick was replaced, or that needs more. `None` if it was short.
 pub(crate) fn end_late(
     watch: &Watch,
-    (slot, mark): (&Slot, FrameToken),
+    (slot, token): (&Slot, FrameToken),
     tick: u64,
     sampled: &Sampled,
     panicked: bool,
 ) -> Option<LatePoll> {
     let clock = watch.clock();
-    let (now, start) = (clock.raw(), slot.start_of(mark, tick));
+    let (now, start) = (clock.raw(), slot.start_range(token, tick));
     let latest = start.latest.unwrap_or(now);
     let elapsed = clock.nanos_between(latest, now);
-    if !panicked && !is_long(elapsed) && end_as_sampled(slot, mark, sampled) {
+    if !panicked && !is_long(elapsed) && end_like_sample(slot, token, sampled) {
         return None;
     }
     Some(LatePoll {
@@ -86,18 +83,18 @@ pub(crate) fn end_late(
     })
 }
 
-/// A poll was timed, and stands for those to come if that was what it was timed for.
+/// Makes an exactly timed poll the sample for the next ones, if a sample is due.
 #[cold]
 #[inline(never)]
 pub(crate) fn sample(watch: &Watch, slot: &Slot, start: u64, elapsed: u64, self_time: u64) {
     let clock = watch.clock();
-    // What would be known of it, had it not been timed.
+    // A poll that would be counted individually must not be a sample.
     let began = COARSE_CLOCK.replaced(start);
-    let is_counted_alone = began.is_some_and(|began| {
+    let is_individual = began.is_some_and(|began| {
         let end = clock.nanos_between(start, began);
         is_long(elapsed.saturating_sub(end))
     });
-    if is_counted_alone || sampled(watch, slot).is_some_and(|sampled| !sampled.is_due()) {
+    if is_individual || sampled(watch, slot).is_some_and(|sampled| !sampled.is_due()) {
         return;
     }
     if let Some(cells) = watch.counters().cells(slot) {
@@ -105,7 +102,7 @@ pub(crate) fn sample(watch: &Watch, slot: &Slot, start: u64, elapsed: u64, self_
     }
 }
 
-/// Whether a poll that surely took so many nanoseconds is counted by itself.
+/// Returns whether a poll that surely took `elapsed` nanoseconds is counted individually.
 fn is_long(elapsed: u64) -> bool {
-    tick_of().is_none_or(|tick| elapsed >= tick)
+    tick_nanos().is_none_or(|tick| elapsed >= tick)
 }

@@ -487,7 +487,7 @@ fn a_poll_that_does_not_end_is_told_while_it_hangs() {
         lines.find(|line| line.starts_with("shotclock: a poll audited at tests/assertions.rs:"));
     let told = told.expect("it is told before the minute is over");
     assert!(
-        told.contains(" is stuck for ") && told.ends_with("blocked in clock_nanosleep"),
+        told.contains(" has stalled for ") && told.ends_with("blocked in clock_nanosleep"),
         "{told}"
     );
     assert!(

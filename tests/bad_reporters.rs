@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shotclock::prometheus::Exporter;
 use shotclock::testing::MockClock;
-use shotclock::{Builder, SlowPoll, Watch, Watchdog};
+use shotclock::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLLS: u64 = 200;
@@ -19,7 +19,7 @@ const QUEUE: u64 = 4;
 /// With a reporter that passes on which watch was slow.
 fn watchdog(
     clock: &MockClock,
-    set_up: impl FnOnce(Builder) -> Builder,
+    set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder,
 ) -> (Watchdog, Receiver<String>) {
     let (tx, told) = mpsc::channel();
     let builder = Watchdog::builder().without_tracing().mock_clock(clock);

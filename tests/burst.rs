@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shotclock::prometheus::Exporter;
 use shotclock::testing::MockClock;
-use shotclock::{Builder, SlowPoll, Watch, WatchExt as _, Watchdog};
+use shotclock::{SlowPoll, Watch, WatchExt as _, Watchdog, WatchdogBuilder};
 
 const POLLS: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +39,7 @@ struct Outcome {
 }
 
 /// The reporter is not called before the burst is over, so that its queue is full all the while.
-fn burst(set_up: impl FnOnce(Builder) -> Builder, memory: usize) -> Outcome {
+fn burst(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder, memory: usize) -> Outcome {
     let clock = MockClock::new();
     let (reported, suppressed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
     let (go_on, waits) = mpsc::channel::<()>();
@@ -88,7 +88,8 @@ fn a_million_slow_polls_are_exactly_counted_in_bounded_memory() {
         "{}",
         within.reported
     );
-    let set_up = |builder: Builder| builder.reports_per_second(u32::MAX).report_queue(10_000);
+    let set_up =
+        |builder: WatchdogBuilder| builder.reports_per_second(u32::MAX).report_queue(10_000);
     let without = burst(set_up, 16 << 20);
     assert!(
         (10_001..=10_002).contains(&without.reported),

@@ -12,7 +12,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use shotclock::{Cause, Phase, SlowPoll, Split, WatchExt as _, Watchdog};
+use shotclock::report::TimeBreakdown;
+use shotclock::{Cause, Phase, SlowPoll, WatchExt as _, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,7 +53,7 @@ fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caugh
     let task = runtime.spawn(async move { block() }.watched(&watch));
     let running = next(&reports, |slow| {
         let stack = slow.stack.as_ref();
-        slow.phase == Phase::Running && stack.is_some_and(shotclock::Stack::is_complete)
+        slow.phase == Phase::Running && stack.is_some_and(shotclock::report::Stack::is_complete)
     });
     // Before anything can fail, so that the runtime can end.
     release();
@@ -94,7 +95,7 @@ impl Caught {
             assert_eq!(seen, call);
             assert!(slow.hint().contains(remedy), "{}", slow.hint());
             let stack = slow.stack.as_ref().unwrap();
-            let is_it = |frame: &shotclock::Frame| {
+            let is_it = |frame: &shotclock::report::Frame| {
                 let name = frame.function.as_deref().unwrap_or_default();
                 // Some compilers print the generics after it.
                 name.contains(function)
@@ -102,7 +103,7 @@ impl Caught {
             assert!(stack.frames_of_poll().iter().any(is_it), "{stack}");
             assert!(stack.to_string().contains(function), "{stack}");
         }
-        let split: Split = finished.split.unwrap();
+        let split: TimeBreakdown = finished.split.unwrap();
         match call {
             Some(_) => assert!(split.blocked > split.on_cpu, "{split}"),
             None => assert!(split.on_cpu > split.blocked, "{split}"),
@@ -127,7 +128,7 @@ fn a_sleep() {
     // And for how long: what is left of it, if it was interrupted before.
     let cause = caught.running.cause.to_string();
     assert_eq!(cause, "blocked in clock_nanosleep");
-    assert!(caught.running.waits_for.is_some());
+    assert!(caught.running.waiting_on.is_some());
 }
 
 #[inline(never)]
@@ -148,7 +149,7 @@ fn reading_a_fifo() {
     let caught = catch(move || reads(reader), release);
     std::fs::remove_file(&path).unwrap();
     caught.assert(Some("read"), "causes::reads", "tokio::net::unix::pipe");
-    assert_eq!(caught.running.waits_for.as_deref(), path.to_str());
+    assert_eq!(caught.running.waiting_on.as_deref(), path.to_str());
 }
 
 fn silent_socket() -> (TcpStream, TcpStream) {
@@ -162,7 +163,7 @@ fn reading_a_socket_that_stays_silent() {
     let (client, server) = silent_socket();
     let caught = catch(move || reads(client), move || drop(server));
     caught.assert(Some("recvfrom"), "causes::reads", "tokio::net");
-    let socket = caught.running.waits_for.unwrap();
+    let socket = caught.running.waiting_on.unwrap();
     assert!(socket.starts_with("socket:["), "{socket}");
 }
 

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use shotclock::{Kind, SlowPoll, Watch, WatchExt as _, Watchdog};
+use shotclock::report::SectionKind;
+use shotclock::{SlowPoll, Watch, WatchExt as _, Watchdog};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{LocalSet, yield_now};
 
@@ -214,7 +215,7 @@ fn no_more_are_contained_at_once_than_the_limit() {
 
 #[test]
 fn the_report_says_so_and_a_panic_is_the_code_s_own() {
-    let kinds = Arc::<Mutex<Vec<Kind>>>::default();
+    let kinds = Arc::<Mutex<Vec<SectionKind>>>::default();
     let collect = {
         let kinds = Arc::clone(&kinds);
         move |slow: &SlowPoll| kinds.lock().unwrap().push(slow.kind)
@@ -239,7 +240,7 @@ fn the_report_says_so_and_a_panic_is_the_code_s_own() {
         .unwrap();
     assert!(watchdog.flush(Duration::from_secs(60)));
     let kinds = kinds.lock().unwrap();
-    assert!(kinds.contains(&Kind::Contained), "{kinds:?}");
+    assert!(kinds.contains(&SectionKind::Contained), "{kinds:?}");
 
     let before = watch.stats();
     let panics = async { panic!("page 7") };

@@ -11,9 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::stream::{self, FusedStream as _, Stream as _, StreamExt as _};
-use shotclock::{
-    Pace, Rule, Slice, WatchExt as _, Watchdog, YieldExt as _, iter, yield_after, yield_every,
-};
+use shotclock::coop::{Pace, Rule, Slice, iter};
+use shotclock::{WatchExt as _, Watchdog, YieldExt as _, yield_after, yield_every};
 use tokio::task::{LocalSet, unconstrained};
 
 async fn ticks(count: u64, every: u64) {

@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use shotclock::prometheus::install;
-use shotclock::{Cause, Culprit, Culprits, Watchdog};
+use shotclock::report::{Culprit, Culprits};
+use shotclock::{Cause, Watchdog};
 use tracing_subscriber::fmt::MakeWriter;
 
 const MS: Duration = Duration::from_millis(1);
@@ -28,7 +29,7 @@ fn count_the_stars(time: Duration) {
     common::compute(time);
 }
 
-fn ready(builder: shotclock::Builder) -> Watchdog {
+fn ready(builder: shotclock::WatchdogBuilder) -> Watchdog {
     let watchdog = builder.budget(5 * MS).build().unwrap();
     // The first stacks need what is read at the beginning.
     assert!(watchdog.capabilities().to_string().contains("stacks"));
@@ -171,20 +172,26 @@ fn the_same_again_is_logged_in_short() {
         }
         assert!(watchdog.flush(PATIENCE));
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        log.contains(" again=2 ").then_some(log)
+        log.contains(" repetition=2 ").then_some(log)
     });
     let mut polls_by_stack = HashMap::<_, HashSet<_>>::new();
     for line in log.lines() {
         assert!(line.contains("elapsed_ms="), "{log}");
-        let (_, poll) = line.rsplit_once("poll_id=").unwrap();
+        let (_, poll) = line.rsplit_once("report_id=").unwrap();
         match line.split_once("stack=") {
             Some((_, stack)) => {
-                assert!(stack.contains("hint=") && !line.contains("again="), "{log}");
+                assert!(
+                    stack.contains("hint=") && !line.contains("repetition="),
+                    "{log}"
+                );
                 let (stack, _) = stack.split_once(" thread=").unwrap();
                 polls_by_stack.entry(stack).or_default().insert(poll);
             }
             // Without one it is nobody's, or somebody's again.
-            None => assert!(line.contains("hint=") != line.contains("again="), "{log}"),
+            None => assert!(
+                line.contains("hint=") != line.contains("repetition="),
+                "{log}"
+            ),
         }
     }
     // All reports of one poll are said alike, and no other one says that stack.

@@ -15,7 +15,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use common::stacks;
-use shotclock::{Phase, SlowPoll, Stack, Watchdog};
+use shotclock::report::Stack;
+use shotclock::{Phase, SlowPoll, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,7 +73,7 @@ impl<T> Stuck<T> {
             println!("{slow}");
             if slow.stack.as_ref().is_some_and(Stack::is_complete) {
                 let stack = slow.stack.unwrap();
-                let has = |frame: &shotclock::Frame| {
+                let has = |frame: &shotclock::report::Frame| {
                     let name = frame.function.as_deref().unwrap_or_default();
                     name.contains(function)
                 };

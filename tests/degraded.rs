@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use common::{child_of, in_a_child, scenario, stacks};
 use rustix::process::{DumpableBehavior, Signal, getpid, kill_process, set_dumpable_behavior};
-use shotclock::{Capability, Cause, Phase, SlowPoll, Stack, Watchdog};
+use shotclock::report::Stack;
+use shotclock::{Capability, Cause, Phase, SlowPoll, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SIGNAL: &str = "signal ";
@@ -94,7 +95,7 @@ fn is_complete(slow: &SlowPoll) -> bool {
 fn taken_before() {
     let foreign = take_the_signal();
     let (watchdog, reports) = watchdog(None);
-    let missing = Capability::Missing("the signal has another handler".into());
+    let missing = Capability::Unavailable("the signal has another handler".into());
     assert_eq!(stacks(&watchdog), missing);
     let slow = stuck(&watchdog, &reports);
     assert_eq!(slow.phase, Phase::Running);
@@ -127,7 +128,7 @@ fn another_signal() {
 /// No stacks by this one, and what ends a process still does.
 fn no_such_signal(number: &str) {
     let builder = Watchdog::builder().stack_signal(number.parse().unwrap());
-    let missing = Capability::Missing("the signal cannot be handled".into());
+    let missing = Capability::Unavailable("the signal cannot be handled".into());
     assert_eq!(builder.build().unwrap().capabilities().stacks, missing);
     kill_process(getpid(), Signal::FPE).unwrap();
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use shotclock::{Builder, Escalation, Phase, SlowPoll, Watchdog, allow_blocking};
+use shotclock::{Escalation, Phase, SlowPoll, Watchdog, WatchdogBuilder, allow_blocking};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
@@ -15,7 +15,9 @@ fn into(tx: Sender<SlowPoll>) -> impl Fn(&SlowPoll) + Send + 'static {
     move |slow| drop(tx.send(slow.clone()))
 }
 
-fn watchdog(set_up: impl FnOnce(Builder) -> Builder) -> (Watchdog, Receiver<SlowPoll>) {
+fn watchdog(
+    set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder,
+) -> (Watchdog, Receiver<SlowPoll>) {
     let (tx, rx) = mpsc::channel();
     let builder = Watchdog::builder().without_tracing().on_slow_poll(into(tx));
     (set_up(builder.budget(10 * MS)).build().unwrap(), rx)
@@ -55,24 +57,24 @@ fn each_step_is_taken_once_by_age_and_the_limits_do_not_hold() {
     let poll = watch.enter();
     let call = called.recv_timeout(PATIENCE).unwrap();
     assert_eq!((&*call.watch, call.phase), ("stuck", Phase::Running));
-    assert!(call.elapsed >= 40 * MS && call.others.is_empty());
+    assert!(call.elapsed >= 40 * MS && call.other_threads.is_empty());
     drop(poll);
     // Told by the escalation, so its end is told as well; nothing else was, at 0 a second.
     let stacks = next(&reports, |_| true);
     assert!(stacks.elapsed >= 20 * MS);
     let beside_it = stacks
-        .others
+        .other_threads
         .iter()
         .find(|other| other.thread.to_string() == "beside");
     let beside_it = beside_it.unwrap();
     assert_eq!(beside_it.watches, ["other".into()]);
-    assert!(stacks.to_string().contains("meanwhile on beside: other"));
+    assert!(stacks.to_string().contains("other thread beside: other"));
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     assert!(
         beside_it
             .stack
             .as_ref()
-            .is_some_and(shotclock::Stack::is_complete)
+            .is_some_and(shotclock::report::Stack::is_complete)
     );
     let end = next(&reports, |slow| slow.phase == Phase::Finished);
     assert_eq!((stacks.id, call.id), (end.id, end.id));
@@ -106,7 +108,7 @@ fn the_process_is_ended_in_the_end() {
     const SIGABRT: i32 = 6;
     assert_eq!(output.status.signal(), Some(SIGABRT), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
-    let expected = "shotclock: aborting the process: entered stretch of \"stuck for ever\"";
+    let expected = "shotclock: aborting the process: entered section of \"stuck for ever\"";
     assert!(said.contains(expected), "{said}");
 }
 

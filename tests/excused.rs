@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::stacks;
+use shotclock::report::SectionKind;
 use shotclock::{
-    Escalation, Health, Kind, Phase, SlowPoll, Status, WatchExt as _, Watchdog, allow_blocking,
+    Escalation, Health, Phase, SlowPoll, Status, WatchExt as _, Watchdog, allow_blocking,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -39,7 +40,7 @@ impl Scene {
         };
         let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
         let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
-        let builder = builder.escalate(after, Escalation::Call(Box::new(step)));
+        let builder = builder.escalate(after, Escalation::call(step));
         let watchdog = builder.build().unwrap();
         assert!(stacks(&watchdog).works());
         Self {
@@ -174,7 +175,7 @@ fn contained_poll_is_slow_and_holds_up_nothing() {
     for slow in &reports {
         assert_eq!(
             (slow.kind, slow.handed_over),
-            (Kind::Contained, true),
+            (SectionKind::Contained, true),
             "{slow}"
         );
         assert!(slow.hint().contains("only this task waits"), "{slow}");

@@ -8,13 +8,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shotclock::{Builder, Phase, SlowPoll, Status, WatchExt as _, Watchdog};
+use shotclock::{Phase, SlowPoll, Status, WatchExt as _, Watchdog, WatchdogBuilder};
 use tracing::Dispatch;
 use tracing::span::{Attributes, Id, Record};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn watchdog(set_up: impl FnOnce(Builder) -> Builder) -> (Watchdog, Receiver<SlowPoll>) {
+fn watchdog(
+    set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder,
+) -> (Watchdog, Receiver<SlowPoll>) {
     let (tx, reports) = mpsc::channel();
     let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
     let builder = Watchdog::builder().on_slow_poll(report);
@@ -96,7 +98,7 @@ fn a_subscriber_that_wants_a_lock_of_the_stuck_thread_holds_up_nobody_else() {
 #[test]
 fn a_thread_that_ends_by_a_panic_in_a_stall_is_told_to_have_ended() {
     const THREADS: u64 = 8;
-    let (watchdog, reports) = watchdog(Builder::without_tracing);
+    let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("panics");
     for _ in 0..THREADS {
         let (watch, (go_on, waits)) = (watch.clone(), mpsc::channel::<()>());
@@ -126,7 +128,7 @@ fn a_thread_that_ends_by_a_panic_in_a_stall_is_told_to_have_ended() {
 /// State: a thread that ends while a guard of it was forgotten is stuck no more.
 #[test]
 fn a_thread_that_ends_with_a_forgotten_guard_leaves_no_stall() {
-    let (watchdog, reports) = watchdog(Builder::without_tracing);
+    let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("forgotten");
     let thread = {
         let watch: &'static _ = Box::leak(Box::new(watch.clone()));
@@ -153,7 +155,7 @@ fn a_thread_that_ends_with_a_forgotten_guard_leaves_no_stall() {
 /// State: the runtime ends without the stuck worker, whose poll is told and counted to its end.
 #[test]
 fn a_runtime_that_is_dropped_in_a_stall_loses_no_poll() {
-    let (watchdog, reports) = watchdog(Builder::without_tracing);
+    let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("outlives its runtime");
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
@@ -182,8 +184,8 @@ fn a_runtime_that_is_dropped_in_a_stall_loses_no_poll() {
 /// State: names are added up where they are published; each watchdog tells its own reporters.
 #[test]
 fn two_watchdogs_in_one_process_tell_each_its_own() {
-    let (first, of_first) = watchdog(Builder::without_tracing);
-    let (second, of_second) = watchdog(Builder::without_tracing);
+    let (first, of_first) = watchdog(WatchdogBuilder::without_tracing);
+    let (second, of_second) = watchdog(WatchdogBuilder::without_tracing);
     for (watchdog, own, others) in [
         (&first, &of_first, &of_second),
         (&second, &of_second, &of_first),

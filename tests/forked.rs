@@ -100,7 +100,7 @@ const DEEDS: [Deed; 16] = [
     }),
     ("build", |_| {
         assert!(Watchdog::builder().build().unwrap_err().is_thread_refused());
-        assert!(shotclock::default_watchdog().is_err());
+        assert!(shotclock::Watchdog::global().is_err());
     }),
     ("guard", |bench| {
         let runtime = runtime();

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shotclock::page::Page;
 use shotclock::{
-    Builder, Cause, Guard, Phase, SlowPoll, Status, StuckWorker, WatchExt as _, Watchdog,
+    Cause, Guard, Phase, SlowPoll, Status, StuckWorker, WatchExt as _, Watchdog, WatchdogBuilder,
 };
 use tokio::runtime::{Builder as RuntimeBuilder, Handle, Runtime};
 
@@ -48,7 +48,7 @@ impl Told {
     }
 }
 
-fn watchdog_of(builder: Builder) -> (Watchdog, Told) {
+fn watchdog_of(builder: WatchdogBuilder) -> (Watchdog, Told) {
     let (workers, told_workers) = mpsc::channel();
     let (polls, told_polls) = mpsc::channel();
     let watchdog = builder
@@ -129,7 +129,7 @@ fn a_blocked_worker_is_named_while_it_is_stuck_with_the_line() {
     assert!(stack.contains("wait_for_the_release"), "{first}");
     assert!(stack.contains("tests/guard.rs"), "{first}");
     assert!(first.hint().contains("tokio::sync::mpsc"), "{first}");
-    let impact = first.impact.as_ref().unwrap();
+    let impact = first.runtime_snapshot.as_ref().unwrap();
     assert_eq!((&*impact.runtime, impact.workers), ("main", 4));
 
     let health = watchdog.health();
@@ -176,7 +176,12 @@ fn what_a_watched_poll_does_is_told_of_the_poll_with_the_impact() {
     while watchdog.health().stuck_workers == 0 {
         thread::yield_now();
     }
-    let impact = told.polls.recv_timeout(PATIENCE).unwrap().impact.unwrap();
+    let impact = told
+        .polls
+        .recv_timeout(PATIENCE)
+        .unwrap()
+        .runtime_snapshot
+        .unwrap();
     assert_eq!((&*impact.runtime, impact.workers), ("impact", 2));
     assert!(
         impact.to_string().contains("of 2 workers parked"),
@@ -397,7 +402,7 @@ fn outside_of_a_runtime_nothing_is_guarded() {
 async fn one_line_guards_the_runtime_that_it_is_called_in() {
     let guard = shotclock::guard();
     assert!(guard.is_active());
-    let watchdog = shotclock::default_watchdog().unwrap();
+    let watchdog = shotclock::Watchdog::global().unwrap();
     assert_eq!(watchdog.budget(), Duration::from_millis(10));
 }
 

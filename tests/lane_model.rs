@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shotclock::{Cancel, Lane, OffloadError};
+use shotclock::offload::Cancel;
+use shotclock::{Lane, OffloadError};
 
 const LIMIT: usize = 2;
 const QUEUE: usize = 2;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::join_all;
-use shotclock::{Cancel, Lane, LaneBuilder, OffloadError};
+use shotclock::offload::{Cancel, LaneBuilder};
+use shotclock::{Lane, OffloadError};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 fn runtime() -> Runtime {

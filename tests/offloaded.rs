@@ -9,7 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use shotclock::{Lane, LaneBuilder, OffloadError, OffloadExt as _, WatchExt as _, Watchdog};
+use shotclock::offload::LaneBuilder;
+use shotclock::{Lane, OffloadError, OffloadExt as _, WatchExt as _, Watchdog};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};

@@ -21,8 +21,9 @@ use common::{in_a_child, scenario, stacks};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use lacking::make_deadly;
+use shotclock::report::StuckKind;
 use shotclock::{
-    Builder, Cause, Guard, Phase, Status, StuckKind, StuckWorker, WatchExt as _, Watchdog,
+    Cause, Guard, Phase, Status, StuckWorker, WatchExt as _, Watchdog, WatchdogBuilder,
     allow_blocking,
 };
 use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
@@ -56,7 +57,7 @@ impl Scene {
         Self::with(Watchdog::builder(), &mut RuntimeBuilder::new_multi_thread())
     }
 
-    fn with(builder: Builder, runtime: &mut RuntimeBuilder) -> Self {
+    fn with(builder: WatchdogBuilder, runtime: &mut RuntimeBuilder) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (tx, reports) = mpsc::channel();
         let report = move |stuck: &StuckWorker| drop(tx.send(stuck.clone()));

@@ -14,7 +14,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use common::{compute, stacks};
-use shotclock::{Cause, Phase, SlowPoll, Stack, Watchdog};
+use shotclock::report::Stack;
+use shotclock::{Cause, Phase, SlowPoll, Watchdog};
 
 const MS: Duration = Duration::from_millis(1);
 

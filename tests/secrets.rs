@@ -21,13 +21,15 @@ use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
 use shotclock::page::Page;
 use shotclock::prometheus::{self, Exporter};
-use shotclock::{Builder, Cause, Phase, SlowPoll, WatchLayer, Watchdog};
+use shotclock::{Cause, Phase, SlowPoll, WatchLayer, Watchdog, WatchdogBuilder};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 const SECRET: &str = "hunter2";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn watchdog(set_up: impl FnOnce(Builder) -> Builder) -> (Watchdog, Receiver<SlowPoll>) {
+fn watchdog(
+    set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder,
+) -> (Watchdog, Receiver<SlowPoll>) {
     let (tx, reports) = mpsc::channel();
     let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
     let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
@@ -191,7 +193,7 @@ impl Drop for Fifo {
 }
 
 /// What is told of a poll that reads from it.
-fn told_of_reading(set_up: impl FnOnce(Builder) -> Builder) -> String {
+fn told_of_reading(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> String {
     let (watchdog, reports) = watchdog(set_up);
     let watch = watchdog.watch("reads");
     let fifo = Fifo::make();
@@ -222,7 +224,7 @@ fn told_of_reading(set_up: impl FnOnce(Builder) -> Builder) -> String {
 #[test]
 fn the_path_that_is_waited_for_is_told_unless_it_is_left_out() {
     assert!(told_of_reading(|builder| builder).contains(SECRET));
-    let told = told_of_reading(Builder::without_paths);
+    let told = told_of_reading(WatchdogBuilder::without_paths);
     assert!(told.contains("blocked in read"));
     assert_not_in(&told);
 }

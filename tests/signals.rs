@@ -54,7 +54,7 @@ mod linux {
             .on_slow_poll(|_: &SlowPoll| ())
             .escalate(
                 Duration::from_secs(3_600),
-                shotclock::Escalation::Call(Box::new(|_: &SlowPoll| ())),
+                shotclock::Escalation::call(|_: &SlowPoll| ()),
             )
             .build()
             .unwrap();

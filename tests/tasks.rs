@@ -67,7 +67,7 @@ fn a_task_that_is_stuck_is_told_while_it_is_and_once() {
         (stuck.location.file(), stuck.location.line()),
         (file!(), line)
     );
-    assert_eq!(&*stuck.impact.unwrap().runtime, "tasks");
+    assert_eq!(&*stuck.runtime_snapshot.unwrap().runtime, "tasks");
     // Past the budget of the guard as well.
     while watchdog.health().stuck_workers == 0 {
         thread::yield_now();

@@ -24,8 +24,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use shotclock::report::SectionKind;
 use shotclock::testing::Recorder;
-use shotclock::{Kind, Watch, WatchLayer, Watchdog};
+use shotclock::{Watch, WatchLayer, Watchdog};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
@@ -157,7 +158,10 @@ async fn readiness_the_call_and_its_future_are_watched_each() {
         .iter()
         .filter(|slow| slow.phase == shotclock::Phase::Finished);
     let kinds: Vec<_> = ended.map(|slow| slow.kind).collect();
-    assert_eq!(kinds, [Kind::Poll, Kind::Entered, Kind::Poll]);
+    assert_eq!(
+        kinds,
+        [SectionKind::Poll, SectionKind::Entered, SectionKind::Poll]
+    );
     assert!(reports.iter().all(|slow| slow.location.line() == line));
 }
 
@@ -262,7 +266,7 @@ async fn a_body_is_watched_to_its_end() {
     assert_eq!(polls(&watch), 7);
     assert_eq!(
         recorder.assert_reported(&watchdog, "download").kind,
-        Kind::Poll
+        SectionKind::Poll
     );
 }
 

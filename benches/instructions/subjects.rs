@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use shotclock::{Pace, Rule, Timing, Watch, WatchExt as _, Watchdog, yield_after, yield_every};
+use shotclock::coop::{Pace, Rule};
+use shotclock::{Timing, Watch, WatchExt as _, Watchdog, yield_after, yield_every};
 
 pub(crate) struct Subject {
     pub(crate) name: &'static str,

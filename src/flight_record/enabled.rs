@@ -80,13 +80,13 @@ fn try_lock(cell: &Cell) -> Option<MutexGuard<'_, Option<Entry>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::Kind;
+    use crate::report::SectionKind;
 
     fn record(ring: &Ring, start: u64) {
         ring.record(Entry {
             seq: None,
             watch: 0,
-            kind: Kind::Poll,
+            kind: SectionKind::Poll,
             slot: 0,
             start,
             elapsed_nanos: 1,

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::slot::Kind;
+use crate::report::SectionKind;
 
 #[cfg(any(test, feature = "page"))]
 mod enabled;
@@ -22,7 +22,7 @@ pub(crate) use disabled::{prepare, record};
 pub(crate) struct Entry {
     /// The id of the watch.
     pub(crate) watch: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SectionKind,
     /// The index of the thread's slot.
     pub(crate) slot: usize,
     /// The poll's sequence number in the slot.

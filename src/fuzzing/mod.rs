@@ -25,8 +25,9 @@ pub(crate) use exposition::{Series, read as read_exposition};
 pub(crate) use input::Input;
 
 pub use crate::prometheus::fuzzing::{http, metrics};
-pub use crate::report::fuzzing::culprits;
+mod culprits;
 pub use crate::sentinel::fuzzing::{elf, stack};
+pub use culprits::culprits;
 pub use groups::groups;
 pub use page::page;
 pub use procfs::procfs;

@@ -1,8 +1,10 @@
 //! What the kernel writes of threads and mappings.
 
 use super::Input;
-use crate::procfs::{Mapping, SchedCounts, Standpoint, Waits};
-use crate::procfs::{parse_mappings, parse_processor, parse_standpoint, parse_state, parse_turns};
+use crate::procfs::{Mapping, SchedCounts, SyscallState, Waits};
+use crate::procfs::{
+    parse_mappings, parse_processor, parse_sched_counts, parse_state, parse_syscall_state,
+};
 use crate::sentinel::fuzzing::system_call;
 use crate::stolen_time::parse_counts;
 
@@ -11,7 +13,7 @@ use crate::stolen_time::parse_counts;
 pub fn procfs(data: &[u8]) {
     any(&String::from_utf8_lossy(data));
     let mut input = Input::new(data);
-    standpoint(&mut input);
+    syscall_state(&mut input);
     turns(&mut input);
     state(&mut input);
     stolen(&mut input);
@@ -21,19 +23,19 @@ pub fn procfs(data: &[u8]) {
 
 /// Text that nobody vouches for: what is understood says the same when it is written again.
 fn any(text: &str) {
-    match parse_standpoint(text) {
-        Some(Standpoint::Waits(waits)) => {
+    match parse_syscall_state(text) {
+        Some(SyscallState::Waits(waits)) => {
             assert_eq!(
-                parse_standpoint(&line_of(waits)),
-                Some(Standpoint::Waits(waits))
+                parse_syscall_state(&line_of(waits)),
+                Some(SyscallState::Waits(waits))
             );
             assert_eq!(text.split_whitespace().count(), 9, "{text:?}");
         }
-        Some(Standpoint::Running) => assert!(text.trim_start().starts_with("running")),
-        Some(Standpoint::Elsewhere) => assert!(text.trim_start().starts_with('-')),
+        Some(SyscallState::Running) => assert!(text.trim_start().starts_with("running")),
+        Some(SyscallState::Elsewhere) => assert!(text.trim_start().starts_with('-')),
         None => {}
     }
-    if let Some(SchedCounts { wait, count }) = parse_turns(text) {
+    if let Some(SchedCounts { wait, count }) = parse_sched_counts(text) {
         let words: Vec<_> = text.split_whitespace().collect();
         assert_eq!(
             (decimal(words[1]), decimal(words[2])),
@@ -70,7 +72,7 @@ fn line_of(waits: Waits) -> String {
     format!("{number} {a:#x} {b:#x} {c:#x} {d:#x} {e:#x} {f:#x} {sp:#x} {pc:#x}\n")
 }
 
-fn standpoint(input: &mut Input<'_>) {
+fn syscall_state(input: &mut Input<'_>) {
     let waits = Waits {
         number: (input.number() >> 1) as i64,
         arguments: std::array::from_fn(|_| input.number()),
@@ -78,18 +80,24 @@ fn standpoint(input: &mut Input<'_>) {
         pc: input.number(),
     };
     assert_eq!(
-        parse_standpoint(&line_of(waits)),
-        Some(Standpoint::Waits(waits))
+        parse_syscall_state(&line_of(waits)),
+        Some(SyscallState::Waits(waits))
     );
     let elsewhere = format!("-1 {:#x} {:#x}\n", waits.sp, waits.pc);
-    assert_eq!(parse_standpoint(&elsewhere), Some(Standpoint::Elsewhere));
+    assert_eq!(
+        parse_syscall_state(&elsewhere),
+        Some(SyscallState::Elsewhere)
+    );
 }
 
 fn turns(input: &mut Input<'_>) {
     let (on_cpu, wait, count) = (input.number(), input.number(), input.number());
     let was_run = on_cpu > 0 || count > 0;
     let expected = was_run.then_some(SchedCounts { wait, count });
-    assert_eq!(parse_turns(&format!("{on_cpu} {wait} {count}\n")), expected);
+    assert_eq!(
+        parse_sched_counts(&format!("{on_cpu} {wait} {count}\n")),
+        expected
+    );
 }
 
 fn state(input: &mut Input<'_>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use super::backend::Backend;
-use super::carried::{Around, Hook};
+use super::context::{Around, Hook};
 use super::lane::Lane;
 use super::queue::Queue;
 use crate::counters::lane_counters;

@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 use async_task::{FallibleTask, Runnable};
 use tokio::runtime::Handle;
 
-use super::carried::Carried;
+use super::context::OffloadContext;
 use super::error::OffloadError;
-use super::figures::Asked;
 use super::lane::Lane;
-use super::nesting::Lanes;
 use super::queue::{Job, JobKind, Queue, Ran, TakenIn};
+use super::reentrancy::Lanes;
+use super::timing::Asked;
 use crate::catch_panic::catch_panic;
 use crate::sync::{Lock, LockGuard};
 use crate::sys;
@@ -27,7 +27,7 @@ pub trait OffloadExt: Future + Sized {
     /// compute between their awaits, and cannot easily be taken apart.
     ///
     /// The runtime of the caller is entered in each poll, so that timers, sockets and `tokio::spawn`
-    /// work inside; so are its `tracing` span and what [`LaneBuilder::carry`](crate::LaneBuilder::carry)
+    /// work inside; so are its `tracing` span and what [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry)
     /// says. Between two polls it holds no place in the lane. If it is
     /// [watched](crate::WatchExt::watched), it goes on to be.
     ///
@@ -152,7 +152,7 @@ where
     let guest = Guest {
         future: Some(Box::pin(future)),
         outbox: Arc::clone(&outbox),
-        carried: Carried::from_here(to_enter, &lane.hooks),
+        context: OffloadContext::from_here(to_enter, &lane.hooks),
         queue: Arc::clone(queue),
         cancellations,
         _taken_in: queue.take_in()?,
@@ -201,7 +201,7 @@ fn poll_here<F: Future>(
 struct Guest<F: Future> {
     future: Option<Pin<Box<F>>>,
     outbox: Outbox<F::Output>,
-    carried: Carried,
+    context: OffloadContext,
     queue: Arc<Queue>,
     cancellations: u64,
     _taken_in: TakenIn,
@@ -218,7 +218,7 @@ impl<F: Future> Future for Guest<F> {
         if this.queue.cancellations() != this.cancellations {
             return Poll::Ready(());
         }
-        let poll = || this.carried.around(|| future.as_mut().poll(cx));
+        let poll = || this.context.around(|| future.as_mut().poll(cx));
         let outcome = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Some(Poll::Ready(output))) => Ok(output),
             Ok(_) => return Poll::Pending,
@@ -233,7 +233,7 @@ impl<F: Future> Future for Guest<F> {
 impl<F: Future> Guest<F> {
     /// Its destructor may panic, which must not reach `async_task`: that would abort.
     fn drop_future(&mut self) {
-        catch_panic(|| self.carried.around(|| drop(self.future.take())));
+        catch_panic(|| self.context.around(|| drop(self.future.take())));
     }
 }
 

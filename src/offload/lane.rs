@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 use super::cancel::Cancel;
-use super::carried::{Carried, Hook};
+use super::context::{Hook, OffloadContext};
 use super::error::OffloadError;
-use super::figures::Asked;
-use super::nesting::Lanes;
 use super::queue::{Job, JobKind, Load, Queue, Ran, WhenFull};
+use super::reentrancy::Lanes;
+use super::timing::Asked;
 use crate::catch_panic::catch_panic;
 
 /// A bounded place to run closures that do not belong on a runtime worker.
@@ -79,8 +79,8 @@ impl Lane {
     ///
     /// If the queue is full, it waits for a place there, in the order of the calls: the caller is held
     /// up, and memory stays bounded. Nothing happens before the future is polled. The current
-    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`](crate::LaneBuilder::carry) says are
-    /// carried over.
+    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry) says are
+    /// context over.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Lane {
     /// # Errors
     ///
     /// As of [`run`](Self::run); and [`OffloadError::QueueFull`] if there is no place in the queue.
-    /// Without [`LaneBuilder::queue`](crate::LaneBuilder::queue) there always is.
+    /// Without [`LaneBuilder::queue`](crate::offload::LaneBuilder::queue) there always is.
     ///
     /// # Examples
     ///
@@ -251,13 +251,13 @@ impl Lane {
         let runtime = queue.runtime()?;
         let cancellations = queue.cancellations();
         let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
-        let carried = Carried::from_here(to_enter, &self.hooks);
+        let context = OffloadContext::from_here(to_enter, &self.hooks);
         let (answer, result) = oneshot::channel();
         let id = queue.id;
         let work = move |done: &mut dyn FnMut(Ran)| {
             let running = asked.run();
             let work = || lanes.within(id, closure);
-            let outcome = catch_unwind(AssertUnwindSafe(|| carried.around(work)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| context.around(work)));
             let outcome = outcome.map_err(|payload| running.panicked(payload));
             // The figures and the place first: who has the result must find them as they are now.
             done(running.end());

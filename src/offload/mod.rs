@@ -3,15 +3,15 @@
 mod backend;
 mod builder;
 mod cancel;
-mod carried;
+mod context;
 mod error;
-mod figures;
 mod future;
 mod lane;
 #[cfg(all(test, shotclock_loom))]
 mod models;
-mod nesting;
 mod queue;
+mod reentrancy;
+mod timing;
 
 use std::sync::{Arc, OnceLock};
 
@@ -94,6 +94,6 @@ where
 }
 
 /// Makes the figures of the lane visible before anything was offloaded.
-pub(crate) fn enroll_cpu_lane() {
+pub(crate) fn register_cpu_lane() {
     cpu();
 }

@@ -33,7 +33,7 @@ impl Watchdog {
     /// on it, under the name of the later one. Polls that are in flight are not in it.
     pub fn flight_record(&self) -> String {
         let entries = flight_record::read();
-        let recent = self.archive().latest().polls();
+        let recent = self.history().recent().polls();
         let reports: HashMap<_, _> = recent
             .iter()
             .filter_map(|recent| Some(((recent.slow.slot?, recent.slow.seq?), &recent.slow)))

@@ -86,7 +86,7 @@ impl Page {
     /// |---|---|
     /// | empty or `/` | the page |
     /// | `/state.json` | [`State`] |
-    /// | `/stacks.folded` | the culprits, for flame-graph tools ([`Culprits::folded`](crate::Culprits::folded)) |
+    /// | `/stacks.folded` | the culprits, for flame-graph tools ([`Culprits::folded`](crate::report::Culprits::folded)) |
     /// | `/flight.json` | the last minutes, for Perfetto ([`Watchdog::flight_record`]) |
     ///
     /// Anything else is not found. What functions are called is looked up here, which may take long the

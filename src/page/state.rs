@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::counters;
-use crate::report::{Culprit, Phase, Recent, SlowPoll, StuckWorker};
-use crate::runtime::{self, Guarded, Impact};
+use crate::dispatch::Recent;
+use crate::report::{Culprit, Phase, RuntimeSnapshot, SlowPoll, StuckWorker};
+use crate::runtime::{self, Guarded};
 use crate::serialize::timestamp;
 use crate::slot::{self, Slot};
 use crate::watch::{Health, WatchStats, name_of, polls_of_slot};
@@ -57,7 +58,7 @@ pub struct State {
 pub struct RuntimeState {
     /// How it stands.
     #[serde(flatten)]
-    pub impact: Impact,
+    pub snapshot: RuntimeSnapshot,
     /// How many of its workers are stuck.
     pub stuck: u64,
     /// How often a worker of it was found to be stuck.
@@ -131,8 +132,8 @@ impl State {
     pub(super) fn of(watchdog: &Watchdog) -> Self {
         let clock = watchdog.clock();
         // One at a time: what it holds is wanted by the thread that reports.
-        let polls = watchdog.archive().latest().polls();
-        let stuck_workers = watchdog.archive().latest().stuck_workers();
+        let polls = watchdog.history().recent().polls();
+        let stuck_workers = watchdog.history().recent().stuck_workers();
         let (running, ended) = polls
             .into_iter()
             .partition::<Vec<_>, _>(|recent| recent.slow.phase == Phase::Running);
@@ -152,7 +153,7 @@ impl State {
                 .map(RecentState::of)
                 .collect(),
             lanes: lanes(),
-            flames: culprits.stacks().iter().map(flame).collect(),
+            flames: culprits.stacks.iter().map(flame).collect(),
             culprits: culprits.iter().cloned().collect(),
         }
     }
@@ -180,10 +181,10 @@ fn flame((stack, nanos): &(Arc<str>, u64)) -> (Vec<String>, f64) {
 impl RuntimeState {
     fn of(guarded: &Arc<Guarded>) -> Option<Self> {
         Some(Self {
-            impact: Impact::on(guarded)?,
-            stuck: guarded.counts.stuck.load(Relaxed),
-            stalls: guarded.counts.stalls.load(Relaxed),
-            busy: guarded.counts.busy.load(Relaxed),
+            snapshot: runtime::snapshot(guarded)?,
+            stuck: guarded.counters.stuck.load(Relaxed),
+            stalls: guarded.counters.stalls.load(Relaxed),
+            busy: guarded.counters.busy.load(Relaxed),
         })
     }
 }
@@ -221,7 +222,7 @@ fn stalls(running: Vec<Recent>, clock: &Clock) -> Vec<SlowPoll> {
 fn threads(clock: &Clock) -> Vec<ThreadState> {
     let guarded: Vec<_> = runtime::all();
     // Those of reporters are the crate's own.
-    let slots = slot::all().into_iter().filter(|slot| !slot.is_mute());
+    let slots = slot::all().into_iter().filter(|slot| !slot.is_reporting());
     let states = slots.filter_map(|slot| thread(slot, clock, &guarded));
     let mut threads: Vec<_> = states.collect();
     // Those that do something first.

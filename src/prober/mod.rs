@@ -121,15 +121,15 @@ mod tests {
     use tokio::runtime::{Builder, Handle};
 
     use super::*;
-    use crate::runtime::{OnStuck, Stuck};
+    use crate::runtime::{Stuck, StuckWorkerSink};
     use crate::slot::{Diagnosis, ReportState};
 
     struct NoListener;
 
-    impl OnStuck for NoListener {
+    impl StuckWorkerSink for NoListener {
         fn on_stuck(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: &mut ReportState) {}
 
-        fn went_on(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: ReportState) {}
+        fn on_continued(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: ReportState) {}
     }
 
     /// Guarded, but not in the list: the prober's own thread sends nothing to it.

@@ -83,7 +83,7 @@ impl Drop for Probe {
 fn record(guarded: &Guarded) {
     let lag = guarded.lag.end_probe(guarded.clock());
     for lag in std::iter::once(lag).chain(missed(lag)) {
-        publish::sample(SeriesRef::Static(guarded.counts.lag), lag);
+        publish::sample(SeriesRef::Static(guarded.counters.lag), lag);
     }
 }
 

@@ -58,7 +58,7 @@ fn run() {
 }
 
 /// Counts the registry into everything that is published from now on.
-pub(crate) fn enroll(registry: &Arc<Registry>) {
+pub(crate) fn register(registry: &Arc<Registry>) {
     crate::watch::register(registry);
 }
 

@@ -10,11 +10,13 @@ mod series;
 #[cfg(feature = "prometheus")]
 pub(crate) use enabled::{between_batches, buckets_are_counters, publish_and};
 #[cfg(feature = "metrics")]
-pub(crate) use enabled::{enroll, publish, publish_buckets_as_counters, sample, slow_poll, start};
+pub(crate) use enabled::{
+    publish, publish_buckets_as_counters, register, sample, slow_poll, start,
+};
 #[cfg(feature = "prometheus")]
 pub(crate) use series::{CULPRITS, HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds};
 
 #[cfg(not(feature = "metrics"))]
 mod disabled;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use disabled::{enroll, sample, slow_poll, start};
+pub(crate) use disabled::{register, sample, slow_poll, start};

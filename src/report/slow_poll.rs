@@ -1,4 +1,4 @@
-//! The report itself.
+//! The report of a poll over its budget.
 
 use std::fmt;
 use std::panic::Location;
@@ -7,147 +7,89 @@ use std::time::Duration;
 
 use tracing::{Dispatch, Span, dispatcher};
 
-use super::hint::hint;
+use super::hint::{advice, with_cause};
+use super::{
+    Allowance, Cause, Incident, OtherThread, Path, Phase, RuntimeSnapshot, SectionKind, ThreadInfo,
+    TimeBreakdown,
+};
 use crate::catch_panic::catch_panic;
-use crate::cause::{Cause, Split};
-use crate::runtime::Impact;
-use crate::slot::{Allowance, Kind, OtherThread, ThreadInfo};
 use crate::stack::Stack;
 
-/// A poll that ran past its budget, or still does.
+/// Reports a poll that exceeded its budget, or still runs over it.
 ///
-/// A poll that is stuck is told while it runs, when it passes its budget and then each time that it
-/// has run for twice as long; and once more when it has ended, under the same [`id`](Self::id).
+/// The crate reports a stalled poll when it exceeds its budget, each time that it has run twice as long, and once when
+/// it has ended. All these reports share one [`id`](Self::id).
 ///
-/// Where watched futures are nested, the innermost culprit is reported, once: an outer poll is slow
-/// only if what is left of it, less the slow polls inside that were reported already, is over its
-/// own budget.
+/// Where watched futures are nested, the innermost culprit is reported, once. An outer poll is slow only if its
+/// [`charged`](Self::charged) time exceeds its own budget.
 ///
-/// `Display` prints it in one line, and below it the stack, if there is one.
+/// `Display` prints one line, and the stack below it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SlowPoll {
-    /// Tells this poll from every other one of the process. All reports of one poll have it.
+    /// Identifies the poll in the process. All reports of one poll have the same id.
     pub id: u64,
     /// Whether the poll still runs.
     pub phase: Phase,
-    /// What was timed: a poll, a destructor, or the life of a guard.
-    pub kind: Kind,
-    /// The name of its watch.
+    /// The kind of code that the watch timed.
+    pub kind: SectionKind,
+    /// The name of the watch.
     pub watch: Arc<str>,
-    /// The watches around it, outermost first.
+    /// The watches around the poll, outermost first.
     pub path: Path,
-    /// How long it has been running, or ran.
+    /// The wall time from the begin of the poll to its end, or to now.
     pub elapsed: Duration,
-    /// How long it ran less the slow polls inside that were reported already: what was held against
-    /// the budget.
+    /// The part of `elapsed` that is held against the budget: without slow polls inside that were reported already.
     pub charged: Duration,
-    /// How long it was allowed to run.
+    /// The longest time that the poll may take.
     pub budget: Duration,
-    /// Why it was slow.
+    /// Why the poll was slow.
     pub cause: Cause,
-    /// What it waited for when it was looked at last, if it was blocked: the path or socket behind a
-    /// file descriptor, or a duration.
-    pub waits_for: Option<Arc<str>>,
-    /// How its time divides, as far as it was observed.
-    pub split: Option<Split>,
-    /// What the thread was doing when it was looked at last.
+    /// What a blocked poll waited on at the last scan: the path or socket behind a file descriptor, or the length of
+    /// a sleep.
+    pub waiting_on: Option<Arc<str>>,
+    /// How the observed time divides.
+    pub split: Option<TimeBreakdown>,
+    /// The stack of the thread at the last scan.
     pub stack: Option<Stack>,
-    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    /// Why there is no stack, or only its innermost functions.
     pub no_stack: Option<&'static str>,
-    /// The stacks of the other threads that had polls in flight, if that was asked for
-    /// ([`Builder::escalate`](crate::Builder::escalate)) and the poll has run for so long.
-    pub others: Arc<[OtherThread]>,
-    /// What [`allow_blocking`](crate::allow_blocking) had allowed it, if it went past that.
+    /// The stacks of the other threads with polls in flight, if an escalation step took them
+    /// ([`WatchdogBuilder::escalate`](crate::WatchdogBuilder::escalate)).
+    pub other_threads: Arc<[OtherThread]>,
+    /// The declaration that the poll exceeded, if [`allow_blocking`](crate::allow_blocking) had allowed it to block.
     pub allowance: Option<Allowance>,
     /// Whether the thread had handed its worker to another one, in a contained poll or by
-    /// `tokio::task::block_in_place`: then only its own task waits. Known if the poll was looked at.
+    /// `tokio::task::block_in_place`. Then only its own task waits. Known if a scan saw the poll.
     pub handed_over: bool,
-    /// Where `.watched()` or `.enter()` was called.
+    /// The source location of the call of `.watched()` or `.enter()`.
     pub location: &'static Location<'static>,
-    /// The thread that it held.
+    /// The thread of the poll.
     pub thread: ThreadInfo,
-    /// The tokio task that it belongs to, if any. It is known when the poll has ended.
+    /// The tokio task of the poll, known once the poll has ended.
     pub task: Option<tokio::task::Id>,
-    /// How the runtime stood in which it was slow, if that is guarded
-    /// ([`Watchdog::guard`](crate::Watchdog::guard)).
-    pub impact: Option<Impact>,
-    /// How many slow polls of the same watch were not reported since the last one that was, because
-    /// there were too many in that second.
+    /// The state of the runtime, if it is guarded ([`Watchdog::guard`](crate::Watchdog::guard)).
+    pub runtime_snapshot: Option<RuntimeSnapshot>,
+    /// The slow polls of this watch that the rate limit suppressed since the last report.
     pub suppressed: u64,
-    /// On which slot it ran, and under which number there.
-    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
+    /// The slot of the poll, and its sequence number there.
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page reads it"))]
     pub(crate) slot: Option<usize>,
-    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page asks"))]
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "the page reads it"))]
     pub(crate) seq: Option<u64>,
-    pub(super) context: Context,
+    pub(crate) context: PollContext,
 }
 
-/// Where a poll stands at the moment of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Phase {
-    /// It still runs.
-    Running,
-    /// It has ended; `elapsed` is final.
-    Finished,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Running => "running",
-            Phase::Finished => "finished",
-        })
-    }
-}
-
-/// The names of the watches around a poll, outermost first. `Display` joins them with ` > `.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    names: Vec<Arc<str>>,
-}
-
-impl Path {
-    pub(super) fn new(names: Vec<Arc<str>>) -> Self {
-        Self { names }
-    }
-
-    /// The names, outermost first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
-        self.names.iter().map(|name| &**name)
-    }
-
-    /// Whether nothing watched was around.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, name) in self.iter().enumerate() {
-            if number > 0 {
-                f.write_str(" > ")?;
-            }
-            // A name may hold a line break; a line of a log may not.
-            write!(f, "{}", name.escape_debug())?;
-        }
-        Ok(())
-    }
-}
-
-/// What only the thread of a poll knows: the task, the span around the poll, and the subscriber that
-/// it belongs to.
+/// The facts that only the poll's own thread knows: the task, the span around the poll, and the span's subscriber.
 #[derive(Clone)]
-pub(super) struct Context {
-    pub(super) task: Option<tokio::task::Id>,
-    pub(super) span: Span,
-    pub(super) dispatch: Dispatch,
+pub(crate) struct PollContext {
+    pub(crate) task: Option<tokio::task::Id>,
+    pub(crate) span: Span,
+    pub(crate) dispatch: Dispatch,
 }
 
-impl Context {
-    pub(super) fn none() -> Self {
+impl PollContext {
+    pub(crate) fn none() -> Self {
         Self {
             task: None,
             span: Span::none(),
@@ -155,9 +97,10 @@ impl Context {
         }
     }
 
-    /// That of the calling thread. It runs code of the subscriber's, which may panic; the report is
-    /// made all the same.
-    pub(super) fn here() -> Self {
+    /// Reads the context of the calling thread.
+    ///
+    /// This runs code of the subscriber. If that panics, the report has no span.
+    pub(crate) fn current() -> Self {
         let current = || {
             let span = Span::current();
             let of_span = span.with_subscriber(|(_, dispatch)| dispatch.clone());
@@ -174,18 +117,37 @@ impl Context {
 }
 
 impl SlowPoll {
-    /// The same, without what belongs to the subscriber: a span that is kept does not end.
+    pub(crate) fn incident(&self) -> Incident<'_> {
+        Incident {
+            id: self.id,
+            phase: self.phase,
+            path: &self.path,
+            thread: Some(&self.thread),
+            elapsed: self.elapsed,
+            budget: self.budget,
+            cause: self.cause,
+            waiting_on: self.waiting_on.as_deref(),
+            split: self.split.as_ref(),
+            stack: self.stack.as_ref(),
+            no_stack: self.no_stack,
+            runtime: self.runtime_snapshot.as_ref(),
+            suppressed: self.suppressed,
+        }
+    }
+
+    /// Returns a copy without the span: a span that is kept does not close.
     #[cfg(feature = "page")]
-    pub(super) fn without_context(&self) -> Self {
+    pub(crate) fn without_context(&self) -> Self {
         Self {
-            context: Context::none(),
+            context: PollContext::none(),
             ..self.clone()
         }
     }
 
-    /// The `tracing` span that was current around the poll: enter it to log with the same fields.
+    /// Returns the `tracing` span that was current around the poll.
     ///
-    /// Only the thread of the poll knows it, so there is none before the poll has ended.
+    /// Enter it to log with the same fields. Only the poll's own thread knows the span, so a report of a running poll
+    /// has none.
     ///
     /// # Examples
     ///
@@ -203,14 +165,19 @@ impl SlowPoll {
         &self.context.span
     }
 
-    /// A sentence that says what to do, for this cause in this ecosystem.
+    /// Returns a sentence with the cause and what to do about it.
     ///
-    /// It may look up what the frames of the stack are called, which takes long the first time.
+    /// This may look up the names of functions, which takes long the first time.
     pub fn hint(&self) -> String {
-        let hint = hint(&self.cause, self.kind, self.stack.as_ref());
+        with_cause(&self.cause, &self.advice())
+    }
+
+    /// Returns what to do, for a log line that has the cause already.
+    pub(crate) fn advice(&self) -> String {
+        let advice = advice(&self.cause, self.kind, self.stack.as_ref());
         match self.handed_over {
-            false => hint,
-            true => format!("{hint}; only this task waits: the worker went on, on another thread"),
+            false => advice.into(),
+            true => format!("{advice}; only this task waits: its worker runs on another thread"),
         }
     }
 }
@@ -227,48 +194,30 @@ impl fmt::Display for SlowPoll {
             thread,
             ..
         } = self;
-        match self.phase {
-            Phase::Running => write!(f, "{kind} of {watch:?} is stuck")?,
-            Phase::Finished => write!(f, "slow {kind} of {watch:?}")?,
-        }
+        let (state, so_far) = match self.phase {
+            Phase::Running => ("stalled", " so far"),
+            Phase::Finished => ("slow", ""),
+        };
+        write!(f, "{state} {kind} of {watch:?}")?;
         if !path.is_empty() {
             write!(f, " (inside {path})")?;
         }
-        let so_far = match self.phase {
-            Phase::Running => " so far",
-            Phase::Finished => "",
-        };
         write!(f, ": {elapsed:.1?}{so_far} on {thread}, budget {budget:?}")?;
         write!(f, ", watched at {location}")?;
-        if let Some(split) = &self.split {
-            write!(f, ", {split}")?;
-        }
-        if let Some(waits_for) = &self.waits_for {
-            write!(f, ", waits for {}", waits_for.escape_debug())?;
-        }
+        let incident = self.incident();
+        incident.write_causes(f)?;
         if self.charged != self.elapsed {
-            write!(f, ", {:.1?} of it by itself", self.charged)?;
+            write!(f, ", {:.1?} charged", self.charged)?;
         }
         if let Some(Allowance { reason, max, .. }) = &self.allowance {
             write!(f, ", past the {max:?} allowed for {reason:?}")?;
         }
-        if let Some(why) = self.no_stack {
-            write!(f, ", no whole stack: {why}")?;
-        }
         if let Some(task) = self.task {
             write!(f, ", task {task}")?;
         }
-        if self.suppressed > 0 {
-            write!(f, ", {} more not reported", self.suppressed)?;
-        }
-        if let Some(impact) = &self.impact {
-            write!(f, "; {impact}")?;
-        }
-        write!(f, "; {}", self.hint())?;
-        if let Some(stack) = &self.stack {
-            write!(f, "\n{stack}")?;
-        }
-        for other in &*self.others {
+        let runtime = self.runtime_snapshot.as_ref().map(|runtime| runtime as _);
+        incident.write_end(f, runtime, &self.hint())?;
+        for other in &*self.other_threads {
             write!(f, "\n{other}")?;
         }
         Ok(())
@@ -287,17 +236,17 @@ impl fmt::Debug for SlowPoll {
             .field("charged", &self.charged)
             .field("budget", &self.budget)
             .field("cause", &self.cause)
-            .field("waits_for", &self.waits_for)
+            .field("waiting_on", &self.waiting_on)
             .field("split", &self.split)
             .field("stack", &self.stack)
-            .field("others", &self.others)
-            .field("allowance", &self.allowance)
             .field("no_stack", &self.no_stack)
+            .field("other_threads", &self.other_threads)
+            .field("allowance", &self.allowance)
+            .field("handed_over", &self.handed_over)
             .field("location", &self.location)
             .field("thread", &self.thread)
             .field("task", &self.task)
-            .field("handed_over", &self.handed_over)
-            .field("impact", &self.impact)
+            .field("runtime_snapshot", &self.runtime_snapshot)
             .field("suppressed", &self.suppressed)
             .finish_non_exhaustive()
     }
@@ -316,17 +265,17 @@ mod tests {
         run(scene.takes(20 * MS).watched(&scene.watch("w")));
         let mut slow = scene.reports().remove(0);
         slow.allowance = Some(Allowance::new("legacy".into(), MS));
-        slow.others = Arc::new([OtherThread {
+        slow.other_threads = Arc::new([OtherThread {
             thread: ThreadInfo::current(),
             watches: vec!["other".into()],
             stack: None,
             no_stack: None,
         }]);
         let json = assert_json_has_public_fields!(slow, SlowPoll {
-            id, phase, kind, watch, path, elapsed, charged, budget, cause, waits_for, split, stack, no_stack, others, allowance, handed_over,
-            location, thread, task, impact, suppressed,
+            id, phase, kind, watch, path, elapsed, charged, budget, cause, waiting_on, split, stack, no_stack,
+            other_threads, allowance, handed_over, location, thread, task, runtime_snapshot, suppressed,
         } private { slot, seq, context });
         assert_eq!(json["allowance"]["reason"], "legacy");
-        assert_eq!(json["others"][0]["watches"][0], "other");
+        assert_eq!(json["other_threads"][0]["watches"][0], "other");
     }
 }

@@ -4,73 +4,121 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::hint::hint;
-use super::{Path, Phase};
-use crate::cause::{Cause, Split};
-use crate::runtime::{Impact, StuckKind};
-use crate::slot::{Kind, ThreadInfo};
+use super::hint::{advice, with_cause};
+use super::{
+    Cause, Incident, Path, Phase, RuntimeSnapshot, SectionKind, ThreadInfo, TimeBreakdown,
+};
 use crate::stack::Stack;
 
-/// A worker of a guarded runtime that is stuck in one poll, or busy for very long ([`kind`](Self::kind)).
+/// Says what is proved of a worker that does not return to its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StuckKind {
+    /// The worker is inside one poll. Proof: its thread slept in one system call, a watched poll did not end, or a
+    /// breakpoint behind tokio's call of the poll was not hit.
+    OnePoll,
+    /// The worker has not returned to its driver, and nothing proves that it is inside one poll. It is reported after
+    /// ten budgets. In either case the worker polls no timers and no sockets.
+    Busy,
+}
+
+impl fmt::Display for StuckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StuckKind::OnePoll => "one poll",
+            StuckKind::Busy => "busy",
+        })
+    }
+}
+
+/// Reports a worker of a guarded runtime that is stuck in one poll, or busy for very long
+/// ([`kind`](Self::kind)).
 ///
-/// The sentinel reports a worker that is proved to be in one poll for longer than the budget of the guard
-/// ([`Builder::guard_budget`](crate::Builder::guard_budget)), whatever that poll is. It reports it again each
-/// time that this has lasted twice as long, and once more when the worker went on, under one
+/// The sentinel reports a worker that is proved to be in one poll for longer than the guard's budget
+/// ([`WatchdogBuilder::guard_budget`](crate::WatchdogBuilder::guard_budget)), whatever that poll is. It reports the worker again each
+/// time that this has lasted twice as long, and once when the worker has gone on. All these reports share one
 /// [`id`](Self::id). [`stack`](Self::stack) shows the code.
 ///
-/// If a *watched* poll on the worker was reported ([`SlowPoll`](crate::SlowPoll)), the worker is only
-/// counted.
+/// If the sentinel reported a *watched* poll of the worker ([`SlowPoll`](crate::SlowPoll)), it only counts the worker.
 ///
-/// `Display` prints it in one line, and below it the stack, if there is one.
+/// `Display` prints one line, and the stack below it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StuckWorker {
-    /// Tells this stretch from every other one, and from every slow poll, of the process.
+    /// Identifies this time of being stuck among all reports of the process.
     pub id: u64,
-    /// Whether it is still stuck, or went on.
+    /// Whether the worker is still stuck.
     pub phase: Phase,
-    /// Whether it is proved to be in one poll.
+    /// Whether the worker is proved to be inside one poll.
     pub kind: StuckKind,
-    /// The name under which its runtime is guarded.
+    /// The name under which the runtime is guarded.
     pub runtime: Arc<str>,
-    /// Its number in the runtime, as in `tokio::runtime::RuntimeMetrics`.
+    /// The index of the worker in the runtime, as in `tokio::runtime::RuntimeMetrics`.
     pub worker: usize,
-    /// Its thread, if that is known.
+    /// The thread of the worker, if it is known.
     pub thread: Option<ThreadInfo>,
-    /// The watches of its polls in flight, outermost first. None of those polls was reported.
+    /// The watches of the worker's polls in flight, outermost first. None of these polls was reported.
     pub path: Path,
-    /// For how long it has been in the poll, or has not returned to its driver; at least.
+    /// The least time for which the worker has been in the poll, or has not returned to its driver.
     pub elapsed: Duration,
-    /// For how long it was allowed to: the budget of the guard, or ten of them for
-    /// [`StuckKind::Busy`].
+    /// The guard's budget, or ten of them for [`StuckKind::Busy`].
     pub budget: Duration,
-    /// Why.
+    /// Why the worker is stuck.
     pub cause: Cause,
-    /// What it waited for when it was looked at last, if it was blocked: the path or socket behind a
-    /// file descriptor, or a duration.
-    pub waits_for: Option<Arc<str>>,
-    /// How its time divides, as far as it was observed.
-    pub split: Option<Split>,
-    /// What the thread was doing when it was looked at last.
+    /// What a blocked worker waited on at the last scan: the path or socket behind a file descriptor, or the length
+    /// of a sleep.
+    pub waiting_on: Option<Arc<str>>,
+    /// How the observed time divides.
+    pub split: Option<TimeBreakdown>,
+    /// The stack of the thread at the last scan.
     pub stack: Option<Stack>,
-    /// Why there is no stack, or only the innermost functions of it, if that is known.
+    /// Why there is no stack, or only its innermost functions.
     pub no_stack: Option<&'static str>,
-    /// How the rest of the runtime stood. `None` if it has ended.
-    pub impact: Option<Impact>,
-    /// How many workers of the same runtime were not reported since the last one that was, because
-    /// there were too many in that second.
+    /// The state of the whole runtime. `None` if it has ended.
+    pub runtime_snapshot: Option<RuntimeSnapshot>,
+    /// The workers of this runtime that the rate limit suppressed since the last report.
     pub suppressed: u64,
 }
 
 impl StuckWorker {
-    /// A sentence that says what to do, for this cause in this ecosystem.
+    pub(crate) fn incident(&self) -> Incident<'_> {
+        Incident {
+            id: self.id,
+            phase: self.phase,
+            path: &self.path,
+            thread: self.thread.as_ref(),
+            elapsed: self.elapsed,
+            budget: self.budget,
+            cause: self.cause,
+            waiting_on: self.waiting_on.as_deref(),
+            split: self.split.as_ref(),
+            stack: self.stack.as_ref(),
+            no_stack: self.no_stack,
+            runtime: self.runtime_snapshot.as_ref(),
+            suppressed: self.suppressed,
+        }
+    }
+
+    /// Returns a sentence with the cause and what to do about it.
     ///
-    /// It may look up what the frames of the stack are called, which takes long the first time.
+    /// This may look up the names of functions, which takes long the first time.
     pub fn hint(&self) -> String {
-        let hint = hint(&self.cause, Kind::Poll, self.stack.as_ref());
+        self.if_proved(with_cause(&self.cause, self.plain_advice()))
+    }
+
+    /// Returns what to do, for a log line that has the cause already.
+    pub(crate) fn advice(&self) -> String {
+        self.if_proved(self.plain_advice().into())
+    }
+
+    fn plain_advice(&self) -> &'static str {
+        advice(&self.cause, SectionKind::Poll, self.stack.as_ref())
+    }
+
+    fn if_proved(&self, advice: String) -> String {
         match self.kind {
-            StuckKind::OnePoll => hint,
-            StuckKind::Busy => format!("if it is one poll: {hint}"),
+            StuckKind::OnePoll => advice,
+            StuckKind::Busy => format!("if it is one poll: {advice}"),
         }
     }
 }
@@ -103,25 +151,13 @@ impl fmt::Display for StuckWorker {
         if !self.path.is_empty() {
             write!(f, ", inside {}", self.path)?;
         }
-        if let Some(split) = &self.split {
-            write!(f, ", {split}")?;
-        }
-        if let Some(waits_for) = &self.waits_for {
-            write!(f, ", waits for {}", waits_for.escape_debug())?;
-        }
-        if let Some(why) = self.no_stack {
-            write!(f, ", no whole stack: {why}")?;
-        }
-        if self.suppressed > 0 {
-            write!(f, ", {} more not reported", self.suppressed)?;
-        }
-        if let Some(impact) = &self.impact {
-            write!(f, "; {impact}")?;
-        }
-        write!(f, "; {}", self.hint())?;
-        match &self.stack {
-            Some(stack) => write!(f, "\n{stack}"),
-            None => Ok(()),
-        }
+        let incident = self.incident();
+        incident.write_causes(f)?;
+        let runtime = self
+            .runtime_snapshot
+            .as_ref()
+            .map(RuntimeSnapshot::without_name);
+        let runtime = runtime.as_ref().map(|runtime| runtime as _);
+        incident.write_end(f, runtime, &self.hint())
     }
 }

@@ -3,11 +3,10 @@
 //! A guard that a runtime builder made has no runtime at first. The first thread of the runtime *attaches* it. The
 //! guard *ends* with the runtime: it drops the runtime's handle then, even while the user still holds the guard.
 
-mod impact;
 mod lag;
+mod snapshot;
 mod workers;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -16,35 +15,14 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::counters::{RuntimeCounters, runtime_counters};
 use crate::rate_limit::Limiter;
-use crate::slot::{Diagnosis, ReportState, SENTINEL_PARKER, ThreadInfo};
+use crate::report::{StuckKind, ThreadInfo};
+use crate::slot::{Diagnosis, ReportState, SENTINEL_PARKER};
 use crate::sync::{Lock, LockGuard};
 use crate::watch::{BudgetToken, WatchdogInner};
 
-pub use impact::Impact;
-pub(crate) use impact::of as impact_of;
 pub(crate) use lag::Lag;
+pub(crate) use snapshot::{snapshot, snapshot_of};
 pub(crate) use workers::{Reading, Workers};
-
-/// What is known of a worker that does not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StuckKind {
-    /// The worker is in one poll: its thread slept in one system call, a watched poll did not end, or a
-    /// breakpoint behind tokio's call of the poll was not hit.
-    OnePoll,
-    /// The worker is busy and has not returned to its driver, in one poll or in many: nothing proves which.
-    /// It is reported after ten budgets. Timers and sockets are not polled in either case.
-    Busy,
-}
-
-impl fmt::Display for StuckKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StuckKind::OnePoll => "one poll",
-            StuckKind::Busy => "busy",
-        })
-    }
-}
 
 /// A worker that is stuck, or was.
 #[derive(Debug)]
@@ -52,22 +30,33 @@ pub(crate) struct Stuck {
     pub(crate) kind: StuckKind,
     pub(crate) worker: usize,
     pub(crate) thread: Option<ThreadInfo>,
-    /// Of its polls in flight, outermost first.
+    /// The ids of the watches of its polls in flight, outermost first.
     pub(crate) watches: Vec<u64>,
-    /// For how many nanoseconds that has lasted, at least.
-    pub(crate) elapsed: u64,
-    /// By this many nanoseconds it becomes stuck.
-    pub(crate) budget: u64,
+    /// A lower bound.
+    pub(crate) elapsed_nanos: u64,
+    /// The worker is stuck past this time.
+    pub(crate) budget_nanos: u64,
 }
 
-/// Where stuck workers go. The floor above implements it; this one only knows that somebody listens.
-pub(crate) trait OnStuck: Send + Sync {
-    /// One is stuck. Called once for each time that it is to be told; `told` is what was told before,
-    /// and is brought up to date.
-    fn on_stuck(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: &mut ReportState);
+/// Receives stuck workers from the sentinel. The dispatcher implements it, on a higher floor.
+pub(crate) trait StuckWorkerSink: Send + Sync {
+    /// Handles a stuck worker, each time that a report is due. Updates `state`.
+    fn on_stuck(
+        &self,
+        guarded: &Guarded,
+        stuck: Stuck,
+        diagnosis: Diagnosis,
+        state: &mut ReportState,
+    );
 
-    /// One was stuck, and has gone on.
-    fn went_on(&self, guarded: &Guarded, stuck: Stuck, found: Diagnosis, told: ReportState);
+    /// Handles a worker that was stuck and has gone on.
+    fn on_continued(
+        &self,
+        guarded: &Guarded,
+        stuck: Stuck,
+        diagnosis: Diagnosis,
+        state: ReportState,
+    );
 }
 
 /// Scans of a worker within its budget while its counters move. The start of a poll is then known to a quarter of the
@@ -79,9 +68,9 @@ pub(crate) struct Guarded {
     /// Unique in the process.
     pub(crate) id: u64,
     pub(crate) name: Arc<str>,
-    pub(crate) counts: &'static RuntimeCounters,
+    pub(crate) counters: &'static RuntimeCounters,
     pub(crate) watchdog: Arc<WatchdogInner>,
-    pub(crate) listener: Arc<dyn OnStuck>,
+    pub(crate) sink: Arc<dyn StuckWorkerSink>,
     /// The longest time that a worker may make no progress.
     pub(crate) budget_nanos: u64,
     pub(crate) reports: Limiter,
@@ -126,18 +115,18 @@ impl Guarded {
     pub(crate) fn new(
         name: &str,
         watchdog: Arc<WatchdogInner>,
-        listener: Arc<dyn OnStuck>,
+        sink: Arc<dyn StuckWorkerSink>,
         budget_nanos: u64,
     ) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let counts = runtime_counters(name);
+        let counters = runtime_counters(name);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             // Past the limit of names, the counters have another name than the caller asked for.
-            name: Arc::clone(&counts.name),
-            counts,
+            name: Arc::clone(&counters.name),
+            counters,
             watchdog,
-            listener,
+            sink,
             budget_nanos,
             reports: Limiter::default(),
             lag: Lag::new(),

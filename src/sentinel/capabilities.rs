@@ -34,7 +34,7 @@ pub struct Capabilities {
     pub containment: Capability,
     /// Counting the polls of a worker by a debug register of its processor (`perf_event_open`): whether a worker
     /// of a guarded runtime that computes does so in one poll or in many. Where it is missing, such a worker is
-    /// reported later, as [`StuckKind::Busy`](crate::StuckKind::Busy).
+    /// reported later, as [`StuckKind::Busy`](crate::report::StuckKind::Busy).
     ///
     /// It is missing in most containers: the crate does not try it under a seccomp filter, which may end the
     /// process for it.
@@ -48,28 +48,28 @@ pub struct Capabilities {
 #[non_exhaustive]
 pub enum Capability {
     /// It does.
-    Works,
+    Available,
     /// It does not, for this reason.
-    Missing(String),
+    Unavailable(String),
 }
 
 impl Capability {
     /// Whether it works.
     pub fn works(&self) -> bool {
-        *self == Capability::Works
+        *self == Capability::Available
     }
 
     fn from<T>(result: Result<T, String>) -> Self {
         match result {
-            Ok(_) => Capability::Works,
-            Err(why) => Capability::Missing(why),
+            Ok(_) => Capability::Available,
+            Err(why) => Capability::Unavailable(why),
         }
     }
 }
 
 impl Capabilities {
     fn none(why: &str) -> Self {
-        let missing = || Capability::Missing(why.to_owned());
+        let missing = || Capability::Unavailable(why.to_owned());
         Self {
             stacks: missing(),
             system_calls: missing(),
@@ -99,22 +99,22 @@ impl Capabilities {
         };
         Self {
             stacks: match stacks {
-                Stacks::Never => Capability::Missing("switched off (Stacks::Never)".into()),
+                Stacks::Never => Capability::Unavailable("switched off (Stacks::Never)".into()),
                 _ => Capability::from(super::can_take_stacks()),
             },
-            system_calls: Capability::from(thread.clone().and_then(|t| procfs::standpoint(&t))),
+            system_calls: Capability::from(thread.clone().and_then(|t| procfs::syscall_state(&t))),
             cpu_time: Capability::from(thread.clone().and_then(|t| cpu_time(&t))),
             run_queue_wait: Capability::from(thread.and_then(|t| account(&t))),
             breakpoints: Capability::from(breakpoint()),
             steal_time: Capability::from(stolen_time::is_known()),
             cpu_limit: Capability::from(cgroup::is_readable()),
             containment: match obstacle {
-                None => Capability::Works,
-                Some(why) => Capability::Missing(why.into()),
+                None => Capability::Available,
+                Some(why) => Capability::Unavailable(why.into()),
             },
             deep_sleep: match sys::fence_every_thread() {
-                true => Capability::Works,
-                false => Capability::Missing("the kernel gives no membarrier".into()),
+                true => Capability::Available,
+                false => Capability::Unavailable("the kernel gives no membarrier".into()),
             },
         }
     }
@@ -136,8 +136,8 @@ fn breakpoint() -> Result<(), String> {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Capability::Works => f.write_str("works"),
-            Capability::Missing(why) => write!(f, "missing: {why}"),
+            Capability::Available => f.write_str("works"),
+            Capability::Unavailable(why) => write!(f, "missing: {why}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(
     clippy::missing_panics_doc,
-    reason = "a target panics where it finds something"
+    reason = "a resource panics where it finds something"
 )]
 
 use std::cell::{Cell, RefCell};
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use object::{Object as _, ObjectSegment as _};
 
-use super::modules::{Module, parse, parts};
-use super::repeats::Call;
-use super::syscalls::{Interrupted, describe, interrupted, waits_for};
+use super::modules::{Module, known_frames, parse};
+use super::restarting_callers::Call;
+use super::syscalls::{Interrupted, describe, interrupted, waiting_on};
 use super::unwind::{MAX_STEPS, Unwinder, lookup, word};
-use crate::cause::{Syscall, Target};
 use crate::fuzzing::Input;
 use crate::procfs::{Mapping, Waits};
+use crate::report::{Resource, Syscall};
 use crate::sys::{Copied, Registers};
 
 /// No rule of unwinding reads more for one frame than the return address and the frame pointer, besides
@@ -115,7 +115,7 @@ fn assert_unwinds(unwinder: &mut Unwinder, copied: &Copied) {
         let module = unwinder.module(lookup(step));
         assert_eq!(step.module, module.map(|module| module.path.clone()));
     }
-    let _ = unwinder.is_repeated(&unwound, Call::Sleep);
+    let _ = unwinder.caller_restarts(&unwound, Call::Sleep);
     let marks = unwound.sps.iter().copied();
     for mark in marks.chain([0, 1, u64::MAX]) {
         let beyond = (1..steps).find(|n| unwound.sps[*n] > mark);
@@ -138,9 +138,13 @@ pub fn elf(data: &[u8]) {
     let Ok(file) = object::File::parse(image) else {
         return;
     };
-    let parts = parts(&file);
-    assert!(parts.is_sorted_by_key(|(range, _)| range.start));
-    assert!(parts.iter().all(|(range, _)| range.start <= range.end));
+    let known_frames = known_frames(&file);
+    assert!(known_frames.is_sorted_by_key(|(range, _)| range.start));
+    assert!(
+        known_frames
+            .iter()
+            .all(|(range, _)| range.start <= range.end)
+    );
     let Some((bias, unwinding)) = parse(&file, &mapping) else {
         return;
     };
@@ -157,7 +161,7 @@ pub fn elf(data: &[u8]) {
         path: mapping.path.into(),
         addresses: mapping.addresses.clone(),
         bias,
-        parts,
+        known_frames,
         mark: None,
     };
     unwind_in(module, unwinding, image);
@@ -173,7 +177,7 @@ fn unwind_in(module: Module, unwinding: super::modules::Unwinding, image: &[u8])
         .into_iter()
         .chain([addresses.start, addresses.end.wrapping_sub(1)])
     {
-        if let Some(part) = unwinder.module(ip).map(|module| module.part_at(ip)) {
+        if let Some(part) = unwinder.module(ip).map(|module| module.known_frame_at(ip)) {
             assert!(part.is_none() || addresses.contains(&ip));
         }
         let from = 0x7fff_0000_0000;
@@ -208,10 +212,10 @@ pub(crate) fn system_call(input: &mut Input<'_>) {
     // For a sleep it is where the time is; for others any number.
     let address = spec.as_ptr().addr() as u64;
     waits.arguments[0] = address;
-    let Syscall { name, target } = describe(&waits);
-    assert!(name.is_some() || target == Target::Unknown);
+    let Syscall { name, resource } = describe(&waits);
+    assert!(name.is_some() || resource == Resource::Unknown);
     assert!(name.is_none_or(|name| !name.is_empty() && number < 1_000));
-    let text = waits_for(&waits);
+    let text = waiting_on(&waits);
     if name == Some("nanosleep") {
         let is_valid = spec[1] < 1_000_000_000;
         let expected =
@@ -221,7 +225,7 @@ pub(crate) fn system_call(input: &mut Input<'_>) {
             expected.map(|time| format!("{time:?}")).as_deref()
         );
         assert_eq!(interrupted(&waits), Interrupted::IsCutShort(Call::Sleep));
-    } else if target != Target::Clock {
+    } else if resource != Resource::Clock {
         // No descriptor has an address for its number.
         assert_eq!(text, None, "{name:?}");
     }

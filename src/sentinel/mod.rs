@@ -7,8 +7,8 @@
 //! It meets the hot path at the slot, and never imports it.
 
 mod capabilities;
-mod escalate;
-mod examine;
+mod diagnose;
+mod escalation;
 #[cfg(all(
     any(test, fuzzing),
     not(any(shotclock_loom, miri)),
@@ -19,19 +19,23 @@ mod examine;
     feature = "testing"
 ))]
 pub(crate) mod fuzzing;
-mod loader;
-mod one_poll;
-mod oversleep;
-mod part;
-mod patience;
+mod known_frame;
+mod poll_breakpoints;
 mod poll_site;
-mod repeats;
+mod restarting_callers;
+mod run_state;
+mod same_poll;
+mod sample_budget;
 mod scan;
-mod stacks;
-mod stalled;
+mod self_test;
+mod sleep_monitor;
+mod stack_sampler;
+mod stalled_poll;
 mod ticker;
-mod trial;
-mod workers;
+mod unwind_loader;
+mod worker_report;
+mod worker_scan;
+mod worker_state;
 
 #[cfg(all(
     target_os = "linux",
@@ -63,19 +67,19 @@ use std::time::Duration;
 use crate::catch_panic::catch_panic;
 use crate::cgroup;
 use crate::clock::Clock;
+use crate::dispatch;
 use crate::error::Error;
 use crate::flight_record;
 use crate::liveness::{SENTINEL, TICKER};
-use crate::report;
 use crate::runtime;
 use crate::service_thread;
 use crate::slot::SENTINEL_PARKER;
 use crate::stolen_time::STOLEN_TIME;
 use crate::watch::{Stacks, shortest_budget};
 pub use capabilities::{Capabilities, Capability};
-use oversleep::Oversleep;
 pub(crate) use scan::Scanner;
-use workers::{Means, Rounds};
+use sleep_monitor::SleepMonitor;
+use worker_scan::{ScanTools, WorkerScans};
 
 const NAME: &str = "shotclock-watch";
 
@@ -100,7 +104,7 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     }
     flight_record::prepare();
     if stacks != Stacks::Never {
-        stacks::install(signal);
+        stack_sampler::install(signal);
     }
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !started.ticker {
@@ -118,15 +122,15 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
 /// Whether stacks can be taken here; an error says why not. It waits until that was tried out, which
 /// takes some milliseconds once in a process.
 pub(crate) fn can_take_stacks() -> Result<(), String> {
-    stacks::is_installed().and_then(|()| trial::outcome())
+    stack_sampler::is_installed().and_then(|()| self_test::outcome())
 }
 
 /// The thread's own state.
 struct Sentinel {
     scanner: Scanner,
     /// Of the workers of guarded runtimes.
-    rounds: Rounds,
-    oversleep: Oversleep,
+    scans: WorkerScans,
+    sleep_monitor: SleepMonitor,
     /// For how long nothing has happened.
     quiet: Duration,
 }
@@ -135,8 +139,8 @@ impl Sentinel {
     fn new(clock: &Clock) -> Self {
         Self {
             scanner: Scanner::new(clock.clone()),
-            rounds: Rounds::default(),
-            oversleep: Oversleep::new(clock.clone(), &SENTINEL, &TICKER),
+            scans: WorkerScans::default(),
+            sleep_monitor: SleepMonitor::new(clock.clone(), &SENTINEL, &TICKER),
             quiet: Duration::ZERO,
         }
     }
@@ -154,10 +158,10 @@ impl Sentinel {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
         STOLEN_TIME.look(&self.scanner.clock);
-        let sight = self.scanner.look();
-        self.oversleep.has_looked();
+        let sight = self.scanner.scan();
+        self.sleep_monitor.has_looked();
         let at_workers = self.look_at_workers();
-        if report::run_what_was_left_for_later() || !sight.is_still {
+        if dispatch::run_deferred() || !sight.is_idle {
             cgroup::look();
             self.quiet = Duration::ZERO;
         } else {
@@ -168,17 +172,17 @@ impl Sentinel {
             return;
         }
         let dues = [sight.due, at_workers].into_iter().flatten();
-        self.oversleep.has_looked();
-        self.oversleep.nap(dues.fold(interval, Duration::min));
+        self.sleep_monitor.has_looked();
+        self.sleep_monitor.nap(dues.fold(interval, Duration::min));
     }
 
     /// When to look at them again, at the latest.
     fn look_at_workers(&mut self) -> Option<Duration> {
-        let mut means = Means {
+        let mut tools = ScanTools {
             clock: &self.scanner.clock,
-            taker: self.scanner.taker.as_mut(),
+            sampler: self.scanner.sampler.as_mut(),
         };
-        self.rounds.look(&mut means).map(Duration::from_nanos)
+        self.scans.scan(&mut tools).map(Duration::from_nanos)
     }
 
     /// Sleeps until a poll begins. False if it may not.
@@ -188,14 +192,14 @@ impl Sentinel {
         }
         // What came before it lay down (a poll, a guard, a poll that is to be judged) did not rouse it, and
         // is seen here.
-        let is_still = self.scanner.look().is_still;
-        if !is_still || runtime::is_any() || report::is_any_left_for_later() {
+        let is_still = self.scanner.scan().is_idle;
+        if !is_still || runtime::is_any() || dispatch::is_any_deferred() {
             SENTINEL_PARKER.cancel_park();
             return true;
         }
-        self.oversleep.will_sleep();
+        self.sleep_monitor.will_sleep();
         SENTINEL_PARKER.park();
-        self.oversleep.awake();
+        self.sleep_monitor.awake();
         STOLEN_TIME.begin_anew(&self.scanner.clock);
         true
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 
-use super::part::Part;
+use super::known_frame::KnownFrame;
 use crate::procfs::{Mapping, executable_mappings};
 use crate::sys::read_memory;
 
@@ -31,7 +31,7 @@ pub(super) struct Module {
     /// What is added to an address of the file to get one of the process.
     pub(super) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
-    pub(super) parts: Vec<(Range<u64>, Part)>,
+    pub(super) known_frames: Vec<(Range<u64>, KnownFrame)>,
     /// Distinguishes it from another file that is mapped there later.
     pub(super) mark: Option<Mark>,
 }
@@ -65,12 +65,12 @@ impl Module {
     }
 
     /// What the function at an address belongs to.
-    pub(super) fn part_at(&self, address: u64) -> Option<Part> {
+    pub(super) fn known_frame_at(&self, address: u64) -> Option<KnownFrame> {
         let address = address.wrapping_sub(self.bias);
         let after = self
-            .parts
+            .known_frames
             .partition_point(|(range, _)| range.start <= address);
-        let (range, part) = self.parts.get(after.checked_sub(1)?)?;
+        let (range, part) = self.known_frames.get(after.checked_sub(1)?)?;
         range.contains(&address).then_some(*part)
     }
 }
@@ -193,24 +193,24 @@ fn with_file<T>(
 }
 
 fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
-    let (bias, unwinding, parts, mark) = if mapping.path == "[vdso]" {
+    let (bias, unwinding, known_frames, mark) = if mapping.path == "[vdso]" {
         let (bias, unwinding) = read_from_memory(mapping)?;
         (bias, unwinding, Vec::new(), None)
     } else {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
-            let parts = match is_c_library(&mapping.path) {
+            let known_frames = match is_c_library(&mapping.path) {
                 true => parts_of_c(&file),
-                false => parts(&file),
+                false => known_frames(&file),
             };
-            Some((bias, unwinding, parts, mark(&file, bias)))
+            Some((bias, unwinding, known_frames, mark(&file, bias)))
         })??
     };
     let module = Module {
         path: mapping.path.as_str().into(),
         addresses: mapping.addresses.clone(),
         bias,
-        parts,
+        known_frames,
         mark,
     };
     Some((module, unwinding))
@@ -287,38 +287,45 @@ fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
     Some(from..from.checked_add(size)?)
 }
 
-/// The functions that are parts of something, in order. A program that is stripped has no symbols, and
+/// The functions that are known_frames of something, in order. A program that is stripped has no symbols, and
 /// so none of them.
-pub(super) fn parts<'d, R: object::ReadRef<'d>>(
+pub(super) fn known_frames<'d, R: object::ReadRef<'d>>(
     file: &object::File<'d, R>,
-) -> Vec<(Range<u64>, Part)> {
+) -> Vec<(Range<u64>, KnownFrame)> {
     let part = |symbol: object::Symbol<'d, '_, R>| {
-        let name = symbol.name().ok().filter(|name| Part::may_be_in(name))?;
-        let part = Part::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
+        let name = symbol
+            .name()
+            .ok()
+            .filter(|name| KnownFrame::may_be_in(name))?;
+        let part = KnownFrame::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
         Some((addresses(symbol.address(), symbol.size())?, part))
     };
     in_order(file.symbols().filter_map(part))
 }
 
 /// The same of the C library, which is nearly always stripped: of what it exports.
-fn parts_of_c<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>) -> Vec<(Range<u64>, Part)> {
+fn parts_of_c<'d, R: object::ReadRef<'d>>(
+    file: &object::File<'d, R>,
+) -> Vec<(Range<u64>, KnownFrame)> {
     let part = |symbol: object::Symbol<'d, '_, R>| {
-        let part = Part::of_c(symbol.name().ok()?)?;
+        let part = KnownFrame::of_c(symbol.name().ok()?)?;
         Some((addresses(symbol.address(), symbol.size())?, part))
     };
     in_order(file.dynamic_symbols().filter_map(part))
 }
 
-fn in_order(parts: impl Iterator<Item = (Range<u64>, Part)>) -> Vec<(Range<u64>, Part)> {
-    let mut parts: Vec<_> = parts.collect();
-    parts.sort_by_key(|(range, _)| range.start);
-    parts
+fn in_order(
+    known_frames: impl Iterator<Item = (Range<u64>, KnownFrame)>,
+) -> Vec<(Range<u64>, KnownFrame)> {
+    let mut known_frames: Vec<_> = known_frames.collect();
+    known_frames.sort_by_key(|(range, _)| range.start);
+    known_frames
 }
 
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
-    use crate::sentinel::repeats::Call;
+    use crate::sentinel::restarting_callers::Call;
 
     #[inline(never)]
     fn somewhere() -> u64 {
@@ -350,7 +357,7 @@ mod tests {
                 path: "unloaded.so".into(),
                 addresses: here.unwrap().addresses.clone(),
                 bias: 0,
-                parts: Vec::new(),
+                known_frames: Vec::new(),
                 mark: Some(Mark {
                     address: start,
                     bytes: bytes.into(),
@@ -397,11 +404,14 @@ mod tests {
         );
         new.into_iter().for_each(|(module, _)| modules.add(module));
         let module = modules.at(address).unwrap();
-        assert!(module.part_at(address).is_none() && !module.is_c_library());
+        assert!(module.known_frame_at(address).is_none() && !module.is_c_library());
         let sleeps = std::thread::sleep as *const () as u64;
-        assert_eq!(module.part_at(sleeps), Some(Part::Repeats(Call::Sleep)));
+        assert_eq!(
+            module.known_frame_at(sleeps),
+            Some(KnownFrame::Repeats(Call::Sleep))
+        );
         let yields = std::thread::yield_now as *const () as u64;
-        assert_eq!(module.part_at(yields), None);
+        assert_eq!(module.known_frame_at(yields), None);
         assert!(modules.at(8).is_none());
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::repeats::Call;
-use crate::cause::Syscall;
+use super::restarting_callers::Call;
 use crate::procfs::Waits;
+use crate::report::Syscall;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Interrupted {
@@ -18,7 +18,7 @@ pub(super) fn describe(_: &Waits) -> Syscall {
     Syscall::default()
 }
 
-pub(super) fn waits_for(_: &Waits) -> Option<Arc<str>> {
+pub(super) fn waiting_on(_: &Waits) -> Option<Arc<str>> {
     None
 }
 

@@ -1,7 +1,7 @@
 //! Where no stack can be captured, none is unwound either.
 
-use super::part::Part;
-use super::repeats::Call;
+use super::known_frame::KnownFrame;
+use super::restarting_callers::Call;
 use crate::stack::Step;
 use crate::sys::Copied;
 
@@ -46,11 +46,11 @@ impl Unwinder {
         false
     }
 
-    pub(super) fn is_repeated(&self, _: &Unwound, _: Call) -> bool {
+    pub(super) fn caller_restarts(&self, _: &Unwound, _: Call) -> bool {
         false
     }
 
-    pub(super) fn part(&self, _: &Step) -> Option<Part> {
+    pub(super) fn known_frame(&self, _: &Step) -> Option<KnownFrame> {
         None
     }
 

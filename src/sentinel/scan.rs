@@ -1,11 +1,11 @@
-//! One look at everything in flight: what is over its budget is told, and when to look again.
+//! Scans all slots: reports the polls over their budget, and says when to scan again.
 
 use std::time::Duration;
 
-use super::escalate::escalate;
-use super::examine::{Examined, examine};
-use super::stacks::Taker;
-use super::stalled::Stalled;
+use super::diagnose::{Diagnosed, diagnose};
+use super::escalation::escalate;
+use super::stack_sampler::StackSampler;
+use super::stalled_poll::StalledPoll;
 use super::ticker;
 use crate::clock::Clock;
 use crate::liveness::silence_of_both;
@@ -13,115 +13,118 @@ use crate::slot::{self, BudgetStatus, BudgetStatuses, InFlightPoll, PollStack, S
 use crate::suspension;
 use crate::watch::{is_of_clock, name_of, watchdog_of};
 
-/// Looks at the slots, under one clock. The tests step it by hand with a mocked one.
+/// The age up to which the latest CPU sample of a busy thread serves. A sample costs more than the rest of a scan.
+const MAX_SAMPLE_AGE_NANOS: u64 = 50_000_000;
+
+/// Scans the slots under one clock. Tests step it by hand with a mocked clock.
 pub(crate) struct Scanner {
     pub(super) clock: Clock,
-    /// The state of each slot when it was last seen.
+    /// The state of each slot at the last scan.
     states: Vec<u64>,
-    /// The slot with which the next look begins.
+    /// The slot with which the next scan begins.
     first: usize,
-    /// `None` under a mocked clock: then nothing is asked of the operating system.
-    pub(super) taker: Option<Taker>,
+    /// `None` under a mocked clock: then the scan does not ask the operating system.
+    pub(super) sampler: Option<StackSampler>,
 }
 
-/// What was seen.
+/// The result of a scan.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Sight {
-    /// Nothing is in flight, and nothing was since the look before.
-    pub(crate) is_still: bool,
-    /// When the next poll in flight passes its budget, or is to be looked at again.
+pub(crate) struct ScanResult {
+    /// Whether nothing is in flight now, and nothing was since the last scan.
+    pub(crate) is_idle: bool,
+    /// When the next poll exceeds its budget, or the next diagnosis is due.
     pub(crate) due: Option<Duration>,
 }
 
-/// What was seen of one thread.
-struct Seen {
+/// The result for one slot.
+struct SlotResult {
     due: Option<Duration>,
-    /// The look left a report to the next one.
-    is_left: bool,
+    /// Whether the scan left a report to the next one.
+    is_postponed: bool,
 }
 
 impl Scanner {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
-            taker: clock.is_real().then(Taker::new),
+            sampler: clock.is_real().then(StackSampler::new),
             clock,
             states: Vec::new(),
             first: 0,
         }
     }
 
-    pub(crate) fn look(&mut self) -> Sight {
-        let mut sight = Sight {
-            is_still: true,
+    pub(crate) fn scan(&mut self) -> ScanResult {
+        let mut result = ScanResult {
+            is_idle: true,
             due: None,
         };
-        if let Some(taker) = &mut self.taker {
-            taker.begin_look();
+        if let Some(sampler) = &mut self.sampler {
+            sampler.begin_scan();
         }
         let mut slots = slot::all();
         self.states.resize(slots.len(), 0);
         let first = std::mem::take(&mut self.first);
         let first = first.min(slots.len());
         slots.rotate_left(first);
-        let mut left_at = None;
+        let mut postponed_at = None;
         for slot in slots {
             let state = slot.state();
             let before = std::mem::replace(&mut self.states[slot.index()], state);
-            sight.is_still &= state == before && !Slot::is_busy(state);
+            result.is_idle &= state == before && !Slot::is_busy(state);
             if Slot::is_busy(state) {
-                let Seen { due, is_left } = self.look_at(slot);
-                sight.due = [sight.due, due].into_iter().flatten().min();
-                left_at = left_at.or(is_left.then_some(slot.index()));
+                let of_slot = self.scan_slot(slot);
+                result.due = [result.due, of_slot.due].into_iter().flatten().min();
+                postponed_at = postponed_at.or(of_slot.is_postponed.then_some(slot.index()));
             }
         }
-        self.first = left_at.unwrap_or_default();
-        sight
+        self.first = postponed_at.unwrap_or_default();
+        result
     }
 
-    /// Tells what is to be told of one thread's polls, and says when to look at them again.
+    /// Reports the polls of one thread that are due.
     ///
-    /// The process may have been suspended in the middle of a look, which is not noticed before its end:
-    /// while neither witness has given a sign of life for longer than it should have, the sentinel reports nothing. The
-    /// next look comes at once, and begins with what was left.
-    fn look_at(&mut self, slot: &Slot) -> Seen {
-        let nest = self.read(slot);
-        let Self { clock, taker, .. } = self;
+    /// A suspension in the middle of a scan shows only at its end. So while neither the sentinel nor the ticker has
+    /// given a sign of life for too long, the scan postpones its reports. The next scan comes at once, and begins with
+    /// this slot.
+    fn scan_slot(&mut self, slot: &Slot) -> SlotResult {
+        let stack = self.read(slot);
+        let Self { clock, sampler, .. } = self;
         let now = clock.raw();
-        let (budget_statuses, mut earliest) = budget_statuses(slot, &nest, clock, now);
-        let mut is_left = false;
-        for budget_status in budget_statuses.iter() {
-            let (poll, own) = (&budget_status.poll, budget_status.charged);
-            // Slow is what is over its budget, not what is at it.
-            let at = if own > poll.budget && may_be_suspended(clock) {
-                is_left = true;
-                own
-            } else if own > poll.budget {
-                stalled(clock, taker.as_mut(), slot, &nest, budget_status)
+        let (statuses, mut earliest) = budget_statuses(slot, &stack, clock, now);
+        let mut is_postponed = false;
+        for status in statuses.iter() {
+            let (poll, charged) = (&status.poll, status.charged);
+            // A poll is slow over its budget, not at it.
+            let at = if charged > poll.budget && may_be_suspended(clock) {
+                is_postponed = true;
+                charged
+            } else if charged > poll.budget {
+                handle_stall(clock, sampler.as_mut(), slot, &stack, status)
             } else {
                 poll.budget.saturating_add(1)
             };
-            earliest = earliest.into_iter().chain([at.saturating_sub(own)]).min();
+            let wait = at.saturating_sub(charged);
+            earliest = earliest.into_iter().chain([wait]).min();
         }
-        Seen {
+        SlotResult {
             due: earliest.map(Duration::from_nanos),
-            is_left,
+            is_postponed,
         }
     }
 
-    /// The polls in flight on a thread, noted with its account where it is time for that.
+    /// Reads the polls in flight on a thread, and takes a CPU sample if one is due.
     fn read(&self, slot: &Slot) -> PollStack {
-        let nest = slot.read().only(|poll| is_of_clock(poll, &self.clock));
-        if self.clock.is_real() && !nest.is_empty() {
-            note(&self.clock, slot, nest.iter());
+        let stack = slot.read().filter(|poll| is_of_clock(poll, &self.clock));
+        if self.clock.is_real() && !stack.is_empty() {
+            mark_seen(&self.clock, slot, stack.iter());
         }
-        nest
+        stack
     }
 }
 
-/// Takes the thread's account, which costs more than all the rest of a look: when a poll is past
-/// half of its budget and was not noted before, and else only so often that there is always one
-/// that is hardly older than the poll.
-pub(super) fn note<'p>(
+/// Takes a CPU sample of the thread where a poll is past half of its budget and was not seen before, or where the
+/// latest sample is too old. So there is always a sample that is hardly older than a slow poll.
+pub(super) fn mark_seen<'p>(
     clock: &Clock,
     slot: &Slot,
     polls: impl Iterator<Item = &'p InFlightPoll> + Clone,
@@ -130,87 +133,84 @@ pub(super) fn note<'p>(
     let elapsed = |since| clock.nanos_between(since, now);
     let mut diagnostics = slot.diagnostics();
     let is_old = diagnostics
-        .accounted_at()
-        .is_none_or(|at| elapsed(at) > OLD_ACCOUNT);
-    let mut is_half_over =
-        |poll: &InFlightPoll| elapsed(poll.start) >= poll.budget / 2 && !diagnostics.has_seen(poll);
-    if polls.clone().any(&mut is_half_over) || is_old {
-        if let Some((before, now)) = diagnostics.account(now, clock) {
-            polls.for_each(|poll| diagnostics.see(poll, before, now));
+        .sampled_at()
+        .is_none_or(|at| elapsed(at) > MAX_SAMPLE_AGE_NANOS);
+    let mut is_new_past_half =
+        |poll: &InFlightPoll| elapsed(poll.start) >= poll.budget / 2 && !diagnostics.was_seen(poll);
+    if polls.clone().any(&mut is_new_past_half) || is_old {
+        if let Some((before, now)) = diagnostics.sample(now, clock) {
+            polls.for_each(|poll| diagnostics.mark_seen(poll, before, now));
         }
     }
 }
 
-/// Whether a suspension may have begun that no witness has noticed yet. A mocked clock is never suspended.
+/// Returns whether a suspension may have begun that no thread of ours has noticed. A mocked clock has none.
 fn may_be_suspended(clock: &Clock) -> bool {
-    let most = ticker::nap() + suspension::LEAST;
-    clock.is_real() && silence_of_both(clock, clock.raw()) > most
+    let max_silence = ticker::nap_nanos() + suspension::MIN_NANOS;
+    clock.is_real() && silence_of_both(clock, clock.raw()) > max_silence
 }
 
-/// How old the latest account of a busy thread may be, in nanoseconds.
-const OLD_ACCOUNT: u64 = 50_000_000;
-
-/// Sees to one stall, and says at what own time to look at it again.
-fn stalled(
+/// Diagnoses one stall, and reports and escalates it as due. Returns the charged time of the next diagnosis.
+fn handle_stall(
     clock: &Clock,
-    mut taker: Option<&mut Taker>,
+    mut sampler: Option<&mut StackSampler>,
     slot: &Slot,
-    nest: &PollStack,
-    budget_status: &BudgetStatus,
+    stack: &PollStack,
+    status: &BudgetStatus,
 ) -> u64 {
     const NEVER: u64 = u64::MAX;
-    if slot.is_mute() {
+    if slot.is_reporting() {
         return NEVER;
     }
-    let Some(watchdog) = watchdog_of(budget_status.poll.watch) else {
+    let Some(watchdog) = watchdog_of(status.poll.watch) else {
         return NEVER;
     };
-    let name = name_of(budget_status.poll.watch);
+    let name = name_of(status.poll.watch);
     let Some(counters) = name.and_then(|name| watchdog.registry.get(&name)) else {
         return NEVER;
     };
-    let stalled = Stalled {
+    let stalled = StalledPoll {
         slot,
-        nest,
-        budget_status,
+        stack,
+        status,
         watchdog,
         counters,
     };
     let due = stalled.due();
-    if budget_status.charged < due {
+    if status.charged < due {
         return due;
     }
-    let orders = stalled.watchdog.slow.orders();
-    let examined = examine(slot, budget_status, clock, taker.as_deref_mut(), orders);
-    match examined {
-        Examined::Innocent => stalled.excuse(),
-        Examined::Guilty(mut finding) => {
-            finding.is_handed_over = stalled.has_handed_over(taker.as_deref(), &finding);
-            stalled.note_stack(&finding);
-            if budget_status.charged >= stalled.again_at() {
-                stalled.tell(&finding);
+    let policy = stalled.watchdog.sink.policy();
+    match diagnose(slot, status, clock, sampler.as_deref_mut(), policy) {
+        Diagnosed::Excused => stalled.excuse(),
+        Diagnosed::Charged(mut diagnosis) => {
+            diagnosis.is_handed_over = stalled.has_handed_over(sampler.as_deref(), &diagnosis);
+            stalled.record_stack(&diagnosis);
+            if status.charged >= stalled.next_report_at() {
+                stalled.report(&diagnosis);
             }
-            escalate(&stalled, finding, taker);
+            escalate(&stalled, diagnosis, sampler);
         }
     }
     stalled.due()
 }
 
-/// Where the polls of a thread stand, and in how many nanoseconds what was declared there reaches its limit. It
-/// looks for that only if a poll is over its budget otherwise.
+/// Returns the status of each poll of a thread, and the nanoseconds until an allowance of the thread ends.
+///
+/// The allowances take a lock, so this asks for them only if a poll would be over its budget without them.
 fn budget_statuses(
     slot: &Slot,
-    nest: &PollStack,
+    stack: &PollStack,
     clock: &Clock,
     now: u64,
 ) -> (BudgetStatuses, Option<u64>) {
-    let budget_statuses = nest.budget_statuses_at(clock, now, None);
-    if !clock.is_real() || !budget_statuses.iter().any(BudgetStatus::is_over) {
-        return (budget_statuses, None);
+    let statuses = stack.budget_statuses_at(clock, now, None);
+    if !clock.is_real() || !statuses.iter().any(BudgetStatus::is_over) {
+        return (statuses, None);
     }
     let diagnostics = slot.diagnostics();
     let elapsed = |since| clock.nanos_between(since, now);
-    let due = diagnostics.exceptions.due(&nest.seqs(), elapsed);
-    let budget_statuses = nest.budget_statuses_at(clock, now, Some(&diagnostics.exceptions));
-    (budget_statuses, due.map(|due| due.saturating_add(1)))
+    let due = diagnostics.allowances.due(&stack.seqs(), elapsed);
+    let statuses = stack.budget_statuses_at(clock, now, Some(&diagnostics.allowances));
+    (statuses, due.map(|due| due.saturating_add(1)))
 }

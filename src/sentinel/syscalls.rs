@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use syscalls::Sysno;
 
-use super::repeats::Call;
-use crate::cause::{Syscall, Target};
+use super::restarting_callers::Call;
 use crate::procfs::{Waits, descriptor};
+use crate::report::{Resource, Syscall};
 use crate::sys::{self, FileType};
 
 /// What a signal with a restarting handler does to a call.
@@ -119,23 +119,23 @@ fn number(waits: &Waits) -> Option<Sysno> {
 /// The call in words.
 pub(super) fn describe(waits: &Waits) -> Syscall {
     let call = number(waits);
-    let target = match call.map(sort) {
-        Some(Sort::Sleep(_)) => Target::Clock,
-        Some(Sort::Futex) => Target::Word,
-        Some(Sort::Descriptor(_)) => target_of(waits.arguments[0]),
-        Some(Sort::File) => Target::File,
-        Some(Sort::Child) => Target::Process,
-        Some(Sort::Events) => Target::Events,
-        Some(Sort::Other) | None => Target::Unknown,
+    let resource = match call.map(sort) {
+        Some(Sort::Sleep(_)) => Resource::Clock,
+        Some(Sort::Futex) => Resource::Futex,
+        Some(Sort::Descriptor(_)) => resource_of(waits.arguments[0]),
+        Some(Sort::File) => Resource::File,
+        Some(Sort::Child) => Resource::Process,
+        Some(Sort::Events) => Resource::Events,
+        Some(Sort::Other) | None => Resource::Unknown,
     };
     Syscall {
         name: call.map(|call| call.name()),
-        target,
+        resource,
     }
 }
 
 /// What the call waits for: a duration, or what is behind the file descriptor.
-pub(super) fn waits_for(waits: &Waits) -> Option<Arc<str>> {
+pub(super) fn waiting_on(waits: &Waits) -> Option<Arc<str>> {
     match number(waits).map(sort)? {
         Sort::Sleep(argument) => duration(waits, argument),
         Sort::Descriptor(_) => descriptor(waits.arguments[0]).map(Arc::from),
@@ -143,13 +143,13 @@ pub(super) fn waits_for(waits: &Waits) -> Option<Arc<str>> {
     }
 }
 
-fn target_of(descriptor: u64) -> Target {
+fn resource_of(descriptor: u64) -> Resource {
     match sys::file_type(descriptor) {
-        Some(FileType::Socket) => Target::Socket,
-        Some(FileType::Pipe) => Target::Pipe,
-        Some(FileType::File) => Target::File,
-        Some(FileType::Device) => Target::Device,
-        None => Target::Unknown,
+        Some(FileType::Socket) => Resource::Socket,
+        Some(FileType::Pipe) => Resource::Pipe,
+        Some(FileType::File) => Resource::File,
+        Some(FileType::Device) => Resource::Device,
+        None => Resource::Unknown,
     }
 }
 
@@ -315,9 +315,9 @@ mod tests {
             .unwrap();
         assert_eq!(interrupted(&receive), Interrupted::Fails);
         let call = describe(&receive);
-        assert_eq!(call.target, Target::Socket);
+        assert_eq!(call.resource, Resource::Socket);
         assert_eq!(call.to_string(), "recvfrom");
-        let socket = waits_for(&receive).unwrap();
+        let socket = waiting_on(&receive).unwrap();
         assert!(socket.starts_with("socket:["), "{socket}");
     }
 
@@ -361,11 +361,11 @@ mod tests {
         let address = spec.as_ptr().addr() as u64;
         let sleep = waits(Sysno::clock_nanosleep, [1, 0, address, 0, 0, 0]);
         assert_eq!(describe(&sleep).to_string(), "clock_nanosleep");
-        assert_eq!(waits_for(&sleep).as_deref(), Some("3.5s"));
+        assert_eq!(waiting_on(&sleep).as_deref(), Some("3.5s"));
         let until = waits(Sysno::clock_nanosleep, [1, 1, address, 0, 0, 0]);
-        assert_eq!(waits_for(&until), None);
+        assert_eq!(waiting_on(&until), None);
         let nowhere = waits(Sysno::nanosleep, [8, 0, 0, 0, 0, 0]);
-        assert_eq!(waits_for(&nowhere), None);
+        assert_eq!(waiting_on(&nowhere), None);
     }
 
     #[test]

@@ -1,23 +1,23 @@
 //! The thread that publishes ticks, and that stands in for the sentinel where it is held up.
 //!
 //! A look can take long, whatever the reason: the ticker looks at nothing, so that time goes on. It is a
-//! witness as well (see [`witness`](crate::liveness)), and judges the polls that wait for a look which does
+//! liveness as well (see [`liveness`](crate::liveness)), and judges the polls that wait for a look which does
 //! not come. It sleeps while the sentinel sleeps.
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use super::oversleep::Oversleep;
+use super::sleep_monitor::SleepMonitor;
 use crate::catch_panic::catch_panic;
 use crate::clock::{Clock, nanos_of};
 use crate::coarse_clock::COARSE_CLOCK;
+use crate::dispatch;
 use crate::error::Error;
 use crate::liveness::{SENTINEL, TICKER};
 use crate::procfs;
-use crate::report;
 use crate::service_thread;
 use crate::slot::SENTINEL_PARKER;
-use crate::watch::{shortest_budget, tick_of};
+use crate::watch::{shortest_budget, tick_nanos};
 
 const NAME: &str = "shotclock-ticks";
 
@@ -56,7 +56,7 @@ fn tick(clock: &Clock) {
     let Some(ticking) = ticking().filter(|ticking| **ticking) else {
         return;
     };
-    match tick_of() {
+    match tick_nanos() {
         Some(_) => COARSE_CLOCK.publish(|| clock.raw()),
         None => COARSE_CLOCK.stop(|| clock.raw()),
     }
@@ -73,10 +73,10 @@ pub(super) fn keep_ticking(clock: &Clock) {
         Some(latest) => clock.nanos_between(latest, clock.raw()) > tick * OLD_TICK,
         None => true,
     };
-    if tick_of().is_none_or(is_old) {
+    if tick_nanos().is_none_or(is_old) {
         tick(clock);
     }
-    if TICKER.nap() > nap() {
+    if TICKER.nap() > nap_nanos() {
         TICKER.wake();
     }
 }
@@ -93,14 +93,14 @@ pub(super) fn stop_ticking(clock: &Clock) -> bool {
 }
 
 /// How long the ticker naps at present, in nanoseconds.
-pub(super) fn nap() -> u64 {
-    tick_of().unwrap_or_else(|| nanos_of(shortest_budget()).max(SHORTEST_NAP))
+pub(super) fn nap_nanos() -> u64 {
+    tick_nanos().unwrap_or_else(|| nanos_of(shortest_budget()).max(SHORTEST_NAP))
 }
 
 /// The thread's own state.
 struct Ticker {
     clock: Clock,
-    oversleep: Oversleep,
+    sleep_monitor: SleepMonitor,
     /// When it last got up, as a raw reading of the clock.
     up_since: u64,
 }
@@ -108,7 +108,7 @@ struct Ticker {
 impl Ticker {
     fn new(clock: Clock) -> Self {
         Self {
-            oversleep: Oversleep::new(clock.clone(), &TICKER, &SENTINEL),
+            sleep_monitor: SleepMonitor::new(clock.clone(), &TICKER, &SENTINEL),
             up_since: clock.raw(),
             clock,
         }
@@ -125,20 +125,20 @@ impl Ticker {
         if SENTINEL_PARKER.is_parked() {
             self.sleep();
         }
-        self.oversleep.nap(Duration::from_nanos(nap()));
+        self.sleep_monitor.nap(Duration::from_nanos(nap_nanos()));
         tick(&self.clock);
         if self.is_sentinel_held_up() {
-            report::run_what_was_left_for_later();
+            dispatch::run_deferred();
         }
     }
 
     /// Until the sentinel has been roused, and wakes it; or a poll is left to a sentinel that is not up.
     fn sleep(&mut self) {
-        self.oversleep.will_sleep();
+        self.sleep_monitor.will_sleep();
         while SENTINEL_PARKER.is_parked() {
             std::thread::park();
         }
-        self.oversleep.awake();
+        self.sleep_monitor.awake();
         self.up_since = self.clock.raw();
     }
 

@@ -7,10 +7,10 @@ use framehop::{
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
+use super::known_frame::KnownFrame;
 pub(super) use super::modules::Known;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
-use super::part::Part;
-use super::repeats::Call;
+use super::restarting_callers::Call;
 use crate::stack::{Step, invalidate_names};
 use crate::sys::{Copied, Registers};
 
@@ -130,13 +130,13 @@ impl Unwinder {
 
     /// Whether a system call is made again if a signal cuts it short: by the function that made it, the
     /// innermost outside of the C library, or inside of the library.
-    pub(super) fn is_repeated(&self, unwound: &Unwound, call: Call) -> bool {
+    pub(super) fn caller_restarts(&self, unwound: &Unwound, call: Call) -> bool {
         for step in &unwound.steps {
             // Code that is in no file may be anything.
             let Some(module) = self.modules.at(lookup(step)) else {
                 return false;
             };
-            let repeats = module.part_at(lookup(step)) == Some(Part::Repeats(call));
+            let repeats = module.known_frame_at(lookup(step)) == Some(KnownFrame::Repeats(call));
             if repeats || !module.is_c_library() {
                 return repeats;
             }
@@ -145,9 +145,9 @@ impl Unwinder {
     }
 
     /// What a function belongs to, if that is anything known.
-    pub(super) fn part(&self, step: &Step) -> Option<Part> {
+    pub(super) fn known_frame(&self, step: &Step) -> Option<KnownFrame> {
         let module = self.modules.at(lookup(step));
-        module.and_then(|module| module.part_at(lookup(step)))
+        module.and_then(|module| module.known_frame_at(lookup(step)))
     }
 
     pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {

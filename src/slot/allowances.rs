@@ -1,83 +1,61 @@
-//! Stretches of a thread in which blocking was declared to be allowed, up to a limit.
+//! The sections of a thread in which `allow_blocking` allows blocking, up to a limit.
 //!
-//! They excuse the polls around them: the time within the limit is not held against a budget when it
-//! comes to reporting. One that went past its limit excuses nothing.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! An allowance excuses the polls around it: reports do not charge the time within the limit. An allowance that
+//! exceeded its limit excuses nothing.
 
 use super::{FRAMES, depth_of};
-use crate::clock::nanos_of;
+use crate::report::Allowance;
 
-/// What was declared to be allowed: for how long, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Allowance {
-    /// As [`allow_blocking`](crate::allow_blocking) was given it.
-    pub reason: Arc<str>,
-    /// For how long at most.
-    pub max: Duration,
-}
-
-impl Allowance {
-    pub(crate) fn new(reason: Arc<str>, max: Duration) -> Self {
-        Self { reason, max }
-    }
-
-    fn nanos(&self) -> u64 {
-        nanos_of(self.max)
-    }
-}
-
-/// The exceptions of one thread. Times are raw readings of the machine's clock, durations nanoseconds.
+/// The allowances of one thread. Times are raw readings of the machine's clock, and durations nanoseconds.
 ///
-/// `elapsed` gives the nanoseconds since such a reading everywhere.
+/// Everywhere, `elapsed` returns the nanoseconds since such a reading, and `polls` are the polls in flight, outermost
+/// first.
 #[derive(Debug, Default)]
-pub(crate) struct Exceptions {
-    open: Vec<Exception>,
-    /// By depth: what came for a poll of exceptions that have ended. Empty before the first has.
-    ended: Vec<Ended>,
+pub(crate) struct Allowances {
+    active: Vec<ActiveAllowance>,
+    /// By depth: the sums of a poll's ended allowances. Empty before the first one ends.
+    ended: Vec<EndedSums>,
     tickets: u64,
 }
 
-/// One that has not ended.
+/// An allowance that has not ended.
 #[derive(Clone, Debug)]
-struct Exception {
+struct ActiveAllowance {
     ticket: u64,
     start: u64,
-    /// The innermost poll in flight when it began: it ends with that one, even if its guard was leaked.
+    /// The innermost poll in flight at its begin. The allowance ends with that poll, even if its guard was leaked.
     within: Option<u64>,
     allowance: Allowance,
 }
 
 #[derive(Debug, Default)]
-struct Ended {
+struct EndedSums {
     poll: u64,
     excused: u64,
-    /// Of that, what lies in slow polls inside, whose whole time the poll is not charged with anyway.
+    /// The part of `excused` inside slow polls. All of their time is left out of the poll's charged time anyway.
     charged_inside: u64,
-    /// The latest that went past its limit.
-    broken: Option<Allowance>,
+    /// The latest one that exceeded its limit.
+    exceeded: Option<Allowance>,
 }
 
-impl Exception {
-    fn is_past_its_limit(&self, elapsed: impl Fn(u64) -> u64) -> bool {
-        elapsed(self.start) > self.allowance.nanos()
+impl ActiveAllowance {
+    fn is_exceeded(&self, elapsed: impl Fn(u64) -> u64) -> bool {
+        elapsed(self.start) > self.allowance.max_nanos()
     }
 
-    /// Whether it has not ended with the poll that it began in; `polls` are those in flight.
-    fn is_open_within(&self, polls: &[u64]) -> bool {
+    /// Returns whether the poll that it began in is still in flight.
+    fn is_active_in(&self, polls: &[u64]) -> bool {
         self.within.is_none_or(|poll| polls.contains(&poll))
     }
 
-    /// Whether a poll that began at `start` has anything to do with its limit: it may have begun after it.
+    /// Returns whether a poll that began at `start` began before the limit.
     fn concerns(&self, start: u64, elapsed: impl Fn(u64) -> u64) -> bool {
-        elapsed(self.start).saturating_sub(elapsed(start)) <= self.allowance.nanos()
+        elapsed(self.start).saturating_sub(elapsed(start)) <= self.allowance.max_nanos()
     }
 }
 
-impl Exceptions {
-    /// Begins one within `polls`, those in flight, outermost first. Says by which number to end it.
+impl Allowances {
+    /// Begins an allowance. Returns the ticket that ends it.
     pub(crate) fn begin(
         &mut self,
         start: u64,
@@ -85,13 +63,13 @@ impl Exceptions {
         polls: &[u64],
         elapsed: impl Fn(u64) -> u64,
     ) -> u64 {
-        // Guards that were leaked must not pile up.
-        self.open.retain(|open| match open.within {
+        // Leaked guards must not pile up.
+        self.active.retain(|active| match active.within {
             Some(poll) => polls.contains(&poll),
-            None => !polls.is_empty() || !open.is_past_its_limit(&elapsed),
+            None => !polls.is_empty() || !active.is_exceeded(&elapsed),
         });
         self.tickets += 1;
-        self.open.push(Exception {
+        self.active.push(ActiveAllowance {
             ticket: self.tickets,
             start,
             within: polls.last().copied(),
@@ -100,7 +78,7 @@ impl Exceptions {
         self.tickets
     }
 
-    /// Ends one within `polls`, those in flight, which began at `starts`.
+    /// Ends an allowance. `starts` are the starts of `polls`.
     pub(crate) fn end(
         &mut self,
         ticket: u64,
@@ -108,61 +86,71 @@ impl Exceptions {
         starts: &[u64],
         elapsed: impl Fn(u64) -> u64,
     ) {
-        let Some(place) = self.open.iter().position(|open| open.ticket == ticket) else {
+        let Some(index) = self
+            .active
+            .iter()
+            .position(|active| active.ticket == ticket)
+        else {
             return;
         };
-        let exception = self.open.remove(place);
-        if !exception.is_open_within(polls) {
-            // It was kept beyond its poll, and those in flight now have nothing to do with it.
+        let allowance = self.active.remove(index);
+        if !allowance.is_active_in(polls) {
+            // The guard outlived its poll, so the polls in flight have nothing to do with it.
             return;
         }
-        let is_broken = exception.is_past_its_limit(&elapsed);
-        // Within another, its time is the other's: it must not be excused twice.
-        if !is_broken && self.open(polls).next().is_some() {
+        let is_exceeded = allowance.is_exceeded(&elapsed);
+        // Inside another allowance, the other one excuses its time.
+        if !is_exceeded && self.active_in(polls).next().is_some() {
             return;
         }
         for (poll, start) in polls.iter().zip(starts) {
             let ended = self.ended_of(*poll);
-            if !is_broken {
-                ended.excused += elapsed(exception.start).min(elapsed(*start));
-            } else if exception.concerns(*start, &elapsed) {
-                ended.broken = Some(exception.allowance.clone());
+            if !is_exceeded {
+                ended.excused += elapsed(allowance.start).min(elapsed(*start));
+            } else if allowance.concerns(*start, &elapsed) {
+                ended.exceeded = Some(allowance.allowance.clone());
             }
         }
     }
 
-    /// A slow poll that was `excused` for some nanoseconds has ended within `polls`. All of its time is taken from what
-    /// those are charged with, so what it was excused for is not to be taken again.
-    pub(crate) fn blame(&mut self, excused: u64, polls: &[u64]) {
+    /// Records that a slow poll inside `polls` has ended, which was `excused` for some nanoseconds.
+    ///
+    /// None of the slow poll's time is charged to the outer polls, so they must not be excused for it again.
+    pub(crate) fn charge_inside(&mut self, excused: u64, polls: &[u64]) {
         for poll in polls.iter().take_while(|_| excused > 0) {
             self.ended_of(*poll).charged_inside += excused;
         }
     }
 
-    fn ended_of(&mut self, poll: u64) -> &mut Ended {
-        self.ended.resize_with(FRAMES, Ended::default);
+    fn ended_of(&mut self, poll: u64) -> &mut EndedSums {
+        self.ended.resize_with(FRAMES, EndedSums::default);
         let ended = &mut self.ended[depth_of(poll) % FRAMES];
         if ended.poll != poll {
-            *ended = Ended {
+            *ended = EndedSums {
                 poll,
-                ..Ended::default()
+                ..EndedSums::default()
             };
         }
         ended
     }
 
-    fn ended(&self, poll: u64) -> Option<&Ended> {
+    fn ended(&self, poll: u64) -> Option<&EndedSums> {
         let ended = self.ended.get(depth_of(poll))?;
         (ended.poll == poll).then_some(ended)
     }
 
-    /// Those that have not ended with the poll that they began in; `polls` are those in flight.
-    fn open<'a>(&'a self, polls: &'a [u64]) -> impl DoubleEndedIterator<Item = &'a Exception> {
-        self.open.iter().filter(|open| open.is_open_within(polls))
+    /// Iterates over the allowances whose poll is still in flight.
+    fn active_in<'a>(
+        &'a self,
+        polls: &'a [u64],
+    ) -> impl DoubleEndedIterator<Item = &'a ActiveAllowance> {
+        self.active
+            .iter()
+            .filter(|active| active.is_active_in(polls))
     }
 
-    /// How much of a poll that began at `start` is excused so far. `polls` are those in flight.
-    pub(crate) fn excuse(
+    /// Returns how many nanoseconds of a poll that began at `start` are excused so far.
+    pub(crate) fn excused(
         &self,
         poll: u64,
         start: u64,
@@ -173,45 +161,50 @@ impl Exceptions {
         let (excused, charged_inside) =
             ended.map_or((0, 0), |ended| (ended.excused, ended.charged_inside));
         let mut within = self
-            .open(polls)
-            .filter(|open| !open.is_past_its_limit(&elapsed));
-        let open = within
+            .active_in(polls)
+            .filter(|active| !active.is_exceeded(&elapsed));
+        let active = within
             .next()
-            .map_or(0, |open| elapsed(open.start).min(elapsed(start)));
-        (excused + open).saturating_sub(charged_inside)
+            .map_or(0, |active| elapsed(active.start).min(elapsed(start)));
+        (excused + active).saturating_sub(charged_inside)
     }
 
-    /// The latest that went past its limit in a poll that began at `start`.
-    pub(crate) fn broken(
+    /// Returns the latest allowance that exceeded its limit in a poll that began at `start`.
+    pub(crate) fn exceeded(
         &self,
         poll: u64,
         start: u64,
         polls: &[u64],
         elapsed: impl Fn(u64) -> u64,
     ) -> Option<Allowance> {
-        let is_broken =
-            |open: &&Exception| open.is_past_its_limit(&elapsed) && open.concerns(start, &elapsed);
-        let open = self.open(polls).rev().find(is_broken);
-        let open = open.map(|open| open.allowance.clone());
-        open.or_else(|| self.ended(poll)?.broken.clone())
+        let is_exceeded = |active: &&ActiveAllowance| {
+            active.is_exceeded(&elapsed) && active.concerns(start, &elapsed)
+        };
+        let active = self.active_in(polls).rev().find(is_exceeded);
+        let active = active.map(|active| active.allowance.clone());
+        active.or_else(|| self.ended(poll)?.exceeded.clone())
     }
 
-    /// In how many nanoseconds an open one reaches its limit. `polls` are those in flight.
+    /// Returns in how many nanoseconds the active allowance reaches its limit.
     pub(crate) fn due(&self, polls: &[u64], elapsed: impl Fn(u64) -> u64) -> Option<u64> {
-        let open = self.open(polls).next()?;
-        open.allowance.nanos().checked_sub(elapsed(open.start))
+        let active = self.active_in(polls).next()?;
+        active
+            .allowance
+            .max_nanos()
+            .checked_sub(elapsed(active.start))
     }
 
-    /// Whether the thread is within one that is within its limit. `polls` are those in flight.
-    pub(crate) fn is_within_one(&self, polls: &[u64], elapsed: impl Fn(u64) -> u64) -> bool {
-        let mut open = self.open(polls);
-        open.any(|open| !open.is_past_its_limit(&elapsed))
+    /// Returns whether an allowance is active and within its limit.
+    pub(crate) fn is_any_active(&self, polls: &[u64], elapsed: impl Fn(u64) -> u64) -> bool {
+        let mut active = self.active_in(polls);
+        active.any(|active| !active.is_exceeded(&elapsed))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     /// The seqs of two polls, one within the other, and of a later one in the place of the first.
     const POLL: u64 = 0x101;
@@ -222,126 +215,127 @@ mod tests {
         Allowance::new("a test".into(), Duration::from_nanos(nanos))
     }
 
-    /// At a moment.
+    /// Returns `elapsed` as of a moment.
     fn at(now: u64) -> impl Fn(u64) -> u64 {
         move |since| now.saturating_sub(since)
     }
 
     #[test]
-    fn time_within_the_limit_is_excused_while_it_lasts_and_afterwards() {
-        let mut exceptions = Exceptions::default();
-        let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(130)), 30);
-        exceptions.end(ticket, &[POLL], &[0], at(140));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 40);
-        assert_eq!(exceptions.excuse(LATER, 80, &[LATER], at(200)), 0);
-        assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(200)), None);
+    fn excused_within_the_limit_counts_during_and_after_the_allowance() {
+        let mut allowances = Allowances::default();
+        let ticket = allowances.begin(100, allowance(50), &[POLL], at(100));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(130)), 30);
+        allowances.end(ticket, &[POLL], &[0], at(140));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(200)), 40);
+        assert_eq!(allowances.excused(LATER, 80, &[LATER], at(200)), 0);
+        assert_eq!(allowances.exceeded(POLL, 80, &[POLL], at(200)), None);
     }
 
     #[test]
-    fn exception_at_its_limit_is_kept_to() {
-        let mut exceptions = Exceptions::default();
-        let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
-        assert_eq!(exceptions.due(&[POLL], at(150)), Some(0));
-        assert!(exceptions.is_within_one(&[POLL], at(150)));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(150)), 50);
-        assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(150)), None);
-        exceptions.end(ticket, &[POLL], &[0], at(150));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 50);
-        assert_eq!(exceptions.broken(POLL, 80, &[POLL], at(200)), None);
+    fn allowance_at_its_limit_is_not_exceeded() {
+        let mut allowances = Allowances::default();
+        let ticket = allowances.begin(100, allowance(50), &[POLL], at(100));
+        assert_eq!(allowances.due(&[POLL], at(150)), Some(0));
+        assert!(allowances.is_any_active(&[POLL], at(150)));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(150)), 50);
+        assert_eq!(allowances.exceeded(POLL, 80, &[POLL], at(150)), None);
+        allowances.end(ticket, &[POLL], &[0], at(150));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(200)), 50);
+        assert_eq!(allowances.exceeded(POLL, 80, &[POLL], at(200)), None);
     }
 
     #[test]
-    fn exception_past_its_limit_excuses_nothing() {
-        let mut exceptions = Exceptions::default();
-        let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
-        assert_eq!(exceptions.due(&[POLL], at(120)), Some(30));
-        assert_eq!(exceptions.due(&[POLL], at(151)), None);
-        assert!(!exceptions.is_within_one(&[POLL], at(151)));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(151)), 0);
-        let broken = |exceptions: &Exceptions, poll| exceptions.broken(poll, 80, &[poll], at(151));
-        assert_eq!(broken(&exceptions, POLL), Some(allowance(50)));
-        exceptions.end(ticket, &[POLL], &[0], at(151));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(200)), 0);
-        assert_eq!(broken(&exceptions, POLL), Some(allowance(50)));
-        assert_eq!(broken(&exceptions, LATER), None);
+    fn allowance_past_its_limit_excuses_nothing() {
+        let mut allowances = Allowances::default();
+        let ticket = allowances.begin(100, allowance(50), &[POLL], at(100));
+        assert_eq!(allowances.due(&[POLL], at(120)), Some(30));
+        assert_eq!(allowances.due(&[POLL], at(151)), None);
+        assert!(!allowances.is_any_active(&[POLL], at(151)));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(151)), 0);
+        let exceeded =
+            |allowances: &Allowances, poll| allowances.exceeded(poll, 80, &[poll], at(151));
+        assert_eq!(exceeded(&allowances, POLL), Some(allowance(50)));
+        allowances.end(ticket, &[POLL], &[0], at(151));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(200)), 0);
+        assert_eq!(exceeded(&allowances, POLL), Some(allowance(50)));
+        assert_eq!(exceeded(&allowances, LATER), None);
     }
 
     #[test]
-    fn poll_that_began_inside_is_excused_from_its_own_beginning() {
-        let mut exceptions = Exceptions::default();
-        exceptions.begin(100, allowance(50), &[], at(100));
-        assert_eq!(exceptions.excuse(POLL, 120, &[POLL], at(130)), 10);
+    fn poll_begun_inside_is_excused_from_its_own_start() {
+        let mut allowances = Allowances::default();
+        allowances.begin(100, allowance(50), &[], at(100));
+        assert_eq!(allowances.excused(POLL, 120, &[POLL], at(130)), 10);
     }
 
     #[test]
-    fn exception_inside_another_excuses_nothing_twice() {
-        let mut exceptions = Exceptions::default();
-        let outer = exceptions.begin(100, allowance(500), &[POLL], at(100));
-        let inner = exceptions.begin(110, allowance(500), &[POLL], at(110));
-        exceptions.end(inner, &[POLL], &[0], at(150));
-        exceptions.end(outer, &[POLL], &[0], at(200));
-        exceptions.end(outer, &[POLL], &[0], at(300));
-        assert_eq!(exceptions.excuse(POLL, 0, &[POLL], at(300)), 100);
+    fn nested_allowance_excuses_nothing_twice() {
+        let mut allowances = Allowances::default();
+        let outer = allowances.begin(100, allowance(500), &[POLL], at(100));
+        let inner = allowances.begin(110, allowance(500), &[POLL], at(110));
+        allowances.end(inner, &[POLL], &[0], at(150));
+        allowances.end(outer, &[POLL], &[0], at(200));
+        allowances.end(outer, &[POLL], &[0], at(300));
+        assert_eq!(allowances.excused(POLL, 0, &[POLL], at(300)), 100);
     }
 
     #[test]
-    fn exception_of_a_blamed_poll_excuses_the_outer_poll_not_again() {
-        let mut exceptions = Exceptions::default();
+    fn allowance_of_a_charged_poll_does_not_excuse_the_outer_poll_again() {
+        let mut allowances = Allowances::default();
         let polls = [POLL, INNER];
-        let ticket = exceptions.begin(100, allowance(500), &polls, at(100));
-        exceptions.end(ticket, &polls, &[80, 90], at(150));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 50);
-        exceptions.blame(50, &[POLL]);
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(160)), 0);
+        let ticket = allowances.begin(100, allowance(500), &polls, at(100));
+        allowances.end(ticket, &polls, &[80, 90], at(150));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(160)), 50);
+        allowances.charge_inside(50, &[POLL]);
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(160)), 0);
         // One of its own excuses it.
-        let ticket = exceptions.begin(200, allowance(500), &[POLL], at(200));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(230)), 30);
-        exceptions.end(ticket, &[POLL], &[0], at(230));
-        assert_eq!(exceptions.excuse(POLL, 80, &[POLL], at(300)), 30);
+        let ticket = allowances.begin(200, allowance(500), &[POLL], at(200));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(230)), 30);
+        allowances.end(ticket, &[POLL], &[0], at(230));
+        assert_eq!(allowances.excused(POLL, 80, &[POLL], at(300)), 30);
     }
 
     #[test]
-    fn leaked_exception_ends_with_the_poll_that_it_began_in() {
-        let mut exceptions = Exceptions::default();
-        exceptions.begin(100, allowance(50), &[POLL], at(100));
+    fn leaked_allowance_ends_with_its_poll() {
+        let mut allowances = Allowances::default();
+        allowances.begin(100, allowance(50), &[POLL], at(100));
         for (poll, now) in [(LATER, 120), (LATER, 500)] {
-            assert_eq!(exceptions.excuse(poll, 110, &[poll], at(now)), 0);
-            assert_eq!(exceptions.broken(poll, 110, &[poll], at(now)), None);
-            assert_eq!(exceptions.due(&[poll], at(now)), None);
-            assert!(!exceptions.is_within_one(&[poll], at(now)));
+            assert_eq!(allowances.excused(poll, 110, &[poll], at(now)), 0);
+            assert_eq!(allowances.exceeded(poll, 110, &[poll], at(now)), None);
+            assert_eq!(allowances.due(&[poll], at(now)), None);
+            assert!(!allowances.is_any_active(&[poll], at(now)));
         }
-        exceptions.begin(130, allowance(50), &[LATER], at(130));
-        assert_eq!(exceptions.open.len(), 1);
+        allowances.begin(130, allowance(50), &[LATER], at(130));
+        assert_eq!(allowances.active.len(), 1);
     }
 
     #[test]
-    fn leaked_exception_outside_of_polls_marks_none_that_began_past_its_limit() {
-        let mut exceptions = Exceptions::default();
-        exceptions.begin(100, allowance(50), &[], at(100));
-        let broken = |start| exceptions.broken(POLL, start, &[POLL], at(500));
-        assert_eq!(broken(150), Some(allowance(50)));
-        assert_eq!(broken(151), None);
-        exceptions.begin(500, allowance(50), &[], at(500));
-        assert_eq!(exceptions.open.len(), 1);
+    fn leaked_allowance_outside_of_polls_marks_no_poll_begun_past_its_limit() {
+        let mut allowances = Allowances::default();
+        allowances.begin(100, allowance(50), &[], at(100));
+        let exceeded = |start| allowances.exceeded(POLL, start, &[POLL], at(500));
+        assert_eq!(exceeded(150), Some(allowance(50)));
+        assert_eq!(exceeded(151), None);
+        allowances.begin(500, allowance(50), &[], at(500));
+        assert_eq!(allowances.active.len(), 1);
     }
 
     #[test]
-    fn poll_that_began_inside_is_excused_for_no_more_than_its_own_age_afterwards() {
-        let mut exceptions = Exceptions::default();
-        let ticket = exceptions.begin(100, allowance(500), &[], at(100));
-        exceptions.end(ticket, &[POLL], &[180], at(200));
-        assert_eq!(exceptions.excuse(POLL, 180, &[POLL], at(300)), 20);
+    fn poll_begun_inside_is_excused_for_at_most_its_own_age() {
+        let mut allowances = Allowances::default();
+        let ticket = allowances.begin(100, allowance(500), &[], at(100));
+        allowances.end(ticket, &[POLL], &[180], at(200));
+        assert_eq!(allowances.excused(POLL, 180, &[POLL], at(300)), 20);
     }
 
     #[test]
-    fn exception_that_is_kept_beyond_its_poll_excuses_and_marks_no_later_one() {
+    fn allowance_kept_beyond_its_poll_excuses_and_marks_no_later_poll() {
         for now in [120, 300] {
-            let mut exceptions = Exceptions::default();
-            let ticket = exceptions.begin(100, allowance(50), &[POLL], at(100));
-            exceptions.end(ticket, &[LATER], &[90], at(now));
-            assert_eq!(exceptions.excuse(LATER, 90, &[LATER], at(400)), 0);
-            assert_eq!(exceptions.broken(LATER, 90, &[LATER], at(400)), None);
+            let mut allowances = Allowances::default();
+            let ticket = allowances.begin(100, allowance(50), &[POLL], at(100));
+            allowances.end(ticket, &[LATER], &[90], at(now));
+            assert_eq!(allowances.excused(LATER, 90, &[LATER], at(400)), 0);
+            assert_eq!(allowances.exceeded(LATER, 90, &[LATER], at(400)), None);
         }
     }
 }

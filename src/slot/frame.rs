@@ -1,4 +1,4 @@
-//! What a slot says of one poll.
+//! One poll in a slot.
 
 use std::panic::Location;
 
@@ -6,22 +6,22 @@ use super::NO_WATCH;
 use crate::sync::AtomicU64;
 use crate::sys::StaticRef;
 
-/// What is known of one poll in flight, in a cache line.
+/// One poll in flight, in one cache line.
 #[repr(align(64))]
 pub(super) struct Frame {
-    /// The id of the watch, and the [`Kind`](super::Kind) in the lowest bits.
+    /// The id of the watch, and the kind and the ticked mark in the lowest bits: see [`tag`](super::tag).
     pub(super) watch: AtomicU64,
     pub(super) start: AtomicU64,
     /// Nanoseconds.
     pub(super) budget: AtomicU64,
     pub(super) location: StaticRef<Location<'static>>,
-    /// Where the stack stood when the poll began: what is beyond it is not of this poll.
+    /// The stack pointer at the begin of the poll. Frames of the call stack beyond it are not the poll's.
     pub(super) stack: AtomicU64,
-    /// The `state` that was published with this frame; a [`FrameToken`](super::FrameToken) of another one is stale.
+    /// The `state` that was published with this frame. A [`FrameToken`](super::FrameToken) with another one is stale.
     pub(super) seq: AtomicU64,
-    /// Nanoseconds of watched polls that ended inside this one: what is not its self time.
+    /// Nanoseconds of watched polls that ended inside this one: not its self time.
     pub(super) nested: AtomicU64,
-    /// Nanoseconds of slow polls inside this one that were charged_inside already.
+    /// Nanoseconds of slow polls that ended inside this one: not charged to it.
     pub(super) charged_inside: AtomicU64,
 }
 

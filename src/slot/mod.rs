@@ -1,43 +1,42 @@
-//! Floor 2: what one thread publishes of its polls in flight.
+//! Floor 2: publishes the polls in flight of each thread.
 //!
-//! A slot belongs to one thread at a time, its *owner*: the only one that writes to it. Any thread
-//! may [`read`](Slot::read) it. Polls nest, so a slot is a small stack of [`Frame`]s.
+//! A slot belongs to one thread at a time, its *owner*, and only the owner writes to it. Any thread may
+//! [`read`](Slot::read) it. Polls nest, so a slot is a small stack of [`Frame`]s.
 //!
 //! # Invariants
 //!
-//! 1. Only the owner writes: to `state`, to the frames, and to every watch's cells that carry the
-//!    slot's index. Plain loads and stores therefore count exactly; there is no shared
-//!    read-modify-write.
-//! 2. `state` packs a serial number (upper 56 bits) and the depth (lower 8). Every change of depth
-//!    raises the serial, and so does vacating a frame: no value of `state` ever comes back, and while
-//!    it is the seq of the poll on top, nothing has happened inside that poll.
-//! 3. Frames `1..=depth` describe polls in flight, outermost first. Frame 0 is the ground: it
-//!    gathers what the outermost polls hand down, and is never reported.
-//! 4. What a frame says of its poll is written only while `depth` is below it. While it is in
-//!    flight its sums (`nested`, `charged_inside`) only grow, a guard that is dropped out of order may
-//!    vacate it: then it names no watch; and one that goes by ticks may be made exact, once: `start`
-//!    is written first, then `watch` without that mark.
-//! 5. Nothing in a slot is a pointer into something that can go away: watches are named by id.
-//!    A reader can be arbitrarily late without touching freed memory.
-//! 6. Slots are never freed. A thread that ends gives its slot back, and the next new thread takes
-//!    it over, counters and all: nothing needs to be merged, and memory is bounded by the largest
-//!    number of threads that ever polled at once.
+//! 1. Only the owner writes: to `state`, to the frames, and to the cells of each watch that carry the slot's index. So
+//!    plain loads and stores count exactly, without a shared read-modify-write.
+//! 2. `state` packs a sequence number (upper 56 bits) and the depth (lower 8 bits). Each change of the depth increases
+//!    the sequence number, and so does a tombstone. So no value of `state` ever comes back. While `state` equals the
+//!    `seq` of the frame on top, nothing has happened inside that frame's poll.
+//! 3. Frames `1..=depth` describe polls in flight, outermost first. Frame 0 is the root: it collects the sums of the
+//!    outermost polls, and is never reported.
+//! 4. The owner writes a frame only while `depth` is below it, with three exceptions. The sums `nested` and
+//!    `charged_inside` of a frame in flight only grow. A guard that is dropped out of order turns its frame into a
+//!    tombstone, which names no watch. A ticked poll may be made exact, once: the owner writes `start` first, and then
+//!    `watch` without the ticked token.
+//! 5. A slot holds no pointer to anything that can be freed: it names watches by id. So a reader may be late by any
+//!    time without touching freed memory.
+//! 6. Slots are never freed. A thread that ends returns its slot, and the next new thread takes it over with its
+//!    counters. So nothing has to be merged, and the largest number of threads that polled at once bounds the memory.
 //!
-//! The memory orderings: `begin` writes the frame between a release fence and a release store of
-//! `state`; `read` loads `state` (acquire), the frames, then an acquire fence and `state` again. If
-//! the reader saw any value of a later poll in a frame, the fences order the change of `state` that
-//! preceded it before the second load, so the two loads differ (invariant 2) and the reading is
-//! thrown away. The orderings are modelled with loom, in `models`.
+//! # Memory orderings
+//!
+//! `begin` writes the frame between a release fence and a release store of `state`. `read` loads `state` (acquire),
+//! then the frames, and after an acquire fence `state` again. If the reader saw any value of a later poll in a frame,
+//! the fences order the preceding change of `state` before the second load. Then the two loads differ (invariant 2),
+//! and the reader discards the reading. The loom models check these orderings.
 
 mod allowances;
 mod frame;
-mod kind;
 mod poll_record;
 mod poll_stack;
 mod read;
 mod sentinel_parker;
 mod slot_owner;
 mod slots;
+mod tag;
 mod thread_diagnostics;
 mod ticked_polls;
 
@@ -47,102 +46,102 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use arrayvec::ArrayVec;
 
+use crate::report::SectionKind;
 use crate::sync::{
     AtomicBool, AtomicU64, ModelledGuard, ModelledLock, add_single_writer, fence, unless_broken,
 };
 
-pub use allowances::Allowance;
-pub(crate) use allowances::Exceptions;
+pub(crate) use allowances::Allowances;
 use frame::Frame;
-use kind::BY_TICKS;
-pub use kind::Kind;
-pub use poll_record::OtherThread;
 pub(crate) use poll_record::{Diagnosis, PollRecord, ReportState, SignalDisturbance};
 pub(crate) use poll_stack::{BudgetStatus, BudgetStatuses, InFlightPoll, PollStack};
 pub(crate) use sentinel_parker::{SENTINEL_PARKER, SentinelParker};
-pub(crate) use slot_owner::Owner;
-pub use slot_owner::ThreadInfo;
+pub(crate) use slot_owner::SlotOwner;
 pub(crate) use slots::{ThreadKey, all, current, hold, is_current, release};
+use tag::{TICKED, kind_of, tag, watch_of};
 pub(crate) use thread_diagnostics::ThreadDiagnostics;
 
-/// How many watches deep polls are told apart. What is nested deeper counts as part of the poll at
-/// this depth: it has its place in its charged histogram, but its time and its blame are the outer's.
+/// The depth to which nested polls have frames of their own.
+///
+/// A deeper poll counts in its own histogram, but its time is part of the poll at this depth. 16 frames fill 1 KiB.
 pub(crate) const MAX_DEPTH: usize = if cfg!(shotclock_loom) { 3 } else { 15 };
 
-/// With the ground. A power of two, so that a masked depth is always an index.
+/// With the root. A power of two, so that a masked depth is always an index.
 const FRAMES: usize = MAX_DEPTH + 1;
 const _: () = assert!(FRAMES.is_power_of_two());
 
 const DEPTH_BITS: u32 = 8;
 const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
 
-/// One more serial number in `state`.
+/// The difference between two sequence numbers in `state`.
 const SEQ_STEP: u64 = 1 << DEPTH_BITS;
 
-/// No watch: the ground, or a frame that was vacated.
+/// The `watch` of the root and of a tombstone.
 const NO_WATCH: u64 = u64::MAX;
 
-/// The seq of a frame that was vacated: closed while what was begun later is still open.
+/// The `seq` of a frame that ended while a later one was still in flight.
 const TOMBSTONE: u64 = 0;
-/// The seq of the ground. Not vacated, and of depth 0, which no mark has.
+/// The `seq` of the root: not a tombstone, and of depth 0, which no token has.
 const ROOT_SEQ: u64 = SEQ_STEP;
-/// The seq that a poll has which is nested too deep to have a frame. No frame ever has it.
+/// The `seq` of a poll that is nested too deep for a frame. No frame ever has it.
 const TOO_DEEP_SEQ: u64 = u64::MAX;
 
-/// One thread's polls in flight. Aligned so that two threads' slots never share a cache line (nor
-/// the pair of lines that the prefetcher of common x86-64 processors takes together).
+/// The polls in flight of one thread.
+///
+/// 128 bytes of alignment keep the slots of two threads out of one cache line, and out of the pair of lines that the
+/// prefetcher of x86-64 processors loads together.
 #[repr(align(128))]
 pub(crate) struct Slot {
     state: AtomicU64,
     index: usize,
-    /// How many threads have had it and ended.
+    /// The number of threads that owned the slot and have ended.
     generation: AtomicU64,
-    /// What is slow on this thread is not to be reported: it is itself reporting.
-    mute: AtomicBool,
+    /// Whether the thread reports now, so that its own slow polls are not reported.
+    is_reporting: AtomicBool,
     frames: [Frame; FRAMES],
-    /// What is known of this thread and of its polls that the hot path never looks at.
+    /// The state that the hot path never uses.
     diagnostics: ModelledLock<ThreadDiagnostics>,
 }
 
-/// What is published of a poll that begins.
+/// What a poll publishes at its begin.
 #[derive(Clone, Copy)]
 pub(crate) struct PollStart {
     /// The id of the watch.
     pub(crate) watch: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SectionKind,
     /// A raw reading of the watch's clock.
     pub(crate) start: u64,
-    /// Whether `start` is a tick: then the poll began after it.
-    pub(crate) by_ticks: bool,
+    /// Whether `start` is a tick. Then the poll began after it.
+    pub(crate) is_ticked: bool,
     /// Nanoseconds.
     pub(crate) budget: u64,
     pub(crate) location: &'static Location<'static>,
-    /// The stack pointer, or 0 where it is not known.
+    /// The stack pointer, or 0 if it is unknown.
     pub(crate) stack: usize,
 }
 
-/// What [`Slot::begin`] gives and [`Slot::end`] takes back: the seq of the frame.
+/// Identifies the frame of one poll: [`Slot::begin`] returns it, and [`Slot::end`] takes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameToken {
     seq: u64,
-    /// A mark is worth something only on the thread that made it.
+    /// A token is valid only on the thread that made it.
     not_send: PhantomData<*const ()>,
 }
 
-/// The end of a poll, seen from its place in the nest.
+/// The times of an ended poll.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PollTimes {
-    /// Nanoseconds less those of the watched polls inside.
+    /// The elapsed nanoseconds without the watched polls inside.
     pub(crate) self_time: u64,
-    /// Nanoseconds less those of the slow polls inside that were charged_inside already.
+    /// The elapsed nanoseconds without the slow polls inside.
     pub(crate) charged: u64,
-    /// Whether `charged` is over the budget.
+    /// Whether `charged` exceeds the budget.
     pub(crate) is_slow: bool,
-    /// Whether there were slow polls inside, so that `charged` is less than the whole.
-    pub(crate) charged_inside: bool,
+    /// Whether there were slow polls inside.
+    pub(crate) has_slow_inside: bool,
 }
 
-/// The numbers of polls in flight on one thread, outermost first.
+/// The sequence numbers of the polls in flight on one thread, outermost first.
 pub(crate) type Seqs = ArrayVec<u64, MAX_DEPTH>;
 
 impl Slot {
@@ -152,32 +151,32 @@ impl Slot {
             state: AtomicU64::new(0),
             index,
             generation: AtomicU64::new(0),
-            mute: AtomicBool::new(false),
+            is_reporting: AtomicBool::new(false),
             frames: std::array::from_fn(|depth| Frame::new(seq(depth))),
             diagnostics: ModelledLock::new(ThreadDiagnostics::default()),
         }
     }
 
-    /// The number of this slot, for tables by thread. Small and dense.
+    /// Returns the index of this slot, for tables by thread. Indices are small and dense.
     #[inline]
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// Publishes that a poll began. Owner only.
+    /// Publishes the begin of a poll. Owner only.
     #[inline]
     pub(crate) fn begin(&self, poll: PollStart) -> FrameToken {
-        // Both the serial and the depth are one more.
+        // Increases the sequence number and the depth by one each.
         let seq = self.state.load(Relaxed) + SEQ_STEP + 1;
         let depth = (seq & DEPTH_MASK) as usize;
         let Some(frame) = self.frames.get(depth) else {
             return FrameToken::new(TOO_DEEP_SEQ);
         };
         fence(Release, "begin-fence");
-        let by_ticks = if poll.by_ticks { BY_TICKS } else { 0 };
+        let ticked = if poll.is_ticked { TICKED } else { 0 };
         frame
             .watch
-            .store(poll.kind.tag(poll.watch) | by_ticks, Relaxed);
+            .store(tag(poll.kind, poll.watch) | ticked, Relaxed);
         frame.start.store(poll.start, Relaxed);
         frame.budget.store(poll.budget, Relaxed);
         frame.location.set(poll.location);
@@ -190,62 +189,61 @@ impl Slot {
         FrameToken::new(seq)
     }
 
-    /// Takes a poll of `elapsed` nanoseconds back out of the nest. Owner only.
+    /// Ends a poll that took `elapsed` nanoseconds. Owner only.
     ///
-    /// `scoped` says that everything begun inside has ended by now or never will on this thread,
-    /// as when a poll returns: what is still open above is cut off.
+    /// `is_scoped` says that all polls begun inside have ended, or never will on this thread, as when a poll returns.
+    /// Then frames above are cut off.
     #[inline]
     pub(crate) fn end(
         &self,
-        mark: FrameToken,
+        token: FrameToken,
         elapsed: u64,
         budget: u64,
-        scoped: bool,
+        is_scoped: bool,
     ) -> PollTimes {
         let state = self.state.load(Relaxed);
         let top = self.frame(state);
-        if top.seq.load(Relaxed) != mark.seq {
-            return self.end_out_of_order(mark, elapsed, budget, scoped);
+        if top.seq.load(Relaxed) != token.seq {
+            return self.end_out_of_order(token, elapsed, budget, is_scoped);
         }
-        // The serial is one more, the depth one less.
+        // Increases the sequence number by one, and decreases the depth by one.
         let mut below = state + SEQ_STEP - 1;
         if self.frame(below).seq.load(Relaxed) == TOMBSTONE {
-            below = self.skip_vacated(below);
+            below = self.skip_tombstones(below);
         }
-        let share = self.settle(mark, below, elapsed, budget);
+        let times = self.pass_down(token, below, elapsed, budget);
         self.state
             .store(below, unless_broken("end-publish", Release));
-        share
+        times
     }
 
-    /// Takes a poll back out of the nest that is in no books: what was inside it counts as if it had
-    /// been directly inside the one around it. Owner only.
+    /// Ends an uncounted poll: the polls inside count as if they were directly inside the outer one. Owner only.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn withdraw(&self, mark: FrameToken) {
-        let Some(below) = self.below(mark) else {
+    pub(crate) fn withdraw(&self, token: FrameToken) {
+        let Some(below) = self.below(token) else {
             return;
         };
-        let (frame, outer) = (self.frame(mark.seq), self.frame(below));
+        let (frame, outer) = (self.frame(token.seq), self.frame(below));
         add_single_writer(&outer.nested, frame.nested.load(Relaxed));
         add_single_writer(&outer.charged_inside, frame.charged_inside.load(Relaxed));
         self.state.store(below, Release);
     }
 
-    /// The ids of the watches around the one that `mark` belongs to, outermost first. Owner only.
-    pub(crate) fn outer_watches(&self, mark: FrameToken) -> impl Iterator<Item = u64> {
-        let outer = self.frames.get(1..mark.depth()).unwrap_or_default();
+    /// Returns the ids of the watches around a poll, outermost first. Owner only.
+    pub(crate) fn outer_watches(&self, token: FrameToken) -> impl Iterator<Item = u64> {
+        let outer = self.frames.get(1..token.depth()).unwrap_or_default();
         let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
-        let is_watch = |tag: &u64| *tag != NO_WATCH && !Kind::of(*tag).is_off_the_books();
-        tags.filter(is_watch).map(Kind::watch_of)
+        let is_watch = |tag: &u64| *tag != NO_WATCH && !kind_of(*tag).is_uncounted();
+        tags.filter(is_watch).map(watch_of)
     }
 
-    /// The seqs of the polls in flight, outermost first. Owner only.
+    /// Returns the sequence numbers of the polls in flight, outermost first. Owner only.
     pub(crate) fn seqs(&self) -> Seqs {
         let frames = self.frames_in_flight();
         frames.map(|frame| frame.seq.load(Relaxed)).collect()
     }
 
-    /// When they began, as raw readings of the clocks of their watches. Owner only.
+    /// Returns the starts of the polls in flight, as raw readings of their watches' clocks. Owner only.
     pub(crate) fn starts(&self) -> ArrayVec<u64, MAX_DEPTH> {
         let frames = self.frames_in_flight();
         frames.map(|frame| frame.start.load(Relaxed)).collect()
@@ -257,52 +255,54 @@ impl Slot {
         frames.filter(|frame| frame.seq.load(Relaxed) != TOMBSTONE)
     }
 
-    /// Whether reports of this thread's polls are to be left out, because it reports itself.
-    pub(crate) fn is_mute(&self) -> bool {
-        self.mute.load(Relaxed)
+    /// Returns whether the thread reports now. Its own slow polls are not reported then.
+    pub(crate) fn is_reporting(&self) -> bool {
+        self.is_reporting.load(Relaxed)
     }
 
     /// Owner only.
-    pub(crate) fn set_mute(&self, mute: bool) {
-        self.mute.store(mute, Relaxed);
+    pub(crate) fn set_reporting(&self, is_reporting: bool) {
+        self.is_reporting.store(is_reporting, Relaxed);
     }
 
-    /// What is known beside the polls themselves. Never held while foreign code runs.
+    /// Locks the thread's diagnostics. No caller runs foreign code under this lock.
     pub(crate) fn diagnostics(&self) -> ModelledGuard<'_, ThreadDiagnostics> {
         self.diagnostics.lock()
     }
 
-    /// The same for whoever only asks how things stand. `None` if another thread keeps it for longer than it
-    /// takes to use it: that thread is held up, and must hold up no other one.
+    /// Locks the thread's diagnostics, unless another thread holds them for longer than two milliseconds.
+    ///
+    /// The sentinel reads two small files at most under this lock. A thread that holds it longer is held up, and must
+    /// not hold up a reader of statistics or health.
     #[cfg(not(shotclock_loom))]
     pub(crate) fn diagnostics_unless_held(&self) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
-        /// Two milliseconds: the sentinel reads two small files at most while it has it.
-        const LOOKS: u32 = 40;
-        const WAIT: std::time::Duration = std::time::Duration::from_micros(50);
-        (0..LOOKS).find_map(|look| {
-            if look > 0 {
-                std::thread::sleep(WAIT);
+        /// Two milliseconds in all.
+        const TRIES: u32 = 40;
+        const PAUSE: std::time::Duration = std::time::Duration::from_micros(50);
+        (0..TRIES).find_map(|number| {
+            if number > 0 {
+                std::thread::sleep(PAUSE);
             }
             self.diagnostics.try_lock()
         })
     }
 
-    /// The same where nothing is ever held up.
+    /// In a model, no thread is held up.
     #[cfg(shotclock_loom)]
     pub(crate) fn diagnostics_unless_held(&self) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
         Some(self.diagnostics())
     }
 
-    /// The frame at the depth of a `state`.
+    /// Returns the frame at the depth of a `state`.
     #[inline]
     fn frame(&self, state: u64) -> &Frame {
         &self.frames[state as usize % FRAMES]
     }
 
-    /// Hands the sums of the frame that `mark` opened down to the one at the depth of `below`.
+    /// Adds the sums of a poll's frame to the frame at the depth of `below`.
     #[inline]
-    fn settle(&self, mark: FrameToken, below: u64, elapsed: u64, budget: u64) -> PollTimes {
-        let (frame, outer) = (self.frame(mark.seq), self.frame(below));
+    fn pass_down(&self, token: FrameToken, below: u64, elapsed: u64, budget: u64) -> PollTimes {
+        let (frame, outer) = (self.frame(token.seq), self.frame(below));
         let charged_inside = frame.charged_inside.load(Relaxed);
         let charged = elapsed.saturating_sub(charged_inside);
         let is_slow = charged > budget;
@@ -315,60 +315,60 @@ impl Slot {
             self_time: elapsed.saturating_sub(frame.nested.load(Relaxed)),
             charged,
             is_slow,
-            charged_inside: charged_inside > 0,
+            has_slow_inside: charged_inside > 0,
         }
     }
 
-    /// `state` less the vacated frames at its top. The ground is never vacated.
+    /// Returns `state` without the tombstones on top. The root is never a tombstone.
     #[cold]
-    fn skip_vacated(&self, mut state: u64) -> u64 {
+    fn skip_tombstones(&self, mut state: u64) -> u64 {
         while self.frame(state).seq.load(Relaxed) == TOMBSTONE {
             state -= 1;
         }
         state
     }
 
-    /// The state below the frame that `mark` opened, wherever in the nest it is. `None` if it has none
-    /// any more: it is too deep to have one, or was cut off by an outer poll.
-    fn below(&self, mark: FrameToken) -> Option<u64> {
+    /// Returns the state below a poll's frame, at any depth. `None` if the poll has no frame: it is nested too deep, or
+    /// an outer poll cut it off.
+    fn below(&self, token: FrameToken) -> Option<u64> {
         let state = self.state.load(Relaxed);
-        let seq = self.frame(mark.seq).seq.load(Relaxed);
-        if mark.depth() > depth_of(state) || seq != mark.seq {
+        let seq = self.frame(token.seq).seq.load(Relaxed);
+        if token.depth() > depth_of(state) || seq != token.seq {
             return None;
         }
-        let serial = (state & !DEPTH_MASK) + SEQ_STEP;
-        Some(self.skip_vacated(serial | (mark.depth() as u64 - 1)))
+        let seq = (state & !DEPTH_MASK) + SEQ_STEP;
+        Some(self.skip_tombstones(seq | (token.depth() as u64 - 1)))
     }
 
     #[cold]
     fn end_out_of_order(
         &self,
-        mark: FrameToken,
+        token: FrameToken,
         elapsed: u64,
         budget: u64,
-        scoped: bool,
+        is_scoped: bool,
     ) -> PollTimes {
-        let Some(below) = self.below(mark) else {
-            // The time is the outer poll's.
+        let Some(below) = self.below(token) else {
+            // Its time belongs to the outer poll.
             return PollTimes {
                 self_time: 0,
                 charged: 0,
                 is_slow: false,
-                charged_inside: false,
+                has_slow_inside: false,
             };
         };
-        let share = self.settle(mark, below, elapsed, budget);
-        if scoped {
+        let times = self.pass_down(token, below, elapsed, budget);
+        if is_scoped {
             self.state.store(below, Release);
         } else {
-            // What was begun later is still open: leave its frames where they are.
-            let frame = self.frame(mark.seq);
+            // A later poll is still in flight, so its frame stays where it is.
+            let frame = self.frame(token.seq);
             frame.watch.store(NO_WATCH, Relaxed);
             frame.seq.store(TOMBSTONE, Relaxed);
             let state = self.state.load(Relaxed);
             self.state.store(state + SEQ_STEP, Release);
         }
-        share
+        times
     }
 }
 
@@ -385,14 +385,13 @@ impl FrameToken {
         depth_of(self.seq)
     }
 
-    /// The number of the poll on its thread, which no other one ever has there. `None` if it was
-    /// nested too deep to be told apart.
+    /// Returns the poll's sequence number, unique on its thread. `None` if it was nested too deep.
     pub(crate) fn seq(self) -> Option<u64> {
         (self.seq != TOO_DEEP_SEQ).then_some(self.seq)
     }
 }
 
-/// How many polls began or ended on a thread between two states of its slot.
+/// Returns how many polls began or ended on a thread between two states of its slot.
 pub(crate) fn changes_between(before: u64, now: u64) -> u64 {
     (now >> DEPTH_BITS).saturating_sub(before >> DEPTH_BITS)
 }

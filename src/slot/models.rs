@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool as Unseen;
 
 use loom::thread;
 
-use super::parker::SentinelParker;
-use super::slots::{give_back, take};
+use super::sentinel_parker::SentinelParker;
+use super::slots::{return_slot, take};
 use super::*;
 use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::model::Model;
@@ -22,7 +22,7 @@ fn opened(watch: u64, start: u64, by_ticks: bool) -> PollStart {
     PollStart {
         by_ticks,
         watch,
-        kind: Kind::Poll,
+        kind: SectionKind::Poll,
         start,
         budget: BUDGET,
         location: Location::caller(),
@@ -143,11 +143,11 @@ fn a_poll_is_made_exact_in_one_step() {
                 }
             })
         };
-        let mark = slot.begin(opened(1, TICK, true));
+        let token = slot.begin(opened(1, TICK, true));
         COARSE_CLOCK.publish(|| 200);
         let outermost = slot.outermost_poll(|_| Some(EXACT));
         assert_eq!(outermost.map(|poll| poll.start), Some(EXACT));
-        let start = slot.start_of(mark, TICK);
+        let start = slot.start_range(token, TICK);
         assert_eq!((start.earliest, start.latest), (EXACT, Some(EXACT)));
         reader.join().unwrap();
     });
@@ -193,22 +193,22 @@ fn no_poll_begins_unseen() {
 fn a_stall_that_was_told_is_told_to_have_ended() {
     let model = Model::new(|| {
         let slot = Arc::new(Slot::new(0));
-        let mark = begin(&slot, 1);
+        let token = begin(&slot, 1);
         let sentinel = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || {
                 let nest = slot.read();
                 let poll = *nest.iter().next()?;
-                let mut diagnostics = slot.hold(&poll)?;
+                let mut diagnostics = slot.lock_running(&poll)?;
                 diagnostics.note(&poll).told = ReportState::Running { id: poll.watch };
                 Some(poll.watch)
             })
         };
         let mut knew = Vec::new();
-        for (mark, watch) in [(Some(mark), 1), (None, 2)] {
-            let mark = mark.unwrap_or_else(|| begin(&slot, watch));
-            assert!(slot.end(mark, 11, BUDGET, true).is_slow);
-            let (note, _) = slot.diagnostics().close(mark, None);
+        for (token, watch) in [(Some(token), 1), (None, 2)] {
+            let token = token.unwrap_or_else(|| begin(&slot, watch));
+            assert!(slot.end(token, 11, BUDGET, true).is_slow);
+            let (note, _) = slot.diagnostics().close(token, None);
             if note.was_told() {
                 assert_eq!(note.told, ReportState::Running { id: watch });
                 knew.push(watch);
@@ -239,7 +239,7 @@ fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
             thread::spawn(move || {
                 let mine = take();
                 if !std::ptr::eq(mine, slot) {
-                    return give_back(mine);
+                    return return_slot(mine);
                 }
                 taken.store(1, Relaxed);
                 let outer = begin(mine, 4);
@@ -247,13 +247,13 @@ fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
                 assert_eq!(mine.seqs().len(), 2, "somebody writes to it");
                 add_single_writer(&counted, 1);
                 mine.end(outer, 1, BUDGET, true);
-                give_back(mine);
+                return_slot(mine);
             })
         };
         let reader = thread::spawn(|| slot.try_read().iter().for_each(assert_is_of_one_moment));
         let _left_open = begin(slot, 2);
         add_single_writer(&counted, 1);
-        give_back(slot);
+        return_slot(slot);
         reader.join().unwrap();
         next.join().unwrap();
         assert_eq!(counted.load(Relaxed), 1 + taken.load(Relaxed), "counted");
@@ -278,7 +278,7 @@ fn a_thread_that_is_held_on_to_does_not_end() {
                 let Some(poll) = nest.iter().find(|poll| poll.watch == 1) else {
                     return;
                 };
-                if let Some(mut diagnostics) = slot.hold(poll) {
+                if let Some(mut diagnostics) = slot.lock_running(poll) {
                     diagnostics.note(poll).late_stacks += 1;
                     thread::yield_now();
                     assert!(!has_ended.load(Relaxed), "it has ended");
@@ -286,7 +286,7 @@ fn a_thread_that_is_held_on_to_does_not_end() {
             })
         };
         let _left_open = begin(slot, 1);
-        give_back(slot);
+        return_slot(slot);
         has_ended.store(true, Relaxed);
         // The next one, on the same slot.
         let slot = take();
@@ -307,7 +307,7 @@ fn a_seat_is_of_one_thread() {
         let slot = take();
         let seat = ThreadKey::of(slot);
         assert!(seat.slot().is_some());
-        let thread = thread::spawn(|| give_back(slot));
+        let thread = thread::spawn(|| return_slot(slot));
         let next = thread::spawn(move || {
             let mine = take();
             let is_the_same = std::ptr::eq(mine, slot);

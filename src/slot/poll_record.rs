@@ -1,153 +1,116 @@
-//! What is noted of one poll that was looked at while it ran.
+//! What the sentinel knows of one poll that it has seen.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::slot_owner::ThreadInfo;
 use crate::attribution::{CpuSample, CpuSamples};
-use crate::cause::{Cause, Split};
 use crate::procfs::SchedCounts;
+use crate::report::{Cause, OtherThread, TimeBreakdown};
 use crate::stack::Stack;
 
-/// What has been told of one poll.
+/// Says whether one poll was reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum ReportState {
     #[default]
     Unreported,
-    /// It was reported while it ran, under this id.
+    /// The sentinel reported the poll while it ran, under this id.
     Running { id: u64 },
-    /// It was to be reported while it ran, and the limit of the second was reached.
+    /// The rate limit suppressed a report of the running poll.
     Suppressed,
-    /// It has ended, and whoever ended it says what there is to say.
+    /// The poll has ended. Its own thread reports what there is to report.
     Ended,
 }
 
-/// Another thread, at the moment when a poll was stuck. `Display` prints the thread, its polls and
-/// its stack.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct OtherThread {
-    /// The thread.
-    pub thread: ThreadInfo,
-    /// The names of the watches of its polls in flight, outermost first.
-    pub watches: Vec<Arc<str>>,
-    /// What it was doing.
-    pub stack: Option<Stack>,
-    /// Why there is no stack, or only the innermost functions of it, if that is known.
-    pub no_stack: Option<&'static str>,
-}
-
-impl fmt::Display for OtherThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "meanwhile on {}: {}", self.thread, names(&self.watches))?;
-        if let Some(why) = self.no_stack {
-            write!(f, ", no whole stack: {why}")?;
-        }
-        match &self.stack {
-            Some(stack) => write!(f, "\n{stack}"),
-            None => Ok(()),
-        }
-    }
-}
-
-fn names(watches: &[Arc<str>]) -> String {
-    // A name may hold a line break; a line of a log may not.
-    let names: Vec<_> = watches
-        .iter()
-        .map(|name| name.escape_debug().to_string())
-        .collect();
-    names.join(" > ")
-}
-
-/// What was found of a poll while it was stuck.
+/// The result of a scan of one poll over its budget.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Diagnosis {
     pub(crate) cause: Cause,
-    /// The path or socket behind a file descriptor, or a duration.
-    pub(crate) waits_for: Option<Arc<str>>,
-    pub(crate) split: Option<Split>,
+    /// The path or socket behind a file descriptor, or the length of a sleep.
+    pub(crate) waiting_on: Option<Arc<str>>,
+    pub(crate) split: Option<TimeBreakdown>,
     pub(crate) stack: Option<Stack>,
-    /// The thread was asked for its stack, and did not answer in time: it may the next time.
+    /// The thread did not answer the request for its stack in time. It may the next time.
     pub(crate) is_stack_late: bool,
-    /// The thread has handed its worker to another one: nothing waits for this poll but its own task.
+    /// The thread has handed its worker to another one, so only the poll's own task waits.
     pub(crate) is_handed_over: bool,
-    /// Why there is no stack, or only the innermost functions of it.
+    /// Why there is no stack, or only its innermost functions.
     pub(crate) no_stack: Option<&'static str>,
-    pub(crate) others: Arc<[OtherThread]>,
+    pub(crate) other_threads: Arc<[OtherThread]>,
 }
 
-/// A thread that was asked for its stack while it waited.
+/// A request for the stack of a thread that waited in a system call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SignalDisturbance {
     /// The number of the system call.
     pub(crate) call: i64,
-    /// Before it was asked.
-    pub(crate) turns: SchedCounts,
+    /// The thread's counts before the request.
+    pub(crate) sched_counts: SchedCounts,
 }
 
-/// What is noted of one poll, by its depth.
+/// The record of one poll. A slot has one for each depth.
+///
+/// All times are nanoseconds of the poll's charged time, unless the field says otherwise.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PollRecord {
     pub(super) seq: u64,
-    pub(crate) told: ReportState,
-    /// When it is to be looked at again, in nanoseconds of its own.
-    pub(crate) again_at: u64,
-    /// Nor is a step of its escalation to be taken before, in nanoseconds of its own.
-    pub(crate) again_for_step: u64,
-    /// How many steps of an escalation have been taken.
+    pub(crate) report_state: ReportState,
+    /// When the sentinel reports or diagnoses the poll again.
+    pub(crate) next_report_at: u64,
+    /// The earliest time of the next escalation step.
+    pub(crate) next_step_at: u64,
+    /// The number of escalation steps that were taken.
     pub(crate) steps_taken: usize,
-    /// When the first of two looks was made before the process is ended, in nanoseconds of its age.
-    pub(crate) condemned_at: Option<u64>,
-    /// How often its thread was asked for its stack and did not answer, and when to ask again.
+    /// When the first of the two checks before an abort was made.
+    pub(crate) first_abort_check_at: Option<u64>,
+    /// The number of requests for a stack in a row without an answer, and when to repeat the request.
     pub(crate) late_stacks: u32,
-    pub(crate) again_for_stack: Option<u64>,
-    /// Its thread was asked for its stack while it waited in a call, and may wait for a processor only
-    /// because of that.
-    pub(crate) disturbed: Option<SignalDisturbance>,
-    /// How much of its own time was no code's fault, in nanoseconds, when it was looked at last.
+    pub(crate) next_stack_at: Option<u64>,
+    /// A request for the stack woke the thread in a system call. The thread may wait for a processor only because of
+    /// that.
+    pub(crate) disturbance: Option<SignalDisturbance>,
+    /// How much of the charged time the last scan attributed to no code.
     pub(crate) uncharged: u64,
-    /// The latest that was found.
-    pub(crate) finding: Option<Diagnosis>,
-    /// The accounts before it, if it was seen, and when it was seen first.
-    pub(super) seen: Option<(CpuSample, CpuSample)>,
+    /// The latest diagnosis.
+    pub(crate) diagnosis: Option<Diagnosis>,
+    /// The CPU samples from before the first scan of the poll, and from that scan.
+    pub(super) first_samples: Option<(CpuSample, CpuSample)>,
 }
 
 impl PollRecord {
-    pub(super) fn of(seq: u64) -> Self {
+    pub(super) fn new(seq: u64) -> Self {
         Self {
             seq,
             ..Self::default()
         }
     }
 
-    /// Of a poll that has ended: nothing can be added to it any more.
+    /// Makes the record of a poll that has ended. Nothing is added to it any more.
     pub(super) fn ended(seq: u64) -> Self {
         Self {
-            told: ReportState::Ended,
-            ..Self::of(seq)
+            report_state: ReportState::Ended,
+            ..Self::new(seq)
         }
     }
 
-    /// Whether the last look found that its worker went on without it.
+    /// Returns whether the last scan found that the thread had handed its worker over.
     pub(crate) fn is_handed_over(&self) -> bool {
-        let finding = self.finding.as_ref();
-        finding.is_some_and(|finding| finding.is_handed_over)
+        let diagnosis = self.diagnosis.as_ref();
+        diagnosis.is_some_and(|diagnosis| diagnosis.is_handed_over)
     }
 
-    /// Whether it was reported while it ran.
-    pub(crate) fn was_told(&self) -> bool {
-        matches!(self.told, ReportState::Running { .. })
+    /// Returns whether the poll was reported while it ran.
+    pub(crate) fn was_reported(&self) -> bool {
+        matches!(self.report_state, ReportState::Running { .. })
     }
 
-    /// The accounts around a poll that began at `start`, up to `now`.
-    pub(crate) fn accounts(&self, start: u64, now: CpuSample) -> Option<CpuSamples> {
-        let (earlier, seen) = self.seen?;
+    /// Returns the CPU samples around a poll that began at `start`, up to `now`.
+    pub(crate) fn cpu_samples(&self, start: u64, now: CpuSample) -> Option<CpuSamples> {
+        let (earlier, seen) = self.first_samples?;
         let (before, within) = if seen.by <= start {
             (seen, None)
         } else if earlier.by <= start {
             (earlier, Some(seen))
         } else {
-            // Both are from within. What the thread has waited since it began is surely enough.
+            // Both lie within the poll. The wait of the thread since its birth is an upper bound.
             (CpuSample::BIRTH, Some(earlier))
         };
         Some(CpuSamples {
@@ -163,8 +126,8 @@ impl PollRecord {
 mod tests {
     use super::*;
 
-    /// Taken by somebody who was interrupted between the clock and the account.
-    fn account(at: u64, by: u64) -> CpuSample {
+    /// Makes a sample whose taker was interrupted between the clock and the counters.
+    fn sample(at: u64, by: u64) -> CpuSample {
         CpuSample {
             at,
             by,
@@ -172,48 +135,28 @@ mod tests {
         }
     }
 
-    fn accounts(earlier: CpuSample, seen: CpuSample, start: u64) -> CpuSamples {
-        let note = PollRecord {
-            seen: Some((earlier, seen)),
+    fn samples(earlier: CpuSample, seen: CpuSample, start: u64) -> CpuSamples {
+        let record = PollRecord {
+            first_samples: Some((earlier, seen)),
             ..PollRecord::default()
         };
-        note.accounts(start, account(1_000, 1_000)).unwrap()
+        record.cpu_samples(start, sample(1_000, 1_000)).unwrap()
     }
 
     #[test]
-    fn an_account_counts_as_of_when_it_was_surely_taken() {
-        let (earlier, seen) = (account(100, 150), account(400, 500));
-        let (before, within) = (account(100, 150), Some(500));
+    fn cpu_samples_count_as_of_their_latest_possible_moment() {
+        let (earlier, seen) = (sample(100, 150), sample(400, 500));
+        let (before, within) = (sample(100, 150), Some(500));
         for start in [150, 399, 450, 499] {
-            let found = accounts(earlier, seen, start);
-            assert_eq!((found.before, found.within_since()), (before, within));
+            let samples = samples(earlier, seen, start);
+            assert_eq!((samples.before, samples.within_since()), (before, within));
         }
-        let found = accounts(earlier, seen, 500);
-        assert_eq!((found.before, found.within_since()), (seen, None));
-        let found = accounts(earlier, seen, 149);
+        let after = samples(earlier, seen, 500);
+        assert_eq!((after.before, after.within_since()), (seen, None));
+        let inside = samples(earlier, seen, 149);
         assert_eq!(
-            (found.before, found.within_since()),
+            (inside.before, inside.within_since()),
             (CpuSample::BIRTH, Some(150))
         );
-    }
-
-    #[test]
-    fn another_thread_is_told_in_one_line() {
-        let thread = ThreadInfo {
-            name: Some("worker".into()),
-            id: std::thread::current().id(),
-        };
-        let other = OtherThread {
-            thread,
-            watches: ["outer".into(), "in\nner".into()].into(),
-            stack: None,
-            no_stack: None,
-        };
-        let told = "meanwhile on worker: outer > in\\nner";
-        assert_eq!(other.to_string(), told);
-        let no_stack = Some("it is not run");
-        let other = OtherThread { no_stack, ..other };
-        let told = format!("{told}, no whole stack: it is not run");
-        assert_eq!(other.to_string(), told);
     }
 }

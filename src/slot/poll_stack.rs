@@ -1,38 +1,40 @@
-//! The polls in flight on one thread, as another thread reads them.
+//! A reading of the polls in flight on one thread.
 
 use std::panic::Location;
 
 use arrayvec::ArrayVec;
 
-use super::{DEPTH_BITS, Exceptions, Kind, MAX_DEPTH, Seqs, depth_of};
+use super::{Allowances, DEPTH_BITS, MAX_DEPTH, Seqs, depth_of};
 use crate::clock::Clock;
+use crate::report::SectionKind;
 
 /// One poll in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct InFlightPoll {
     /// The id of the watch.
     pub(crate) watch: u64,
-    pub(crate) kind: Kind,
-    /// When it began, as a raw reading of its watch's clock.
+    pub(crate) kind: SectionKind,
+    /// The begin, as a raw reading of the watch's clock.
     pub(crate) start: u64,
     /// Nanoseconds.
     pub(crate) budget: u64,
-    /// Nanoseconds of slow polls inside this one that ended and were charged_inside already.
+    /// Nanoseconds of slow polls inside this one that have ended.
     pub(crate) charged_inside: u64,
     pub(crate) location: Option<&'static Location<'static>>,
-    /// The stack pointer where it began, or 0.
+    /// The stack pointer at the begin, or 0.
     pub(crate) stack: usize,
-    /// The number of this poll on its thread; no other one ever has it there.
+    /// The sequence number of the poll, unique on its thread.
     pub(crate) seq: u64,
 }
 
 impl InFlightPoll {
-    /// The stretch of a worker's that is looked at as if it were a poll around all others: at the depth
-    /// of the ground, where no poll is. No two that follow each other on a thread have one number.
+    /// Makes a reading for an interval of a worker, so that the diagnosis of polls also serves workers.
+    ///
+    /// It has the depth of the root, where no poll is. Consecutive intervals on a thread have different numbers.
     pub(crate) fn of_worker(number: u64, start: u64, budget: u64) -> Self {
         Self {
             watch: u64::MAX,
-            kind: Kind::Poll,
+            kind: SectionKind::Poll,
             start,
             budget,
             charged_inside: 0,
@@ -46,7 +48,7 @@ impl InFlightPoll {
     pub(super) fn of_seq(seq: u64) -> Self {
         Self {
             watch: 0,
-            kind: Kind::Poll,
+            kind: SectionKind::Poll,
             start: 0,
             budget: 0,
             charged_inside: 0,
@@ -67,13 +69,12 @@ pub(crate) struct PollStack {
     polls: ArrayVec<InFlightPoll, MAX_DEPTH>,
 }
 
-/// How a poll that still runs stands with its budget. Nanoseconds.
+/// The time of a running poll, against its budget. Nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BudgetStatus {
     pub(crate) poll: InFlightPoll,
     pub(crate) elapsed: u64,
-    /// Less the slow polls inside, ended or not, and less what was declared to be allowed: what is held
-    /// against the budget.
+    /// Without the slow polls inside, ended or not, and without the time under `allow_blocking`.
     pub(crate) charged: u64,
 }
 
@@ -85,7 +86,7 @@ impl BudgetStatus {
 
 impl PollStack {
     pub(super) fn push(&mut self, poll: InFlightPoll) {
-        // A thread has no more than that.
+        // A slot has no more frames than this.
         let _ = self.polls.try_push(poll);
     }
 
@@ -93,71 +94,70 @@ impl PollStack {
         self.polls.is_empty()
     }
 
-    /// Those that are wanted.
-    pub(crate) fn only(mut self, wanted: impl Fn(&InFlightPoll) -> bool) -> Self {
-        self.polls.retain(|poll| wanted(poll));
+    /// Keeps the polls for which `keep` returns true.
+    pub(crate) fn filter(mut self, keep: impl Fn(&InFlightPoll) -> bool) -> Self {
+        self.polls.retain(|poll| keep(poll));
         self
     }
 
-    /// Outermost first.
+    /// Iterates over the polls, outermost first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlightPoll> + Clone {
         self.polls.iter()
     }
 
-    /// The numbers of the polls, outermost first.
+    /// Returns the sequence numbers, outermost first.
     pub(crate) fn seqs(&self) -> Seqs {
         self.iter().map(|poll| poll.seq).collect()
     }
 
-    /// Whether the thread has handed its worker to another one before it began a poll, or one around it.
+    /// Returns whether the thread handed its worker over before a poll, or before a poll around it.
     pub(crate) fn is_contained(&self, poll: &InFlightPoll) -> bool {
         let is_around = |other: &&InFlightPoll| other.depth() <= poll.depth();
         let mut around = self.iter().filter(is_around);
-        around.any(|poll| poll.kind == Kind::Contained)
+        around.any(|poll| poll.kind == SectionKind::Contained)
     }
 
-    /// Where each poll stands at a reading of a clock that is theirs, innermost first. `exceptions` are those
-    /// of the thread, if they count.
+    /// Returns the status of each poll at a reading of their clock, innermost first. `allowances` are those of the
+    /// thread, if they count.
     pub(crate) fn budget_statuses_at(
         &self,
         clock: &Clock,
         now: u64,
-        exceptions: Option<&Exceptions>,
+        allowances: Option<&Allowances>,
     ) -> BudgetStatuses {
         let elapsed = |since| clock.nanos_between(since, now);
         let polls = self.seqs();
-        // Readings of a mocked clock cannot be compared with those of the machine's.
-        let exceptions = exceptions.filter(|_| clock.is_real());
+        // Allowances are on the machine's clock, which cannot be compared with a mocked one.
+        let allowances = allowances.filter(|_| clock.is_real());
         let excuse = |poll: &InFlightPoll| {
-            exceptions.map_or(0, |exceptions| {
-                exceptions.excuse(poll.seq, poll.start, &polls, elapsed)
+            allowances.map_or(0, |allowances| {
+                allowances.excused(poll.seq, poll.start, &polls, elapsed)
             })
         };
         self.budget_statuses(|poll| elapsed(poll.start), excuse)
     }
 
-    /// Where each poll stands at one moment, innermost first; `elapsed` gives its age, and `excuse` for how
-    /// much of that it is excused.
+    /// Returns the status of each poll, innermost first. `elapsed` returns the age of a poll, and `excuse` its excused
+    /// part.
     ///
-    /// It is the arithmetic of [`Slot::end`](super::Slot::end) over polls that have not ended: what
-    /// is over its budget excuses what is around it by all of its age; a poll off the books neither
-    /// excuses nor is excused.
+    /// It is the arithmetic of [`Slot::end`](super::Slot::end) for polls that have not ended. A poll over its budget
+    /// excuses the polls around it by all of its age. An uncounted poll excuses nothing and is excused by nothing.
     fn budget_statuses(
         &self,
         elapsed: impl Fn(&InFlightPoll) -> u64,
         excuse: impl Fn(&InFlightPoll) -> u64,
     ) -> BudgetStatuses {
         let mut budget_statuses = BudgetStatuses::new();
-        // The ages of slow polls inside, and for how much of those they are excused.
+        // The ages of slow polls inside, and the excused part of them.
         let (mut inside, mut excused_inside) = (0, 0);
         for poll in self.iter().rev() {
             let (elapsed, excused) = (elapsed(poll), excuse(poll));
-            let is_off_the_books = poll.kind.is_off_the_books();
-            let by_wall = match is_off_the_books {
+            let is_uncounted = poll.kind.is_uncounted();
+            let by_wall = match is_uncounted {
                 true => elapsed,
                 false => elapsed.saturating_sub(poll.charged_inside + inside),
             };
-            let excuse = match is_off_the_books {
+            let excuse = match is_uncounted {
                 true => excused,
                 false => excused.saturating_sub(excused_inside),
             };
@@ -166,7 +166,7 @@ impl PollStack {
                 elapsed,
                 charged: by_wall.saturating_sub(excuse),
             });
-            if by_wall > poll.budget && !is_off_the_books {
+            if by_wall > poll.budget && !is_uncounted {
                 (inside, excused_inside) = (elapsed, excused);
             } else {
                 inside += poll.charged_inside;
@@ -183,19 +183,19 @@ pub(crate) type BudgetStatuses = ArrayVec<BudgetStatus, MAX_DEPTH>;
 mod tests {
     use super::*;
 
-    /// Ages and budgets, outermost first.
+    /// Takes ages, budgets and times charged inside, outermost first.
     fn charged(polls: &[(u64, u64, u64)]) -> Vec<(u64, bool)> {
-        own_with(polls, None)
+        charged_with(polls, None)
     }
 
-    /// One of the polls is an audited one.
-    fn own_with(polls: &[(u64, u64, u64)], audited: Option<usize>) -> Vec<(u64, bool)> {
-        let mut nest = PollStack::default();
+    /// The poll at index `audited` is an audited one.
+    fn charged_with(polls: &[(u64, u64, u64)], audited: Option<usize>) -> Vec<(u64, bool)> {
+        let mut stack = PollStack::default();
         for (depth, (age, budget, charged_inside)) in polls.iter().enumerate() {
-            nest.push(InFlightPoll {
+            stack.push(InFlightPoll {
                 kind: match audited {
-                    Some(at) if at == depth => Kind::Audited,
-                    _ => Kind::Poll,
+                    Some(at) if at == depth => SectionKind::Audited,
+                    _ => SectionKind::Poll,
                 },
                 start: 100 - age,
                 budget: *budget,
@@ -203,7 +203,7 @@ mod tests {
                 ..InFlightPoll::of_seq(depth as u64 + 1)
             });
         }
-        let budget_statuses = nest.budget_statuses(|poll| 100 - poll.start, |_| 0);
+        let budget_statuses = stack.budget_statuses(|poll| 100 - poll.start, |_| 0);
         let mut all: Vec<_> = budget_statuses
             .iter()
             .map(|s| (s.charged, s.is_over()))
@@ -213,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn stretches_of_a_worker_are_told_apart_below_all_polls() {
-        let stretches = [1, 2, 0x300].map(|number| InFlightPoll::of_worker(number, 0, 0));
-        assert!(stretches.iter().all(|stretch| stretch.depth() == 0));
-        assert!(stretches.is_sorted_by(|one, next| one.seq < next.seq));
+    fn of_worker_gives_distinct_readings_at_the_root() {
+        let intervals = [1, 2, 0x300].map(|number| InFlightPoll::of_worker(number, 0, 0));
+        assert!(intervals.iter().all(|interval| interval.depth() == 0));
+        assert!(intervals.is_sorted_by(|one, next| one.seq < next.seq));
     }
 
     #[test]
-    fn the_innermost_that_is_over_its_budget_excuses_those_around() {
+    fn innermost_poll_over_budget_excuses_the_outer_polls() {
         assert_eq!(
             charged(&[(15, 10, 0), (12, 10, 0)]),
             [(3, false), (12, true)]
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn one_within_its_budget_excuses_nobody() {
+    fn poll_within_its_budget_excuses_no_outer_poll() {
         assert_eq!(
             charged(&[(12, 10, 0), (9, 10, 0)]),
             [(12, true), (9, false)]
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_blamed_already_is_handed_outwards() {
+    fn time_charged_inside_passes_to_the_outer_polls() {
         assert_eq!(
             charged(&[(55, 10, 0), (53, 10, 50), (2, 10, 0)]),
             [(5, false), (3, false), (2, false)]
@@ -248,20 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn an_audited_poll_neither_excuses_nor_is_excused() {
+    fn audited_poll_neither_excuses_nor_is_excused() {
         let polls = [(30, 10, 0), (25, 10, 3), (12, 10, 0)];
         let expected = [(15, true), (25, true), (12, true)];
-        assert_eq!(own_with(&polls, Some(1)), expected);
+        assert_eq!(charged_with(&polls, Some(1)), expected);
         let polls = [(30, 10, 0), (25, 10, 3), (9, 10, 0)];
         let expected = [(27, true), (25, true), (9, false)];
-        assert_eq!(own_with(&polls, Some(1)), expected);
+        assert_eq!(charged_with(&polls, Some(1)), expected);
     }
 
     #[test]
-    fn allowed_time_is_charged_to_no_poll_and_taken_from_each_once() {
-        let mut nest = PollStack::default();
+    fn allowed_time_is_subtracted_once_from_each_poll() {
+        let mut stack = PollStack::default();
         for (depth, age) in [(1, 80), (2, 50)] {
-            nest.push(InFlightPoll {
+            stack.push(InFlightPoll {
                 start: 100 - age,
                 budget: 10,
                 ..InFlightPoll::of_seq(depth)
@@ -269,27 +269,31 @@ mod tests {
         }
         let charged = |excuses: [u64; 2]| {
             let excuse = |poll: &InFlightPoll| excuses[poll.depth() - 1];
-            let budget_statuses = nest.budget_statuses(|poll| 100 - poll.start, excuse);
+            let budget_statuses = stack.budget_statuses(|poll| 100 - poll.start, excuse);
             [budget_statuses[1].charged, budget_statuses[0].charged]
         };
         assert_eq!(charged([0, 0]), [30, 50]);
-        // The inner poll is allowed all of its time, and the outer one has 30 of its charged.
+        // All of the inner poll is allowed, and 30 of the outer poll are its own.
         assert_eq!(charged([50, 50]), [30, 0]);
-        // The outer one is allowed 25 more.
+        // 25 more of the outer poll are allowed.
         assert_eq!(charged([75, 50]), [5, 0]);
         assert_eq!(charged([75, 45]), [0, 5]);
     }
 
     #[test]
     fn poll_inside_a_contained_one_is_contained() {
-        let mut nest = PollStack::default();
-        for (depth, kind) in [(1, Kind::Poll), (2, Kind::Contained), (3, Kind::Poll)] {
-            nest.push(InFlightPoll {
+        let mut stack = PollStack::default();
+        for (depth, kind) in [
+            (1, SectionKind::Poll),
+            (2, SectionKind::Contained),
+            (3, SectionKind::Poll),
+        ] {
+            stack.push(InFlightPoll {
                 kind,
                 ..InFlightPoll::of_seq(depth)
             });
         }
-        let contained: Vec<_> = nest.iter().map(|poll| nest.is_contained(poll)).collect();
+        let contained: Vec<_> = stack.iter().map(|poll| stack.is_contained(poll)).collect();
         assert_eq!(contained, [false, true, true]);
     }
 }

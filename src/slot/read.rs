@@ -1,21 +1,17 @@
-//! What any thread may learn of the polls of another one, while they begin and end.
+//! Reads the polls of a slot from any thread, while they begin and end.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::kind::BY_TICKS;
-use super::{
-    DEPTH_MASK, InFlightPoll, Kind, NO_WATCH, PollStack, Slot, TOMBSTONE, ThreadDiagnostics,
-};
+use super::tag::{TICKED, kind_of, watch_of};
+use super::{DEPTH_MASK, InFlightPoll, NO_WATCH, PollStack, Slot, TOMBSTONE, ThreadDiagnostics};
 use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::{ModelledGuard, broken, fence, unless_broken};
 
 impl Slot {
-    /// Whether a poll that was read is still running. Any thread.
+    /// Returns whether a poll from a reading still runs. Any thread.
     ///
-    /// `state` first: if it is that of a later poll at this depth, its release makes the later
-    /// seq visible; and an seq never comes back.
-    ///
-    /// Of the stretch of a worker nothing is known here: who looks at it asks its runtime.
+    /// Loads `state` first. If it is that of a later poll at this depth, its release makes the later `seq` visible, and
+    /// no `seq` comes back. The slot knows nothing of a worker's interval, so the answer for one is always true.
     pub(crate) fn is_in_flight(&self, poll: &InFlightPoll) -> bool {
         let depth = poll.depth();
         if depth == 0 {
@@ -25,52 +21,58 @@ impl Slot {
             && (self.frames[depth].seq.load(Relaxed) == poll.seq || broken("in-flight-seq"))
     }
 
-    /// The diagnostics, if a poll that was read is still running. As long as it is held the poll is not
-    /// closed, and its thread does not end.
-    pub(crate) fn hold(&self, poll: &InFlightPoll) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
+    /// Locks the diagnostics, if a poll from a reading still runs.
+    ///
+    /// While the caller holds this lock, the poll cannot be closed and its thread cannot end.
+    pub(crate) fn lock_running(
+        &self,
+        poll: &InFlightPoll,
+    ) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
         let diagnostics = self.diagnostics();
         (self.is_in_flight(poll) || broken("hold-look")).then_some(diagnostics)
     }
 
-    /// A number that is another one after any poll of this thread began or ended.
+    /// Returns a number that changes whenever a poll of this thread begins or ends.
     pub(crate) fn state(&self) -> u64 {
         self.state.load(Relaxed)
     }
 
-    /// Whether a poll runs on this thread, by its [`state`](Self::state).
+    /// Returns whether a poll runs on a thread, by its [`state`](Self::state).
     pub(crate) fn is_busy(state: u64) -> bool {
         state & DEPTH_MASK > 0
     }
 
-    /// The polls in flight on this slot's thread. Any thread.
+    /// Reads the polls in flight on this slot's thread. Any thread.
     ///
-    /// One that goes by ticks began when its tick was replaced, or, if that is the latest still, has only
-    /// just begun.
+    /// The start of a ticked poll is the moment at which its tick was replaced. If the tick is still the latest, the
+    /// poll has just begun.
     ///
-    /// Tries again while the owner moves on; an owner that never pauses gets an empty answer after
-    /// some tries, because then nothing of it is stuck.
+    /// This method tries again while the owner begins and ends polls. After 64 tries it returns an empty reading: an
+    /// owner that never pauses has no stalled poll.
     pub(crate) fn read(&self) -> PollStack {
-        const TRIES: usize = 64;
-        (0..TRIES).find_map(|_| self.try_read()).unwrap_or_default()
+        const MAX_TRIES: usize = 64;
+        (0..MAX_TRIES)
+            .find_map(|_| self.try_read())
+            .unwrap_or_default()
     }
 
     pub(super) fn try_read(&self) -> Option<PollStack> {
         let state = self.state.load(unless_broken("read-state", Acquire));
         let depth = (state & DEPTH_MASK) as usize;
-        let mut nest = PollStack::default();
+        let mut stack = PollStack::default();
         for frame in &self.frames[1..=depth] {
-            // Before the start, which is written first where a poll is made exact.
+            // Before `start`, which the owner writes first when it makes a poll exact.
             let tag = frame.watch.load(unless_broken("read-tag", Acquire));
             let seq = frame.seq.load(Relaxed);
-            // Either says that it was closed out of order, and the other may not say so yet.
-            let is_vacated = seq == TOMBSTONE && !broken("read-vacated");
-            if tag == NO_WATCH || is_vacated {
+            // Either of the two words may show the tombstone first.
+            let is_tombstone = seq == TOMBSTONE && !broken("read-vacated");
+            if tag == NO_WATCH || is_tombstone {
                 continue;
             }
-            nest.push(InFlightPoll {
-                watch: Kind::watch_of(tag),
-                kind: Kind::of(tag),
-                start: began(tag, frame.start.load(Relaxed)),
+            stack.push(InFlightPoll {
+                watch: watch_of(tag),
+                kind: kind_of(tag),
+                start: latest_start(tag, frame.start.load(Relaxed)),
                 budget: frame.budget.load(Relaxed),
                 charged_inside: frame.charged_inside.load(Relaxed),
                 location: frame.location.get(),
@@ -80,14 +82,14 @@ impl Slot {
         }
         fence(Acquire, "read-fence");
         let is_of_one_moment = self.state.load(Relaxed) == state || broken("read-again");
-        is_of_one_moment.then_some(nest)
+        is_of_one_moment.then_some(stack)
     }
 }
 
-/// When a poll began, of which `start` was published under `tag`, at the latest.
-fn began(tag: u64, start: u64) -> u64 {
+/// Returns the latest moment at which a poll can have begun that published `start` under `tag`.
+fn latest_start(tag: u64, start: u64) -> u64 {
     const JUST_NOW: u64 = u64::MAX;
-    match tag & BY_TICKS {
+    match tag & TICKED {
         0 => start,
         _ => COARSE_CLOCK.replaced(start).unwrap_or(JUST_NOW),
     }

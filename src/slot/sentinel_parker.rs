@@ -1,9 +1,9 @@
-//! The sleep of the one who looks at the slots, and how a poll ends it.
+//! Parks the sentinel while nothing is in flight, and lets a poll wake it.
 //!
-//! A poll stores its frame and then loads the flag; the sentinel stores the flag and then loads the
-//! slots. One of the two must see the other, which takes a full fence between store and load on both
-//! sides. The sentinel makes both: its [`heavy_fence`] runs one on every thread. What is left for the
-//! poll is a load of a cache line that nobody writes, and a branch.
+//! A poll stores its frame and then loads the flag. The sentinel stores the flag and then loads the slots. One of the
+//! two must see the other, which takes a full fence between store and load on both sides. The sentinel makes both:
+//! its [`heavy_fence`] runs a fence on every thread. The poll pays only for a load of an unwritten cache line and a
+//! branch.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, broken, heavy_fence, light_fence};
 
-/// Whether the sentinel sleeps until it is roused.
+/// The parking state of the sentinel.
 #[repr(align(128))]
 pub(crate) struct SentinelParker {
     parked: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-/// The sleep of the process's one sentinel.
+/// The parker of the process's sentinel.
 #[cfg(not(shotclock_loom))]
 pub(crate) static SENTINEL_PARKER: SentinelParker = SentinelParker {
     parked: AtomicBool::new(false),
@@ -39,7 +39,7 @@ impl SentinelParker {
         }
     }
 
-    /// Called by every poll that began, after it was published.
+    /// Wakes the sentinel if it is parked. Each poll calls this after it has published its begin.
     #[inline]
     pub(crate) fn notify(&self) {
         light_fence();
@@ -48,7 +48,7 @@ impl SentinelParker {
         }
     }
 
-    /// One of those that come at once makes the system call; the others go on.
+    /// Of several threads at once, one makes the system call.
     #[cold]
     #[inline(never)]
     fn wake(&self) {
@@ -61,21 +61,22 @@ impl SentinelParker {
         }
     }
 
-    /// Says that the calling thread is the one that sleeps.
+    /// Makes the calling thread the one that parks.
     pub(crate) fn register(&self) {
         self.thread.get_or_init(thread::current);
     }
 
-    /// Ends a nap of the sentinel's, if it takes one: something has changed that it must know.
+    /// Ends a nap of the sentinel, because something has changed that the next scan must see.
     pub(crate) fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    /// Announces that the calling thread will sleep. It may, if nothing is in flight when it looks
-    /// once more; then it [`park`](Self::park)s. False where there is no such fence: then it must not
-    /// sleep without a time limit.
+    /// Announces that the calling thread will park. It must then scan once more, and may [`park`](Self::park) if nothing
+    /// is in flight.
+    ///
+    /// Returns false if the system has no such fence. Then the thread must not park without a time limit.
     pub(crate) fn prepare_park(&self) -> bool {
         self.parked.store(true, Relaxed);
         let fenced = heavy_fence();
@@ -85,17 +86,17 @@ impl SentinelParker {
         fenced
     }
 
-    /// Ends the sleep from the sentinel's own side.
+    /// Takes the announcement back.
     pub(crate) fn cancel_park(&self) {
         self.parked.store(false, Relaxed);
     }
 
-    /// Whether the sentinel sleeps, and has not been roused since it lay down.
+    /// Returns whether the sentinel has announced to park, and no poll has woken it since.
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.load(Relaxed)
     }
 
-    /// Waits until somebody has roused it since it lay down.
+    /// Waits until a poll has woken the thread since its announcement.
     pub(crate) fn park(&self) {
         while self.parked.load(Relaxed) {
             thread::park();
@@ -111,29 +112,29 @@ mod tests {
     use crate::tests::PATIENCE;
 
     #[test]
-    fn who_lies_down_sleeps_until_somebody_rouses_it() {
+    fn park_after_prepare_lasts_until_notify() {
         let parker = Arc::new(SentinelParker::new());
-        let (tell, told) = mpsc::channel();
+        let (send, received) = mpsc::channel();
         let sleeper = Arc::clone(&parker);
         thread::spawn(move || {
             sleeper.register();
-            tell.send(sleeper.prepare_park()).unwrap();
+            send.send(sleeper.prepare_park()).unwrap();
             sleeper.park();
-            tell.send(true).unwrap();
+            send.send(true).unwrap();
         });
-        let may_sleep = told.recv_timeout(PATIENCE).unwrap();
+        let may_sleep = received.recv_timeout(PATIENCE).unwrap();
         assert_eq!(may_sleep, heavy_fence());
         if may_sleep {
             assert!(parker.parked.load(Relaxed));
-            assert!(told.try_recv().is_err());
+            assert!(received.try_recv().is_err());
             parker.notify();
         }
         assert!(!parker.parked.load(Relaxed));
-        told.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(PATIENCE).unwrap();
     }
 
     #[test]
-    fn who_gets_up_by_itself_does_not_sleep() {
+    fn park_after_cancel_returns_at_once() {
         let parker = Arc::new(SentinelParker::new());
         parker.prepare_park();
         parker.cancel_park();
@@ -142,18 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn a_nap_ends_when_it_is_prodded() {
+    fn unpark_ends_a_nap() {
         let parker = Arc::new(SentinelParker::new());
-        let (tell, told) = mpsc::channel();
+        let (send, received) = mpsc::channel();
         let sleeper = Arc::clone(&parker);
         thread::spawn(move || {
             sleeper.register();
-            tell.send(()).unwrap();
+            send.send(()).unwrap();
             thread::park();
-            tell.send(()).unwrap();
+            send.send(()).unwrap();
         });
-        told.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(PATIENCE).unwrap();
         parker.unpark();
-        told.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(PATIENCE).unwrap();
     }
 }

@@ -1,12 +1,12 @@
-//! Which slot is whose.
+//! Leases slots to threads.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DEPTH_MASK, Owner, SEQ_STEP, Slot, ThreadDiagnostics};
+use super::{DEPTH_MASK, SEQ_STEP, Slot, SlotOwner, ThreadDiagnostics};
 use crate::sync::{ModelledGuard, ModelledLock, broken};
 
-/// Every slot of the process, and those that no thread owns at present.
+/// All slots of the process, and those without an owner.
 struct Slots {
     all: Vec<&'static Slot>,
     free: Vec<&'static Slot>,
@@ -34,10 +34,9 @@ impl Slots {
 }
 
 thread_local! {
-    /// This thread's slot. Without a destructor, so that reading it is one load, and possible
-    /// until the very end of the thread.
+    /// The slot of this thread. Without a destructor, so a read is one load, and works until the end of the thread.
     static CURRENT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
-    /// Gives the slot back when the thread ends.
+    /// Returns the slot when the thread ends.
     static LEASE: Lease = const { Lease };
 }
 
@@ -46,59 +45,58 @@ struct Lease;
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(slot) = CURRENT.take() {
-            give_back(slot);
+            return_slot(slot);
         }
     }
 }
 
-/// What a thread does last with its slot.
-pub(super) fn give_back(slot: &'static Slot) {
+/// Returns a slot at the end of its thread.
+pub(super) fn return_slot(slot: &'static Slot) {
     if broken("return-order") {
         lock().free.push(slot);
     }
-    // A guard that was forgotten may have left frames behind; the next owner starts clean.
+    // A forgotten guard may have left frames. The next owner starts without any.
     let next = match broken("return-serial") {
         false => (slot.state.load(Relaxed) & !DEPTH_MASK) + SEQ_STEP,
         true => 0,
     };
     slot.state.store(next, Relaxed);
-    slot.set_mute(false);
+    slot.set_reporting(false);
     if !broken("return-generation") {
         slot.generation.fetch_add(1, Relaxed);
     }
-    // Waits for whoever holds on to this thread: it must not end under their hands.
+    // Waits for a thread that holds the diagnostics, because this thread must not end while it does.
     if !broken("return-diagnostics") {
         *slot.diagnostics() = ThreadDiagnostics::default();
     }
-    // The lock orders this thread's last writes before the next owner's first.
+    // The lock orders this thread's last writes before the first ones of the next owner.
     if !broken("return-order") {
         lock().free.push(slot);
     }
 }
 
-/// Nothing panics while it holds this lock; if it ever did, the two lists would still be whole.
 fn lock() -> ModelledGuard<'static, Slots> {
     SLOTS.lock()
 }
 
 thread_local! {
-    /// While this thread forks.
+    /// The lock of the list, while this thread forks.
     static HELD: Cell<Option<ModelledGuard<'static, Slots>>> = const { Cell::new(None) };
 }
 
-/// Keeps every other thread from the list of slots, so that it is free in the child of a fork.
+/// Locks the list of slots before a fork, so that no other thread holds it in the child.
 pub(crate) fn hold() {
     let _ = HELD.try_with(|held| held.set(Some(lock())));
 }
 
-/// See [`hold`].
+/// Unlocks the list of slots after a fork.
 pub(crate) fn release() {
     let _ = HELD.try_with(|held| held.set(None));
 }
 
-/// The calling thread's slot.
+/// Returns the slot of the calling thread.
 ///
-/// `None` only while the thread's last thread-locals are destroyed, after the slot went back.
+/// `None` only while the last thread-locals of the thread are destroyed, after it returned its slot.
 #[inline]
 pub(crate) fn current() -> Option<&'static Slot> {
     CURRENT.get().or_else(acquire)
@@ -109,17 +107,17 @@ pub(crate) fn current() -> Option<&'static Slot> {
 fn acquire() -> Option<&'static Slot> {
     LEASE.try_with(|_| ()).ok()?;
     let slots = lock();
-    // In the child of a fork that was not noticed: its polls are counted without a slot.
+    // The child of an undetected fork counts its polls without a slot.
     if slots.is_stand_in() {
         return None;
     }
     let slot = take_of(slots);
-    slot.diagnostics().owner = Some(Owner::current());
+    slot.diagnostics().owner = Some(SlotOwner::current());
     CURRENT.set(Some(slot));
     Some(slot)
 }
 
-/// A slot that nobody has.
+/// Leases a free slot.
 #[cfg(all(test, shotclock_loom))]
 pub(super) fn take() -> &'static Slot {
     take_of(lock())
@@ -133,25 +131,26 @@ fn take_of(mut slots: ModelledGuard<'_, Slots>) -> &'static Slot {
     })
 }
 
-/// Whether the calling thread still owns the slot: it goes back before the last thread-locals are
-/// destroyed, and one of those may hold a guard.
+/// Returns whether the calling thread still owns the slot.
+///
+/// The thread returns its slot before its last thread-locals are destroyed, and one of those may hold a guard.
 pub(crate) fn is_current(slot: &Slot) -> bool {
     CURRENT
         .get()
         .is_some_and(|current| std::ptr::eq(current, slot))
 }
 
-/// A slot while one thread has it, in a number that is never 0.
+/// Identifies a slot and the generation of its thread, in a number that is never 0. Stale once the thread has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadKey(u64);
 
 impl ThreadKey {
-    /// That of the calling thread.
+    /// Returns the key of the calling thread.
     pub(crate) fn of_current_thread() -> Option<Self> {
         current().map(Self::of)
     }
 
-    /// That of the thread which has the slot, and calls this.
+    /// Returns the key of a slot's owner, which must be the calling thread.
     pub(super) fn of(slot: &Slot) -> Self {
         let generation = slot.generation.load(Relaxed) & GENERATION_MASK;
         Self((slot.index as u64 + 1) << GENERATION_BITS | generation)
@@ -165,12 +164,12 @@ impl ThreadKey {
         self.0
     }
 
-    /// The number of the slot.
+    /// Returns the index of the slot.
     pub(crate) fn index(self) -> usize {
         ((self.0 >> GENERATION_BITS) - 1) as usize
     }
 
-    /// The slot, unless the thread has ended.
+    /// Returns the slot, unless the thread has ended.
     pub(crate) fn slot(self) -> Option<&'static Slot> {
         let slot = lock().all.get(self.index()).copied()?;
         (slot.generation.load(Relaxed) & GENERATION_MASK == self.0 & GENERATION_MASK)
@@ -178,11 +177,11 @@ impl ThreadKey {
     }
 }
 
-/// A slot has another tenant 4 thousand million times before a stale seat is taken for a good one.
+/// A slot changes its owner 2^32 times before a stale key is taken for a current one.
 const GENERATION_BITS: u32 = 32;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 
-/// Every slot there is, in use or not.
+/// Returns all slots, in use or not.
 pub(crate) fn all() -> Vec<&'static Slot> {
     lock().all.clone()
 }

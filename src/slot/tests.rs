@@ -5,17 +5,17 @@ mod by_ticks;
 
 const BUDGET: u64 = 10;
 
-fn end(slot: &Slot, mark: FrameToken, elapsed: u64) -> PollTimes {
-    slot.end(mark, elapsed, BUDGET, true)
+fn end(slot: &Slot, token: FrameToken, elapsed: u64) -> PollTimes {
+    slot.end(token, elapsed, BUDGET, true)
 }
 
 fn begin(slot: &Slot, watch: u64, start: u64) -> FrameToken {
-    begin_kind(slot, Kind::Poll, watch, start)
+    begin_kind(slot, SectionKind::Poll, watch, start)
 }
 
-fn begin_kind(slot: &Slot, kind: Kind, watch: u64, start: u64) -> FrameToken {
+fn begin_kind(slot: &Slot, kind: SectionKind, watch: u64, start: u64) -> FrameToken {
     slot.begin(PollStart {
-        by_ticks: false,
+        is_ticked: false,
         watch,
         kind,
         start,
@@ -180,8 +180,8 @@ fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
     let marks: Vec<FrameToken> = (0..20).map(|watch| begin(&slot, watch, 0)).collect();
     assert_eq!(watches(&slot).len(), MAX_DEPTH);
     let mut self_times = 0;
-    for mark in marks.into_iter().rev() {
-        self_times += end(&slot, mark, 5).self_time;
+    for token in marks.into_iter().rev() {
+        self_times += end(&slot, token, 5).self_time;
     }
     assert_eq!(self_times, 5);
     assert!(slot.read().is_empty());
@@ -308,7 +308,7 @@ fn what_is_in_flight_is_so_until_it_ends() {
     assert!(!slot.read().is_empty());
     let in_flight = || polls.iter().map(|poll| slot.is_in_flight(poll));
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, true]);
-    let seqs = [&outer, &inner].map(|mark| mark.seq().unwrap());
+    let seqs = [&outer, &inner].map(|token| token.seq().unwrap());
     assert_eq!(slot.seqs().to_vec(), seqs);
     end(&slot, inner, 1);
     assert_eq!(in_flight().collect::<Vec<_>>(), [true, false]);
@@ -351,9 +351,9 @@ fn no_state_ever_comes_back() {
         assert_eq!(slot.state() >> DEPTH_BITS, last.get(), "{what}");
     };
     let begin = |watch| {
-        let mark = begin(&slot, watch, 0);
+        let token = begin(&slot, watch, 0);
         assert_new("begun");
-        mark
+        token
     };
     let [outer, first, second, third] = [1, 2, 3, 4].map(begin);
     slot.end(first, 1, BUDGET, false);
@@ -375,8 +375,8 @@ fn no_state_ever_comes_back() {
 fn who_is_around_a_poll_is_known_but_for_audits() {
     let slot = Slot::new(0);
     begin(&slot, 1, 0);
-    begin_kind(&slot, Kind::Audited, 2, 0);
-    begin_kind(&slot, Kind::Entered, 3, 0);
+    begin_kind(&slot, SectionKind::Audited, 2, 0);
+    begin_kind(&slot, SectionKind::Entered, 3, 0);
     let poll = begin(&slot, 4, 0);
     assert_eq!(slot.outer_watches(poll).collect::<Vec<_>>(), [1, 3]);
 }
@@ -388,13 +388,13 @@ fn a_poll_of_just_its_budget_is_not_slow() {
     assert!(!end(&slot, poll, BUDGET).is_slow);
     let poll = begin(&slot, 1, 0);
     let times = end(&slot, poll, BUDGET + 1);
-    assert_eq!((times.is_slow, times.charged_inside), (true, false));
+    assert_eq!((times.is_slow, times.has_slow_inside), (true, false));
 }
 
 #[test]
 fn who_reports_is_mute() {
     let slot = Slot::new(0);
-    assert!(!slot.is_mute());
-    slot.set_mute(true);
-    assert!(slot.is_mute());
+    assert!(!slot.is_reporting());
+    slot.set_reporting(true);
+    assert!(slot.is_reporting());
 }

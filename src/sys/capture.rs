@@ -31,7 +31,7 @@ pub(crate) enum NoCapture {
     /// The crate supports no captures on this operating system or processor.
     Unsupported,
     /// The crate has installed its handler for another signal already.
-    BudgetToken,
+    InUse,
     /// The signal has a handler of the program's.
     SignalTaken,
     /// The number is not that of a signal that a program can handle.
@@ -59,7 +59,7 @@ impl NoCapture {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             NoCapture::Unsupported => "this operating system or processor is not supported",
-            NoCapture::BudgetToken => "another signal is in use already",
+            NoCapture::InUse => "another signal is in use already",
             NoCapture::SignalTaken => "the signal has another handler",
             NoCapture::NoSuchSignal => "the signal cannot be handled",
             NoCapture::NotRequested => "not requested: other threads did not answer in time",

@@ -6,9 +6,9 @@
 #![allow(unsafe_code)]
 
 mod capture;
-mod errand;
-mod flagged;
+mod flagged_ref;
 mod guarded_drop;
+mod request_cell;
 mod static_ref;
 
 // The loom models run without an operating system: see `sync`.
@@ -52,6 +52,6 @@ pub(crate) enum FileType {
 }
 
 pub(crate) use capture::{Copied, NoCapture, Registers};
-pub(crate) use flagged::FlaggedRef;
+pub(crate) use flagged_ref::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};
 pub(crate) use static_ref::StaticRef;

@@ -20,7 +20,7 @@ impl Capturer {
         match self.none {}
     }
 
-    pub(crate) fn ask(&mut self, _: &Thread, _: bool) -> Result<(), NoCapture> {
+    pub(crate) fn request(&mut self, _: &Thread, _: bool) -> Result<(), NoCapture> {
         match self.none {}
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::auditor::{Auditor, DEFAULT_BUDGET};
-use super::book::{AuditedPoll, Book};
 use super::origin::Origin;
-use super::table;
+use super::records::{AuditRecord, AuditedPoll};
+use super::text;
 use crate::report::SlowPoll;
 
 /// Times every poll of a future, and gives an [`Audit`] when it is done.
@@ -83,7 +83,7 @@ impl<F: Future> Auditing<F> {
     /// while it runs. 10 ms unless it is set.
     pub fn budget(mut self, budget: Duration) -> Self {
         if let Some(auditor) = &mut self.auditor {
-            auditor.aim(budget);
+            auditor.set_budget(budget);
         }
         self
     }
@@ -103,7 +103,7 @@ impl<F: Future> Future for Auditing<F> {
         match this.auditor.take() {
             Some(auditor) => Poll::Ready(Audit {
                 output,
-                book: auditor.close(),
+                book: auditor.finish(),
             }),
             None => Poll::Pending,
         }
@@ -128,7 +128,7 @@ impl<F> fmt::Debug for Auditing<F> {
 pub struct Audit<T> {
     /// What the future returned.
     pub output: T,
-    pub(super) book: Book,
+    pub(super) book: AuditRecord,
 }
 
 impl<T> Audit<T> {
@@ -168,7 +168,7 @@ impl<T> Audit<T> {
     /// percentile. Exact: it is the time of a poll. `None` if `q` is not a number; a `q` outside of 0
     /// to 1 is taken as the nearer of the two.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        table::quantile(&table::sorted(self.each().map(|poll| poll.active)), q)
+        text::quantile(&text::sorted(self.each().map(|poll| poll.active)), q)
     }
 
     /// How many polls were over a budget by their own time, less what
@@ -194,13 +194,13 @@ impl<T> Audit<T> {
     /// Whether the operating system accounted for all of the polls. If not, the own time of some is
     /// their wall time.
     pub fn knows_own_time(&self) -> bool {
-        !self.book.is_by_the_wall
+        !self.book.has_wall_time_only
     }
 }
 
 impl<T> fmt::Display for Audit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        table::write(f, &self.book)
+        text::write(f, &self.book)
     }
 }
 

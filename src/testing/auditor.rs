@@ -1,43 +1,43 @@
-//! One audit at work: every poll goes through it.
+//! Runs one audit: each poll goes through it.
 
 use std::panic::Location;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::book::{Book, Ended};
-use super::lookout::{InSight, Lookout, PLACE};
+use super::counting_waker::CountingWaker;
 use super::origin::Origin;
-use super::relay::Relay;
-use super::times::Stopwatch;
+use super::records::{AuditRecord, EndedPoll};
+use super::sentinel_hook::{AuditSlots, HOOK, PublishedPoll};
+use super::thread_times::Stopwatch;
 
-/// Unless a budget is named: the default of a watchdog.
+/// The budget without an explicit one: the default of a watchdog.
 pub(super) const DEFAULT_BUDGET: Duration = Duration::from_millis(10);
 
 /// An audit under way.
 pub(super) struct Auditor {
-    book: Book,
-    lookout: Lookout,
-    relay: Relay,
+    record: AuditRecord,
+    slots: AuditSlots,
+    waker: CountingWaker,
 }
 
 impl Auditor {
-    /// The sentinel is to look at polls that are over the budget.
+    /// Begins an audit. The sentinel diagnoses polls over the budget.
     pub(super) fn new(
         origin: Origin,
         location: &'static Location<'static>,
         budget: Duration,
     ) -> Self {
         Self {
-            book: Book::new(origin, location, budget),
-            lookout: Lookout::new(budget),
-            relay: Relay::default(),
+            record: AuditRecord::new(origin, location, budget),
+            slots: AuditSlots::new(budget),
+            waker: CountingWaker::default(),
         }
     }
 
-    /// Names another budget.
-    pub(super) fn aim(&mut self, budget: Duration) {
-        self.book.budget = budget;
-        self.lookout = Lookout::new(budget);
+    /// Sets another budget.
+    pub(super) fn set_budget(&mut self, budget: Duration) {
+        self.record.budget = budget;
+        self.slots = AuditSlots::new(budget);
     }
 
     /// Makes one poll. Inlined, so that the stack of the poll begins in the function that calls this.
@@ -47,65 +47,65 @@ impl Auditor {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let waker = self.relay.waker(cx.waker());
-        let mut turn = self.begin();
+        let waker = self.waker.waker(cx.waker());
+        let mut running = self.begin();
         let polled = poll(&mut Context::from_waker(&waker));
-        turn.yielded = polled.is_pending();
+        running.yielded = polled.is_pending();
         polled
     }
 
-    /// Times a stretch that is no poll, as if it were one.
+    /// Times a section that is no poll like one.
     #[cfg(feature = "tower")]
     #[inline(always)]
-    pub(super) fn run<T>(&mut self, stretch: impl FnOnce() -> T) -> T {
-        let _turn = self.begin();
-        stretch()
+    pub(super) fn run<T>(&mut self, section: impl FnOnce() -> T) -> T {
+        let _running = self.begin();
+        section()
     }
 
     #[inline(always)]
-    fn begin(&mut self) -> Turn<'_> {
-        let stopwatch = Stopwatch::start(&PLACE.clock);
-        let in_sight = self.lookout.begin(self.book.location, stopwatch.start);
-        Turn {
-            book: &mut self.book,
+    fn begin(&mut self) -> RunningPoll<'_> {
+        let stopwatch = Stopwatch::start(&HOOK.clock);
+        let published = self.slots.begin(self.record.location, stopwatch.start);
+        RunningPoll {
+            record: &mut self.record,
             stopwatch,
-            in_sight,
+            published,
             yielded: false,
             was_panicking: std::thread::panicking(),
         }
     }
 
-    /// What was written down, when there is nothing more to come.
-    pub(super) fn close(self) -> Book {
-        let mut book = self.book;
-        book.wake_ups = self.relay.wake_ups();
-        book
+    /// Returns the record at the end of the audit.
+    pub(super) fn finish(self) -> AuditRecord {
+        let mut record = self.record;
+        record.wake_ups = self.waker.wake_ups();
+        record
     }
 }
 
-/// A poll that runs. It ends where it is dropped, by a panic as well.
-struct Turn<'a> {
-    book: &'a mut Book,
+/// A running poll. Its drop ends it, after a panic too.
+struct RunningPoll<'a> {
+    record: &'a mut AuditRecord,
     stopwatch: Stopwatch,
-    in_sight: InSight,
+    published: PublishedPoll,
     yielded: bool,
     was_panicking: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RunningPoll<'_> {
     fn drop(&mut self) {
-        let end = PLACE.clock.raw();
-        self.in_sight.withdraw();
-        // The accounts first: they are of this moment.
-        let times = self.stopwatch.stop(&PLACE.clock, end);
-        let seen = self.in_sight.seen(end);
-        let ended = Ended {
-            times: times.with_disturbance(seen.disturbed),
+        let end = HOOK.clock.raw();
+        self.published.withdraw();
+        // Reads the counters first, because they count until now.
+        let times = self.stopwatch.stop(&HOOK.clock, end);
+        let findings = self.published.findings(end);
+        let ended = EndedPoll {
+            times: times.with_disturbance(findings.disturbed),
             yielded: self.yielded,
             panicked: std::thread::panicking() && !self.was_panicking,
             start: self.stopwatch.start,
             end,
         };
-        self.book.enter(&ended, seen);
+        self.record.add(&ended, findings);
     }
 }

@@ -11,10 +11,10 @@ use futures_core::stream::Stream;
 use pin_project_lite::pin_project;
 
 use super::auditor::Auditor;
-use super::book::Book;
 use super::failure::Failure;
-use super::held::{Ending, Held};
+use super::finish_guard::{Ending, Held};
 use super::origin::Origin;
+use super::records::AuditRecord;
 
 /// Holds every poll of a future or stream to a budget: the test fails if one takes longer.
 ///
@@ -69,7 +69,7 @@ use super::origin::Origin;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let rows = shotclock::iter(0..1_000);
+/// let rows = shotclock::coop::iter(0..1_000);
 /// let rows = assert_poll_budget!(Duration::from_secs(1), rows, "rows of {}", "table 7");
 /// assert_eq!(rows.count().await, 1_000);
 /// # }
@@ -186,7 +186,7 @@ struct Judge {
 }
 
 impl Ending for Judge {
-    fn end(&mut self, book: Book, may_panic: bool) {
+    fn end(&mut self, book: AuditRecord, may_panic: bool) {
         let failure = || Failure::of(&book, self.message.as_deref());
         if let Some(failure) = may_panic.then(failure).flatten() {
             (self.fail)(&failure.to_string());

@@ -3,22 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::book::Book;
-use super::lookout::PLACE;
-use super::table;
+use super::records::AuditRecord;
+use super::sentinel_hook::HOOK;
+use super::text;
 use crate::report::SlowPoll;
 
 /// Polls over their budget.
 pub(super) struct Failure<'a> {
     message: Option<&'a str>,
-    book: &'a Book,
+    book: &'a AuditRecord,
     over: usize,
     worst: SlowPoll,
 }
 
 impl<'a> Failure<'a> {
     /// `None` if every poll kept to its budget, or one panicked.
-    pub(super) fn of(book: &'a Book, message: Option<&'a str>) -> Option<Self> {
+    pub(super) fn of(book: &'a AuditRecord, message: Option<&'a str>) -> Option<Self> {
         let over = book.count_over(book.budget);
         let worst = book.worst().filter(|_| over > 0 && !book.has_panicked)?;
         Some(Self {
@@ -67,7 +67,7 @@ impl<'a> Failure<'a> {
     }
 
     fn write_stack(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.worst.stack, &PLACE.stacks) {
+        match (&self.worst.stack, &HOOK.stacks) {
             (Some(stack), _) => write!(f, "\n  stack, taken while the poll ran:\n{stack}"),
             (None, Err(why)) => write!(f, "\n  stack      none: {why}"),
             (None, Ok(())) => f.write_str(
@@ -97,7 +97,7 @@ impl fmt::Display for Failure<'_> {
         }
         self.write_judged(f)?;
         write!(f, "\n  cause      {}", worst.cause)?;
-        if let Some(waits_for) = &worst.waits_for {
+        if let Some(waits_for) = &worst.waiting_on {
             write!(f, ", waits for {}", waits_for.escape_debug())?;
         }
         write!(f, "\n  hint       {}", worst.hint())?;
@@ -106,7 +106,7 @@ impl fmt::Display for Failure<'_> {
         write!(f, "\n  thread     {}", worst.thread)?;
         self.write_stack(f)?;
         write!(f, "\n\n")?;
-        table::write(f, book)
+        text::write(f, book)
     }
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Failure<'_> {
 mod tests {
     use super::*;
 
-    fn text(book: &Book, message: Option<&str>) -> String {
+    fn text(book: &AuditRecord, message: Option<&str>) -> String {
         let failure = Failure::of(book, message).unwrap().to_string();
         let (text, table) = failure.split_once("\n\n").unwrap();
         assert!(
@@ -126,13 +126,13 @@ mod tests {
 
     #[test]
     fn no_poll_over_the_budget_is_no_failure() {
-        assert!(Failure::of(&Book::fabricated(&[]), None).is_none());
-        assert!(Failure::of(&Book::fabricated(&[(90, 5), (5, 5)]), None).is_none());
+        assert!(Failure::of(&AuditRecord::fabricated(&[]), None).is_none());
+        assert!(Failure::of(&AuditRecord::fabricated(&[(90, 5), (5, 5)]), None).is_none());
     }
 
     #[test]
     fn a_failure_says_which_poll_and_how_its_time_divides() {
-        let book = Book::fabricated(&[(1, 1), (20, 8), (7, 6)]);
+        let book = AuditRecord::fabricated(&[(1, 1), (20, 8), (7, 6)]);
         let text = text(&book, Some("the checkout hogs its worker"));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "the checkout hogs its worker");
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_was_allowed_is_told_beside_what_was_not() {
-        let mut book = Book::fabricated(&[(20, 18)]);
+        let mut book = AuditRecord::fabricated(&[(20, 18)]);
         let worst = book.worst.as_mut().unwrap();
         worst.poll.charged = Duration::from_millis(8);
         book.polls[0] = worst.poll;
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn where_only_the_wall_is_known_the_failure_says_so() {
-        let mut book = Book::fabricated(&[(6, 6)]);
-        book.is_by_the_wall = true;
+        let mut book = AuditRecord::fabricated(&[(6, 6)]);
+        book.has_wall_time_only = true;
         book.worst.as_mut().unwrap().split = None;
         let text = text(&book, None);
         let lines: Vec<_> = text.lines().collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::sentinel::Scanner;
-use crate::watchdog::Builder;
+use crate::watchdog::WatchdogBuilder;
 
 /// A clock for tests: it stands still until it is told to pass, so that every time in a report is exact.
 ///
@@ -78,7 +78,7 @@ impl MockClock {
     /// still runs is reported, if it has not been, or has run twice as long since.
     pub fn look(&self) {
         let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
-        scanner.look();
+        scanner.scan();
     }
 }
 
@@ -94,7 +94,7 @@ impl fmt::Debug for MockClock {
     }
 }
 
-impl Builder {
+impl WatchdogBuilder {
     /// Times the polls by a clock that stands still until it is told to pass. For tests of reporters
     /// and of set-ups.
     pub fn mock_clock(self, clock: &MockClock) -> Self {

@@ -47,24 +47,24 @@
 
 mod audit;
 mod auditor;
-mod book;
 mod budget;
+mod collector;
+mod counting_waker;
 mod failure;
-mod held;
-mod lookout;
+mod finish_guard;
 mod mock_clock;
 mod origin;
-mod recorder;
-mod relay;
+mod records;
+mod sentinel_hook;
 #[cfg(feature = "tower")]
 mod service;
-mod table;
-mod times;
+mod text;
+mod thread_times;
 
 pub use audit::{Audit, Auditing, audit};
-pub use book::AuditedPoll;
 pub use budget::{__poll_budget, ByPoll, ByPollNext, PollBudget, Pollable};
+pub use collector::Recorder;
 pub use mock_clock::MockClock;
-pub use recorder::Recorder;
+pub use records::AuditedPoll;
 #[cfg(feature = "tower")]
 pub use service::{AuditedCall, AuditedService, audit_service};

@@ -13,10 +13,10 @@ use tower_service::Service;
 
 use super::Audit;
 use super::auditor::{Auditor, DEFAULT_BUDGET};
-use super::book::Book;
 use super::failure::Failure;
-use super::held::{Ending, Held};
+use super::finish_guard::{Ending, Held};
 use super::origin::Origin;
+use super::records::AuditRecord;
 
 /// Audits every call of a [`tower::Service`](Service), an axum `Router` say, and holds it to a budget
 /// if it is given one.
@@ -137,7 +137,7 @@ impl Terms {
 
 /// Keeps the audit; then panics, if a poll was over the budget.
 impl Ending for Terms {
-    fn end(&mut self, book: Book, may_panic: bool) {
+    fn end(&mut self, book: AuditRecord, may_panic: bool) {
         let is_held = may_panic && self.budget.is_some();
         let failure = || Some(Failure::of(&book, None)?.to_string());
         let failure = is_held.then(failure).flatten();

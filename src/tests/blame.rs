@@ -20,7 +20,7 @@ fn a_slow_poll_says_everything_about_itself() {
     assert_eq!(&*slow.watch, "checkout");
     assert_eq!(
         (slow.phase, slow.kind),
-        (crate::Phase::Finished, crate::Kind::Poll)
+        (crate::Phase::Finished, crate::report::SectionKind::Poll)
     );
     assert_eq!(
         (slow.elapsed, slow.charged, slow.budget),

@@ -4,16 +4,17 @@ use std::panic::Location;
 use std::sync::mpsc;
 
 use super::*;
-use crate::cause::Cause;
-use crate::slot::{Diagnosis, Kind, ReportState, ThreadInfo};
-use crate::watch::{Counted, Judge, Slow};
+use crate::report::Cause;
+use crate::report::{SectionKind, ThreadInfo};
+use crate::slot::{Diagnosis, ReportState};
+use crate::watch::{Counted, EndDiagnosis, Overrun};
 
 fn watchdog() -> Watchdog {
     Watchdog::builder().without_tracing().build().unwrap()
 }
 
 /// A slow poll that has ended, judged like that.
-fn slow_poll(watch: &Watch, judge: Judge) {
+fn slow_poll(watch: &Watch, diagnosis: EndDiagnosis) {
     let counted = Counted {
         is_poll: true,
         slow: true,
@@ -22,24 +23,24 @@ fn slow_poll(watch: &Watch, judge: Judge) {
     watch
         .counters()
         .count_rarely(crate::slot::current(), counted);
-    let slow = Slow {
-        kind: Kind::Poll,
-        elapsed: 1,
-        charged: 1,
+    let poll = Overrun {
+        kind: SectionKind::Poll,
+        elapsed_nanos: 1,
+        charged_nanos: 1,
         budget: MS,
         location: Location::caller(),
-        outer: Vec::new(),
+        outer_watches: Vec::new(),
         thread: ThreadInfo::current(),
         slot: None,
         seq: None,
-        counts: true,
-        allowed: false,
-        broken: None,
+        is_slow: true,
+        is_allowed: false,
+        exceeded_allowance: None,
     };
     let watchdog = watch.watchdog();
     watchdog
-        .slow
-        .on_slow(watch.counters(), slow, ReportState::Unreported, judge);
+        .sink
+        .on_slow_poll(watch.counters(), poll, ReportState::Unreported, diagnosis);
 }
 
 fn found(cause: Cause) -> Diagnosis {
@@ -63,7 +64,7 @@ fn slow_poll_judged_later_is_under_no_cause_before() {
     let before = watch.clone();
     slow_poll(
         &watch,
-        Judge::Later(Box::new(move || {
+        EndDiagnosis::Later(Box::new(move || {
             tell.send(counts(&before)).unwrap();
             found(Cause::Blocked(Default::default()))
         })),
@@ -77,7 +78,10 @@ fn slow_poll_judged_later_is_under_no_cause_before() {
 fn slow_poll_whose_judgement_panics_is_unknown() {
     let watchdog = watchdog();
     let watch = watchdog.watch("panics");
-    slow_poll(&watch, Judge::Later(Box::new(|| panic!("on purpose"))));
+    slow_poll(
+        &watch,
+        EndDiagnosis::Later(Box::new(|| panic!("on purpose"))),
+    );
     assert!(watchdog.flush(PATIENCE));
     assert_eq!(counts(&watch), (1, [0, 0, 0, 0, 1]));
 }
@@ -89,13 +93,13 @@ fn slow_poll_on_a_reporters_thread_is_unknown() {
     let builder = Watchdog::builder().without_tracing();
     let builder = builder.on_slow_poll(move |_: &SlowPoll| {
         if let Some(watch) = its_own.lock().unwrap().take() {
-            slow_poll(&watch, Judge::Known(found(Cause::Computing)));
+            slow_poll(&watch, EndDiagnosis::Now(found(Cause::Computing)));
         }
     });
     let watchdog = builder.build().unwrap();
     let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
     *own.lock().unwrap() = Some(inner.clone());
-    slow_poll(&outer, Judge::Known(found(Cause::Computing)));
+    slow_poll(&outer, EndDiagnosis::Now(found(Cause::Computing)));
     assert!(watchdog.flush(PATIENCE));
     assert_eq!(counts(&outer), (1, [1, 0, 0, 0, 0]));
     assert_eq!(counts(&inner), (1, [0, 0, 0, 0, 1]));
@@ -129,12 +133,12 @@ fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
     std::thread::scope(|scope| {
         let make = || {
             for number in 0..POLLS {
-                let judge = match number % 3 {
-                    0 => Judge::Known(found(Cause::Computing)),
-                    1 => Judge::Known(found(Cause::Unknown)),
-                    _ => Judge::Later(Box::new(|| found(Cause::Starved))),
+                let diagnosis = match number % 3 {
+                    0 => EndDiagnosis::Now(found(Cause::Computing)),
+                    1 => EndDiagnosis::Now(found(Cause::Unknown)),
+                    _ => EndDiagnosis::Later(Box::new(|| found(Cause::Starved))),
                 };
-                slow_poll(&watch, judge);
+                slow_poll(&watch, diagnosis);
             }
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(make)).collect();

@@ -71,7 +71,7 @@ fn a_slow_destructor_is_reported_as_one() {
     drop(async { drop(guard) }.watched(&watch));
     let reports = scene.reports();
     assert_eq!(reports.len(), 1);
-    assert_eq!(reports[0].kind, crate::Kind::Drop);
+    assert_eq!(reports[0].kind, crate::report::SectionKind::Drop);
     assert!(reports[0].hint().contains("destructor"));
     let stats = watch.stats();
     assert_eq!(
@@ -108,7 +108,7 @@ fn the_destructor_of_a_future_that_is_done_is_slow_from_ten_milliseconds_on() {
         assert_eq!(watch.stats().slow_polls, slow);
     }
     assert_eq!(watch.stats().busy, 21 * MS);
-    assert_eq!(scene.reports()[0].kind, crate::Kind::Drop);
+    assert_eq!(scene.reports()[0].kind, crate::report::SectionKind::Drop);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn an_entered_stretch_counts_like_a_poll() {
     let stats = watch.stats();
     assert_eq!((stats.polls, stats.slow_polls, stats.in_flight), (1, 1, 0));
     let reports = scene.reports();
-    assert_eq!(reports[0].kind, crate::Kind::Entered);
+    assert_eq!(reports[0].kind, crate::report::SectionKind::Entered);
     assert!(reports[0].location.file().ends_with("endings.rs"));
 }
 

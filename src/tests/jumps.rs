@@ -65,15 +65,15 @@ fn the_sentinel_looks_on_whichever_way_the_clock_jumps() {
     scene.pass(2 * JUMP);
     let poll = watch.enter();
     scene.time.decrement(JUMP);
-    let sight = scanner.look();
+    let sight = scanner.scan();
     assert!(sight.due.is_some_and(|due| due <= JUMP), "{sight:?}");
     assert_eq!(watch.stats().stalls, 0);
     // It catches up, and passes the budget.
     scene.pass(JUMP + 11 * MS);
-    scanner.look();
+    scanner.scan();
     assert_eq!(watch.stats().stalls, 1);
     scene.pass(JUMP);
-    scanner.look();
+    scanner.scan();
     drop(poll);
     let elapsed: Vec<_> = scene.reports().iter().map(|slow| slow.elapsed).collect();
     assert_eq!(elapsed, [11 * MS, JUMP + 11 * MS, JUMP + 11 * MS]);

@@ -16,7 +16,7 @@ impl Scene {
     fn pass_and_look(&self, scanner: &mut Scanner, time: Duration) {
         for _ in 0..time.as_millis() {
             self.pass(MS);
-            scanner.look();
+            scanner.scan();
         }
     }
 

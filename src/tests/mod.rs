@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::{Builder, SlowPoll, Watch, Watchdog};
+use crate::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 /// How long a test waits for a reporter's thread before it gives up: long enough for any machine. Where the
@@ -40,7 +40,7 @@ impl Scene {
         Self::with(|builder| builder)
     }
 
-    pub(crate) fn with(set_up: impl FnOnce(Builder) -> Builder) -> Self {
+    pub(crate) fn with(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> Self {
         let (clock, time) = quanta::Clock::mock();
         let reports = Arc::<Mutex<Vec<SlowPoll>>>::default();
         let collect = {

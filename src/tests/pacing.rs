@@ -7,7 +7,7 @@ use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::*;
-use crate::{WatchExt as _, pulse, yield_after};
+use crate::{WatchExt as _, slice_ticker, yield_after};
 
 const US: Duration = Duration::from_micros(1);
 const SLICE: Duration = Duration::from_micros(500);
@@ -75,7 +75,7 @@ fn a_sudden_slow_iteration_is_caught_at_the_next_tick() {
         }
         scene.pass(slow);
         // The real clock, by which beats are made, has hardly moved.
-        pulse::strike();
+        slice_ticker::strike();
         pace.tick().await;
         ticks_after.set(ticks_after.get() + 1);
     };

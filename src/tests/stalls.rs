@@ -1,8 +1,9 @@
 //! The sentinel stepped by hand, under a mocked clock.
 
 use super::*;
+use crate::report::SectionKind;
 use crate::sentinel::Scanner;
-use crate::{Kind, Phase, Status, WatchExt as _};
+use crate::{Phase, Status, WatchExt as _};
 
 const NS: Duration = Duration::from_nanos(1);
 
@@ -24,26 +25,32 @@ fn silent_before_the_budget_and_told_after_it() {
     let mut scanner = scene.scanner();
     let watch = scene.watch("w");
     let poll = watch.enter();
-    assert_eq!(scanner.look().due, Some(10 * MS + NS));
+    assert_eq!(scanner.scan().due, Some(10 * MS + NS));
     scene.pass(9 * MS);
-    assert_eq!(scanner.look().due, Some(MS + NS));
+    assert_eq!(scanner.scan().due, Some(MS + NS));
     scene.pass(MS);
-    assert_eq!(scanner.look().due, Some(NS));
+    assert_eq!(scanner.scan().due, Some(NS));
     assert_eq!(told(&scene), []);
     assert_eq!(scene.watchdog.health().status, Status::Responsive);
 
     scene.pass(MS);
-    let due = scanner.look().due;
+    let due = scanner.scan().due;
     assert_eq!(due, Some(11 * MS), "again at twice the time");
     let reports = scene.reports();
     let [slow] = &reports[..] else {
         panic!("{reports:?}")
     };
-    assert_eq!((slow.phase, slow.kind), (Phase::Running, Kind::Entered));
+    assert_eq!(
+        (slow.phase, slow.kind),
+        (Phase::Running, SectionKind::Entered)
+    );
     assert_eq!((slow.elapsed, slow.charged), (11 * MS, 11 * MS));
     assert_eq!(slow.location.file(), file!());
     assert_eq!(slow.thread.id, std::thread::current().id());
-    assert!(slow.to_string().contains("is stuck"), "{slow}");
+    assert!(
+        slow.to_string().contains("stalled entered section"),
+        "{slow}"
+    );
     let health = scene.watchdog.health();
     assert_eq!(health.status, Status::Stalled);
     assert_eq!((health.stalls, health.oldest_stall), (1, Some(11 * MS)));
@@ -63,7 +70,7 @@ fn a_poll_that_never_ends_is_told_at_doubling_times() {
     let poll = watch.enter();
     for _ in 0..100 {
         scene.pass(MS);
-        scanner.look();
+        scanner.scan();
     }
     let reports = scene.reports();
     let at: Vec<_> = reports.iter().map(|slow| slow.elapsed).collect();
@@ -83,7 +90,7 @@ fn only_the_innermost_stall_is_told() {
     let within = inner.enter();
     for _ in 0..50 {
         scene.pass(MS);
-        scanner.look();
+        scanner.scan();
         // Until the inner one is over its own budget, the outer one is to blame.
     }
     let reports = scene.reports();
@@ -108,7 +115,7 @@ fn what_the_limit_leaves_out_is_counted_once_and_not_told_when_it_ends() {
     let poll = watch.enter();
     for _ in 0..40 {
         scene.pass(MS);
-        scanner.look();
+        scanner.scan();
     }
     drop(poll);
     assert_eq!(told(&scene).len(), 1);
@@ -130,7 +137,7 @@ fn a_stall_on_a_reporters_own_thread_is_not_told() {
             let watch = own.lock().unwrap().clone();
             let _entered = watch.as_ref().map(Watch::enter);
             time.increment(50 * MS);
-            Scanner::new(clock.clone()).look();
+            Scanner::new(clock.clone()).scan();
             tx.send(slow.id).unwrap();
         }
     };
@@ -154,9 +161,9 @@ fn nothing_is_due_where_nothing_is_in_flight() {
     let mut scanner = scene.scanner();
     let watch = scene.watch("w").with_budget(Duration::MAX);
     let poll = watch.enter();
-    let sight = scanner.look();
-    assert!(!sight.is_still);
+    let sight = scanner.scan();
+    assert!(!sight.is_idle);
     assert_eq!(sight.due, Some(Duration::from_nanos(u64::MAX)));
     drop(poll);
-    assert_eq!(scanner.look().due, None);
+    assert_eq!(scanner.scan().due, None);
 }

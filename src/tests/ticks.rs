@@ -11,7 +11,7 @@ fn watch(timing: Timing) -> Watch {
 
 /// Whether one poll goes by ticks, asked from within.
 fn goes_by_ticks(watch: &Watch) -> bool {
-    run(async { slot::current().is_some_and(slot::Slot::is_by_ticks) }.watched(watch))
+    run(async { slot::current().is_some_and(slot::Slot::is_ticked) }.watched(watch))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::finish::Finish;
+use super::response::Finish;
 use crate::watch::Watch;
 use crate::watched::Watched;
 

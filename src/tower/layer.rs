@@ -7,8 +7,8 @@ use std::panic::Location;
 
 use tower_layer::Layer;
 
-use super::choice::{Always, By};
-use super::finish::{Plain, Whole};
+use super::make_watch::{Always, By};
+use super::response::{Plain, Whole};
 use super::service::WatchService;
 use crate::watch::Watch;
 use crate::watchdog::Watchdog;
@@ -90,7 +90,7 @@ impl<Classify> WatchLayer<By<Classify>> {
     /// Watches each request under the watch that `classify` names.
     ///
     /// The number of names is bounded by the watchdog
-    /// ([`Builder::max_watches`](crate::Builder::max_watches)): past its limit, requests go under the
+    /// ([`WatchdogBuilder::max_watches`](crate::WatchdogBuilder::max_watches)): past its limit, requests go under the
     /// watch `other`. Where the classifier panics, they go under `unclassified`; the panic hook has
     /// printed its message by then. `poll_ready` goes under a watch of that name, because there is no
     /// request yet.

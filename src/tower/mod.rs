@@ -5,14 +5,14 @@
 //! what becomes of a response ([`Finish`]: an HTTP body goes on being watched, in [`Whole`], or it is
 //! passed on, in [`Plain`]). Nobody needs to name these: `WatchLayer::new` and `WatchLayer::by` do.
 
-mod choice;
-mod finish;
 mod future;
 mod layer;
+mod make_watch;
+mod response;
 mod service;
 
-pub use choice::{Always, By, Choose};
-pub use finish::{Finish, Plain, Whole};
 pub use future::WatchFuture;
 pub use layer::WatchLayer;
+pub use make_watch::{Always, By, Choose};
+pub use response::{Finish, Plain, Whole};
 pub use service::WatchService;

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::choice::Choose;
-use super::finish::{Finish, Whole};
 use super::future::WatchFuture;
+use super::make_watch::Choose;
+use super::response::{Finish, Whole};
 use crate::poll_timer::{PollTimer, Section};
 
 /// A service whose work on its thread is timed: readiness, calls, the polls of their futures, and of

@@ -1,30 +1,31 @@
-//! Which budgets are in use, by order of magnitude: how often the sentinel has to look depends on
-//! the shortest, and a watch with a short one may come and go.
+//! Counts the budgets in use by magnitude.
+//!
+//! The sentinel's scan interval depends on the shortest budget, and watches come and go.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::slot::SENTINEL_PARKER;
 
-/// Four cells to a doubling, from 1 ms; the first counts the budgets below as well, the last all
-/// above.
+/// Cells of a quarter of a doubling each, from 1 ms to 0.9 s. The first also counts shorter budgets, the last longer
+/// ones.
 const CELLS: usize = 40;
-const TO_A_DOUBLING: f64 = 4.0;
+const CELLS_PER_DOUBLING: f64 = 4.0;
 
 type Counts = [AtomicU64; CELLS];
 
 static IN_USE: Counts = [const { AtomicU64::new(0) }; CELLS];
-/// Those of watches whose polls are timed by ticks.
-static BY_TICKS: Counts = [const { AtomicU64::new(0) }; CELLS];
+/// The budgets of watches whose polls are ticked.
+static TICKED: Counts = [const { AtomicU64::new(0) }; CELLS];
 
 fn cell_of(nanos: u64) -> usize {
     let doublings = (nanos as f64 / 1e6).max(1.0).log2();
-    ((doublings * TO_A_DOUBLING) as usize).min(CELLS - 1)
+    ((doublings * CELLS_PER_DOUBLING) as usize).min(CELLS - 1)
 }
 
-/// The shortest budget of a cell, in nanoseconds; rounded down.
-fn shortest_of(cell: usize) -> u64 {
-    ((cell as f64 / TO_A_DOUBLING).exp2() * 999_999.0) as u64
+/// Returns the shortest budget of a cell in nanoseconds, rounded down.
+fn shortest_nanos_of(cell: usize) -> u64 {
+    ((cell as f64 / CELLS_PER_DOUBLING).exp2() * 999_999.0) as u64
 }
 
 fn first_in_use(counts: &Counts) -> Option<usize> {
@@ -32,51 +33,51 @@ fn first_in_use(counts: &Counts) -> Option<usize> {
 }
 
 fn shortest_in_use(counts: &Counts) -> Option<Duration> {
-    first_in_use(counts).map(|cell| Duration::from_nanos(shortest_of(cell)))
+    first_in_use(counts).map(|cell| Duration::from_nanos(shortest_nanos_of(cell)))
 }
 
-/// All budgets from there on count as one.
+/// Returns the budget from which on all budgets share a cell.
 fn longest() -> Duration {
-    Duration::from_nanos(shortest_of(CELLS - 1))
+    Duration::from_nanos(shortest_nanos_of(CELLS - 1))
 }
 
-/// The shortest budget in use, or up to a fifth less; between 1 ms and 0.9 s.
+/// Returns the shortest budget in use, or up to a fifth less; from 1 ms to 0.9 s.
 pub(crate) fn shortest() -> Duration {
     shortest_in_use(&IN_USE).unwrap_or_else(longest)
 }
 
-/// The same of those whose polls are timed by ticks, if there are any.
-pub(crate) fn shortest_by_ticks() -> Option<Duration> {
-    shortest_in_use(&BY_TICKS)
+/// Returns the shortest budget of ticked polls, if there are any.
+pub(crate) fn shortest_ticked() -> Option<Duration> {
+    shortest_in_use(&TICKED)
 }
 
-/// A budget that is in use as long as this lives.
+/// Keeps a budget in use until it is dropped.
 pub(crate) struct BudgetToken {
     cell: usize,
-    by_ticks: bool,
+    is_ticked: bool,
 }
 
 impl BudgetToken {
-    pub(crate) fn new(nanos: u64, by_ticks: bool) -> Self {
+    pub(crate) fn new(nanos: u64, is_ticked: bool) -> Self {
         let cell = cell_of(nanos);
         let is_new = |counts: &Counts| {
             let shortest = first_in_use(counts);
             counts[cell].fetch_add(1, Relaxed);
             shortest.is_none_or(|shortest| cell < shortest)
         };
-        if is_new(&IN_USE) | (by_ticks && is_new(&BY_TICKS)) {
-            // It may nap for as long as the shortest was until now.
+        if is_new(&IN_USE) | (is_ticked && is_new(&TICKED)) {
+            // The sentinel may nap for as long as the shortest budget was before.
             SENTINEL_PARKER.unpark();
         }
-        Self { cell, by_ticks }
+        Self { cell, is_ticked }
     }
 }
 
 impl Drop for BudgetToken {
     fn drop(&mut self) {
         IN_USE[self.cell].fetch_sub(1, Relaxed);
-        if self.by_ticks {
-            BY_TICKS[self.cell].fetch_sub(1, Relaxed);
+        if self.is_ticked {
+            TICKED[self.cell].fetch_sub(1, Relaxed);
         }
     }
 }
@@ -86,10 +87,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_of_a_cell_is_at_most_any_budget_in_it() {
+    fn shortest_of_a_cell_is_at_most_any_budget_in_it() {
         let ms = 1_000_000;
         for nanos in [ms, 2 * ms, 3 * ms, 10 * ms, 511 * ms, 512 * ms, u64::MAX] {
-            let shortest = shortest_of(cell_of(nanos));
+            let shortest = shortest_nanos_of(cell_of(nanos));
             assert!(shortest <= nanos, "{nanos}");
             assert!(nanos > 512 * ms || shortest > nanos / 5 * 4, "{nanos}");
         }
@@ -97,15 +98,15 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_counts_while_it_is_in_use() {
+    fn shortest_counts_a_budget_while_it_is_in_use() {
         let in_use = BudgetToken::new(1, true);
         assert_eq!(shortest(), Duration::from_nanos(999_999));
-        assert_eq!(shortest_by_ticks(), Some(shortest()));
+        assert_eq!(shortest_ticked(), Some(shortest()));
         drop(in_use);
     }
 
     #[test]
-    fn the_first_cell_in_use_has_the_shortest() {
+    fn shortest_is_that_of_the_first_cell_in_use() {
         let counts: Counts = [const { AtomicU64::new(0) }; CELLS];
         assert_eq!(shortest_in_use(&counts), None);
         for (cell, shortest) in [(39, 861), (4, 1), (12, 7)] {
@@ -118,11 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_in_use_as_long_as_its_watch() {
-        // No other test has one like that.
+    fn budget_is_in_use_until_its_token_is_dropped() {
+        // No other test uses this budget.
         let nanos = 650_000_000;
         let cell = cell_of(nanos);
-        let in_use = || [&IN_USE, &BY_TICKS].map(|counts| counts[cell].load(Relaxed));
+        let in_use = || [&IN_USE, &TICKED].map(|counts| counts[cell].load(Relaxed));
         let ticked = BudgetToken::new(nanos, true);
         assert_eq!(in_use(), [1, 1]);
         let exact = BudgetToken::new(nanos, false);

@@ -7,10 +7,10 @@ use super::expected_overrun::ExpectedOverrun;
 use super::ids;
 use super::sampled::Sampled;
 use crate::append_table::AppendTable;
-use crate::cause::Cause;
 use crate::histogram::{CELLS, Distribution, cell_of};
 use crate::pending_durations::Series;
 use crate::rate_limit::Limiter;
+use crate::report::Cause;
 use crate::slot::Slot;
 use crate::sync::{AtomicU64, Lock, add_single_writer};
 

@@ -25,7 +25,7 @@ pub struct Health {
     /// one is among the [`stalls`](Self::stalls) as well.
     pub stuck_workers: u64,
     /// How many of those workers are busy for very long without a proof that it is one poll
-    /// ([`StuckKind::Busy`](crate::StuckKind::Busy)). They do not change the [`status`](Self::status).
+    /// ([`StuckKind::Busy`](crate::report::StuckKind::Busy)). They do not change the [`status`](Self::status).
     pub busy_workers: u64,
     /// For how long the oldest stall or stuck worker has lasted, less what is excused.
     pub oldest_stall: Option<Duration>,

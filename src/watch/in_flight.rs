@@ -27,8 +27,7 @@ pub(crate) fn poll_statuses(clock: &Clock) -> Vec<PollStatus> {
     let mut all = Vec::new();
     for slot in slot::all() {
         let polls = polls_of_slot(slot, clock, now).into_iter();
-        let of_watches =
-            polls.filter(|(budget_status, _)| !budget_status.poll.kind.is_off_the_books());
+        let of_watches = polls.filter(|(budget_status, _)| !budget_status.poll.kind.is_uncounted());
         all.extend(of_watches.map(|(budget_status, stalled_nanos)| PollStatus {
             watch: budget_status.poll.watch,
             elapsed_nanos: budget_status.elapsed,
@@ -52,7 +51,7 @@ pub(crate) fn polls_of_slot(
     clock: &Clock,
     now: u64,
 ) -> ArrayVec<(BudgetStatus, Option<u64>), MAX_DEPTH> {
-    let nest = slot.read().only(|poll| is_of_clock(poll, clock));
+    let nest = slot.read().filter(|poll| is_of_clock(poll, clock));
     let by_wall = nest.budget_statuses_at(clock, now, None);
     if !by_wall.iter().any(BudgetStatus::is_over) {
         return by_wall
@@ -65,7 +64,7 @@ pub(crate) fn polls_of_slot(
     let budget_statuses = nest.budget_statuses_at(
         clock,
         now,
-        diagnostics.map(|diagnostics| &diagnostics.exceptions),
+        diagnostics.map(|diagnostics| &diagnostics.allowances),
     );
     let stalled = |budget_status: BudgetStatus| {
         (
@@ -81,10 +80,11 @@ fn stalled_nanos(
     budget_status: &BudgetStatus,
     diagnostics: Option<&ThreadDiagnostics>,
 ) -> Option<u64> {
-    let note = diagnostics.and_then(|diagnostics| diagnostics.noted(&budget_status.poll));
+    let record =
+        diagnostics.and_then(|diagnostics| diagnostics.existing_record(&budget_status.poll));
     let is_handed_over =
-        nest.is_contained(&budget_status.poll) || note.is_some_and(PollRecord::is_handed_over);
-    let uncharged = note.map_or(0, |note| note.uncharged);
+        nest.is_contained(&budget_status.poll) || record.is_some_and(PollRecord::is_handed_over);
+    let uncharged = record.map_or(0, |record| record.uncharged);
     let charged = budget_status.charged.saturating_sub(uncharged);
     (!is_handed_over && charged > budget_status.poll.budget).then_some(charged)
 }

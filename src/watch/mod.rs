@@ -8,7 +8,7 @@ mod expected_overrun;
 mod health;
 mod ids;
 mod in_flight;
-mod orders;
+mod policy;
 mod registry;
 mod sampled;
 mod stats;
@@ -23,20 +23,21 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
-use crate::slot::{Allowance, Diagnosis, Kind, ReportState, ThreadInfo};
+use crate::report::{Allowance, SectionKind, ThreadInfo};
+use crate::slot::{Diagnosis, ReportState};
 
 #[cfg(feature = "metrics")]
 pub(crate) use aggregate::{Aggregate, WatchSums, aggregate, register};
 pub(crate) use budgets::BudgetToken;
-pub(crate) use budgets::{shortest as shortest_budget, shortest_by_ticks};
+pub(crate) use budgets::{shortest as shortest_budget, shortest_ticked};
 pub(crate) use cells::{Counted, Totals, Undecided, WatchCounters};
 pub use health::{Health, Status};
 pub(crate) use ids::{name_of, watchdog_of};
 #[cfg(feature = "page")]
 pub(crate) use in_flight::polls_of_slot;
 pub(crate) use in_flight::{PollStatus, is_of_clock, poll_statuses};
-pub use orders::Stacks;
-pub(crate) use orders::{Measure, Orders, Step};
+pub use policy::Stacks;
+pub(crate) use policy::{Action, EscalationStep, Policy};
 #[cfg(feature = "metrics")]
 pub(crate) use registry::Unreported;
 pub(crate) use registry::{OTHER, Registered, Registry, UNNAMED};
@@ -44,7 +45,7 @@ pub(crate) use sampled::Sampled;
 pub use stats::{Snapshot, WatchStats};
 pub(crate) use stuck_workers::StuckWorkers;
 pub use timing::Timing;
-pub(crate) use timing::tick_of;
+pub(crate) use timing::tick_nanos;
 
 /// A named point of the program whose polls are timed.
 ///
@@ -82,7 +83,7 @@ struct WatchInner {
     /// Whether polls that are expected to overrun are contained.
     contained: bool,
     /// Whether a poll goes by ticks, and reads no clock.
-    by_ticks: bool,
+    is_ticked: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: BudgetToken,
     counters: Arc<WatchCounters>,
@@ -95,7 +96,7 @@ pub(crate) struct WatchdogInner {
     pub(crate) timing: Timing,
     pub(crate) budget: Duration,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) slow: Arc<dyn OnSlow>,
+    pub(crate) sink: Arc<dyn SlowPollSink>,
     pub(crate) containment: Containment,
     /// Those that are proved to be in one poll, and those that are only busy.
     pub(crate) stuck_workers: StuckWorkers,
@@ -119,64 +120,70 @@ impl WatchdogInner {
     }
 }
 
-/// Where slow polls go. The floor above implements it; this one only knows that somebody listens.
-pub(crate) trait OnSlow: Send + Sync {
-    /// A slow poll has ended. Called on its own thread, with what was told of it while it ran.
-    fn on_slow(&self, counters: &Arc<WatchCounters>, slow: Slow, told: ReportState, judge: Judge);
+/// Receives slow polls. The dispatcher implements it, on a higher floor.
+pub(crate) trait SlowPollSink: Send + Sync {
+    /// Handles a slow poll that has ended, on the poll's own thread. `state` says what the sentinel reported before.
+    fn on_slow_poll(
+        &self,
+        counters: &Arc<WatchCounters>,
+        poll: Overrun,
+        state: ReportState,
+        diagnosis: EndDiagnosis,
+    );
 
-    /// A poll is slow and still runs. Called by the sentinel, once for each time that it is to be
-    /// told; `told` is what was told before, and is brought up to date.
+    /// Handles a stalled poll, each time that a report is due. The sentinel calls it. Updates `state`.
     fn on_stall(
         &self,
         counters: &WatchCounters,
-        slow: Slow,
-        finding: Diagnosis,
-        told: &mut ReportState,
+        poll: Overrun,
+        diagnosis: Diagnosis,
+        state: &mut ReportState,
     );
 
-    /// A stall has become so old that it is to be told whatever the limits say, to everybody or, if
-    /// `call` says so, to that function of the user's alone.
+    /// Reports a stalled poll for an escalation step, whatever the rate limit says.
+    ///
+    /// `reporter` is the index of the step's own reporter; without it, every reporter gets the report.
     fn on_escalation(
         &self,
         counters: &WatchCounters,
-        slow: Slow,
-        finding: Diagnosis,
-        told: &mut ReportState,
-        call: Option<usize>,
+        poll: Overrun,
+        diagnosis: Diagnosis,
+        state: &mut ReportState,
+        reporter: Option<usize>,
     );
 
-    /// What the sentinel is to do about stalls, besides telling.
-    fn orders(&self) -> &Orders;
+    /// Returns what the sentinel does about stalls, apart from reports.
+    fn policy(&self) -> &Policy;
 }
 
-/// Says why a poll was slow that has ended.
-pub(crate) enum Judge {
-    Known(Diagnosis),
-    /// It cannot be said before the sentinel has looked: the process may have been suspended.
+/// The diagnosis of a slow poll at its end.
+pub(crate) enum EndDiagnosis {
+    Now(Diagnosis),
+    /// The sentinel must scan first, because the process may have been suspended.
     Later(Box<dyn FnOnce() -> Diagnosis + Send>),
 }
 
 /// A poll over its budget.
 #[derive(Debug)]
-pub(crate) struct Slow {
-    pub(crate) kind: Kind,
-    pub(crate) elapsed: u64,
-    pub(crate) charged: u64,
+pub(crate) struct Overrun {
+    pub(crate) kind: SectionKind,
+    pub(crate) elapsed_nanos: u64,
+    pub(crate) charged_nanos: u64,
     pub(crate) budget: Duration,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) outer: Vec<u64>,
+    /// The ids of the watches around, outermost first.
+    pub(crate) outer_watches: Vec<u64>,
     pub(crate) thread: ThreadInfo,
-    /// The number of that thread's slot.
+    /// The index of the thread's slot.
     pub(crate) slot: Option<usize>,
-    /// Its number on that thread.
+    /// The sequence number of the poll in the slot.
     pub(crate) seq: Option<u64>,
-    /// If not, it turned out to be the fault of a poll inside it, and is here only because it was told
-    /// of before.
-    pub(crate) counts: bool,
-    /// Within what was declared to be allowed: to be counted, and not reported.
-    pub(crate) allowed: bool,
-    /// What was declared and not kept to.
-    pub(crate) broken: Option<Allowance>,
+    /// False for a poll that was reported while it ran, and whose time turned out to be that of a slow poll inside.
+    pub(crate) is_slow: bool,
+    /// Whether `allow_blocking` allowed it: then it is counted and not reported.
+    pub(crate) is_allowed: bool,
+    /// The declaration that the poll exceeded.
+    pub(crate) exceeded_allowance: Option<Allowance>,
 }
 
 impl Watch {
@@ -210,14 +217,14 @@ impl Watch {
         contained: bool,
     ) -> Self {
         let budget_nanos = nanos_of(budget);
-        let by_ticks = watchdog.clock.is_real() && watchdog.timing.is_by_ticks(budget_nanos);
+        let is_ticked = watchdog.clock.is_real() && watchdog.timing.is_ticked(budget_nanos);
         let inner = WatchInner {
             clock: watchdog.clock.clone(),
             budget,
             budget_nanos,
             contained,
-            by_ticks,
-            in_use: BudgetToken::new(budget_nanos, by_ticks),
+            is_ticked,
+            in_use: BudgetToken::new(budget_nanos, is_ticked),
             counters,
             watchdog,
         };
@@ -271,11 +278,11 @@ impl Watch {
     /// hands over if that is more than it costs, some ten microseconds, which is measured as well. So
     /// it begins with the poll after the first slow one, and ends some dozens of polls after the last;
     /// a watch that behaves pays a comparison. The slow polls are reported as ever, as
-    /// [`Kind::Contained`], and counted (`shotclock_contained_polls_total`): what is contained still
+    /// [`SectionKind::Contained`], and counted (`shotclock_contained_polls_total`): what is contained still
     /// holds up its own task, and takes a thread.
     ///
-    /// [`Builder::contain`](crate::Builder::contain) does it for all watches of a watchdog,
-    /// [`Builder::max_contained`](crate::Builder::max_contained) limits how many polls are contained
+    /// [`WatchdogBuilder::contain`](crate::WatchdogBuilder::contain) does it for all watches of a watchdog,
+    /// [`WatchdogBuilder::max_contained`](crate::WatchdogBuilder::max_contained) limits how many polls are contained
     /// at once.
     ///
     /// # Examples
@@ -346,8 +353,8 @@ impl Watch {
 
     /// Whether its polls go by ticks.
     #[inline]
-    pub(crate) fn is_by_ticks(&self) -> bool {
-        self.inner.by_ticks
+    pub(crate) fn is_ticked(&self) -> bool {
+        self.inner.is_ticked
     }
 
     #[inline]

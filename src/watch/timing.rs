@@ -1,18 +1,18 @@
-//! How polls are timed.
+//! The two ways to time polls, and the length of a tick.
 
 use std::time::Duration;
 
-use super::shortest_by_ticks;
+use super::shortest_ticked;
 
-/// So many ticks are in the shortest of the budgets that go by them.
-const TICKS_IN_A_BUDGET: u64 = 4;
+/// Ticks within the shortest budget of ticked polls: a poll over budget is then late by a quarter of it at most.
+const TICKS_PER_BUDGET: u64 = 4;
 
-/// The shortest tick, and the longest, in nanoseconds. A thousand wake-ups of a thread in a second are what
-/// can be afforded.
-const SHORTEST: u64 = 1_000_000;
-const LONGEST: u64 = 10_000_000;
+/// The shortest tick: the ticker wakes up 1,000 times a second at most.
+const MIN_TICK_NANOS: u64 = 1_000_000;
+/// The longest tick, which is also the error of a poll that is counted individually.
+const MAX_TICK_NANOS: u64 = 10_000_000;
 
-/// How polls are timed.
+/// Selects how polls are timed.
 ///
 /// # Examples
 ///
@@ -25,52 +25,48 @@ const LONGEST: u64 = 10_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Timing {
-    /// The clock is read when a poll begins and when it ends.
+    /// Reads the clock at the begin and at the end of each poll.
     #[cfg_attr(not(shotclock_ticked), default)]
     Exact,
-    /// The clock is read for one poll in 64, which stands for the others, and for those that turn out to be
-    /// long.
+    /// Reads the clock for one poll in 64, which stands for the others, and for long polls.
     ///
-    /// A thread of the watchdog's publishes the time, four times in the shortest budget (every 2.5 ms under
-    /// one of 10 ms; never more often than each millisecond, nor less than each ten). A poll notes that
-    /// *tick*, and whether it is still the latest at its end: then it was short, and is counted without
-    /// having been timed.
+    /// A thread of the crate, the ticker, publishes the time four times in the shortest budget: every 2.5 ms for a
+    /// budget of 10 ms, and at least every 10 ms and at most every 1 ms. A poll notes this *tick* at its begin. If it
+    /// is still the latest at the end, the poll was short, and is counted without being timed.
     ///
-    /// - How many polls there were is exact, and so is how many panicked.
-    /// - Slow polls are found as under [`Exact`](Self::Exact), while they run and at their end, but what is
-    ///   held against the budget is what surely was: up to a tick less than the poll took. A poll that is
-    ///   over its budget by less than a tick may be found or not; one that is within it is not, unless slow
-    ///   watched polls inside it are to be taken off.
-    /// - The histogram and the busy time are an estimate without bias for polls shorter than a tick, each
-    ///   of which counts like the sample before it (of its watch, on its thread). Polls longer than a tick
-    ///   are counted one by one, and are in them with an error of at most half a tick.
+    /// - The number of polls is exact, and so is the number of those that panicked.
+    /// - Slow polls are found as under [`Exact`](Self::Exact), while they run and at their end. The charged time is a
+    ///   lower bound: up to a tick less than the poll took. So a poll that exceeds its budget by less than a tick may
+    ///   be missed. A poll within its budget is never slow.
+    /// - The histogram and the busy time are unbiased estimates for polls shorter than a tick: each of these counts
+    ///   like the sample before it, of the same watch and thread. Polls longer than a tick are counted individually,
+    ///   with an error of at most half a tick.
     /// - The longest poll is the longest of those that were timed.
-    /// - Under a budget of less than 4 ms, under a mocked clock, and inside of a poll that is timed itself,
-    ///   polls are timed exactly; so are destructors, and what [`Watch::enter`](crate::Watch::enter) times.
+    /// - Polls are timed exactly under a budget of less than 4 ms, under a mocked clock, and inside an exactly timed
+    ///   poll. The same holds for destructors and for sections of [`Watch::enter`](crate::Watch::enter).
     ///
-    /// What it saves is in the table of the README. If that thread is held up, the one that looks at polls
-    /// publishes the time, as often as the shortest budget. While the operating system runs neither of the
-    /// two, a tick is as long as that.
+    /// `docs/performance.md` has the costs of both. If the ticker is held up, the sentinel publishes the time at its
+    /// scans, as often as the shortest budget. While the operating system runs neither thread, the tick lasts.
     #[cfg_attr(shotclock_ticked, default)]
     Ticked,
 }
 
 impl Timing {
-    /// Whether polls under such a budget, in nanoseconds, go by ticks.
-    pub(super) fn is_by_ticks(self, budget: u64) -> bool {
-        self == Self::Ticked && budget >= SHORTEST * TICKS_IN_A_BUDGET
+    /// Returns whether polls with this budget are ticked.
+    pub(super) fn is_ticked(self, budget_nanos: u64) -> bool {
+        self == Self::Ticked && budget_nanos >= MIN_TICK_NANOS * TICKS_PER_BUDGET
     }
 }
 
-/// How many nanoseconds there are between two ticks at present; `None` if no watch goes by them.
-pub(crate) fn tick_of() -> Option<u64> {
-    shortest_by_ticks().map(tick_under)
+/// Returns the nanoseconds between two ticks now. `None` if no watch is ticked.
+pub(crate) fn tick_nanos() -> Option<u64> {
+    shortest_ticked().map(tick_nanos_for)
 }
 
-/// The same where that is the shortest budget.
-fn tick_under(shortest: Duration) -> u64 {
+/// Returns the nanoseconds between two ticks for a shortest budget.
+fn tick_nanos_for(shortest: Duration) -> u64 {
     let shortest = shortest.as_nanos() as u64;
-    (shortest / TICKS_IN_A_BUDGET).clamp(SHORTEST, LONGEST)
+    (shortest / TICKS_PER_BUDGET).clamp(MIN_TICK_NANOS, MAX_TICK_NANOS)
 }
 
 #[cfg(test)]
@@ -78,18 +74,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_budget_has_the_exact_time() {
-        assert!(!Timing::Ticked.is_by_ticks(3_999_999));
-        assert!(Timing::Ticked.is_by_ticks(4_000_000));
-        assert!(!Timing::Exact.is_by_ticks(u64::MAX));
+    fn is_ticked_under_a_short_budget_is_false() {
+        assert!(!Timing::Ticked.is_ticked(3_999_999));
+        assert!(Timing::Ticked.is_ticked(4_000_000));
+        assert!(!Timing::Exact.is_ticked(u64::MAX));
     }
 
     #[test]
-    fn there_are_four_ticks_in_a_budget_but_no_more_than_can_be_afforded() {
-        let ticks = [1, 4, 10, 40, 1_000].map(|ms| tick_under(Duration::from_millis(ms)));
+    fn tick_nanos_is_a_quarter_of_the_budget_within_its_bounds() {
+        let ticks = [1, 4, 10, 40, 1_000].map(|ms| tick_nanos_for(Duration::from_millis(ms)));
         let ns = [1_000_000, 1_000_000, 2_500_000, 10_000_000, 10_000_000];
         assert_eq!(ticks, ns);
         let _in_use = crate::watch::budgets::BudgetToken::new(10_000_000, true);
-        assert!(tick_of().is_some_and(|tick| (SHORTEST..=2_500_000).contains(&tick)));
+        assert!(tick_nanos().is_some_and(|tick| (MIN_TICK_NANOS..=2_500_000).contains(&tick)));
     }
 }

@@ -1,4 +1,4 @@
-//! The set-up of a watchdog: the only file that wires everything.
+//! Builds a watchdog: the only file that connects all parts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,40 +6,40 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::clock::{Clock, nanos_of};
+use crate::dispatch::{
+    Dispatcher, History, HistoryReporter, ReporterThread, Reporters, TracingReporter,
+};
 use crate::error::Error;
 use crate::offload;
 use crate::publish;
-use crate::report::{
-    Archive, Archivist, Desk, Limits, OfWorkers, Outlet, Reporter, SlowPoll, StuckWorker,
-    TracingReporter,
-};
+use crate::report::{Reporter, SlowPoll, StuckWorker, WorkerReporter};
 use crate::sentinel;
 use crate::slot;
 use crate::sys::{self, CAPTURE_SIGNAL};
 use crate::watch::{
-    Containment, Measure, OnSlow, Orders, Registry, Stacks, Step, StuckWorkers, Timing,
-    WatchdogInner,
+    Action, Containment, EscalationStep, Policy, Registry, SlowPollSink, Stacks, StuckWorkers,
+    Timing, WatchdogInner,
 };
 
 use super::Watchdog;
-use super::escalation::Escalation;
+use super::escalation::{Escalation, EscalationKind};
 
 impl Watchdog {
-    /// Starts the set-up of a watchdog.
-    pub fn builder() -> Builder {
-        Builder::new()
+    /// Returns a builder with the default settings.
+    pub fn builder() -> WatchdogBuilder {
+        WatchdogBuilder::new()
     }
 }
 
-/// How many reports may wait to be added up to culprits.
-const ARCHIVE_QUEUE: usize = 1_024;
+/// Reports that may wait to be summed as culprits: looking up names takes long, and a report takes 1 KiB.
+const HISTORY_QUEUE: usize = 1_024;
 
-/// The queues are allocated whole.
+/// The largest queue. It is allocated at once, so a larger one is most likely a mistake.
 const MAX_QUEUE: usize = 1 << 20;
 
-/// The set-up of a [`Watchdog`]. Made by [`Watchdog::builder`].
+/// Builds a [`Watchdog`]. [`Watchdog::builder`] makes it.
 #[must_use = "a builder does nothing before `build`"]
-pub struct Builder {
+pub struct WatchdogBuilder {
     budget: Duration,
     timing: Timing,
     guard_budget: Duration,
@@ -47,7 +47,7 @@ pub struct Builder {
     reports_per_second: u32,
     report_queue: usize,
     tracing: bool,
-    or_stderr: bool,
+    stderr_without_subscriber: bool,
     reporters: Vec<Box<dyn Reporter>>,
     stacks: Stacks,
     stack_signal: i32,
@@ -60,7 +60,7 @@ pub struct Builder {
     clock: Option<Clock>,
 }
 
-impl Builder {
+impl WatchdogBuilder {
     fn new() -> Self {
         Self {
             budget: Duration::from_millis(10),
@@ -70,7 +70,7 @@ impl Builder {
             reports_per_second: 5,
             report_queue: 256,
             tracing: true,
-            or_stderr: false,
+            stderr_without_subscriber: false,
             reporters: Vec::new(),
             stacks: Stacks::Auto,
             stack_signal: CAPTURE_SIGNAL,
@@ -84,56 +84,56 @@ impl Builder {
         }
     }
 
-    /// How long a poll may run before it is slow. 10 ms unless it is set; a single watch may differ
-    /// ([`Watch::with_budget`](crate::Watch::with_budget)).
+    /// Sets the longest time that a poll may take. Default: 10 ms.
     ///
-    /// Zero is refused by [`build`](Self::build): as a default it would report every poll of the
-    /// program. Beyond `u64::MAX` nanoseconds no poll is ever slow.
+    /// A single watch may have another one ([`Watch::with_budget`](crate::Watch::with_budget)). [`build`](Self::build)
+    /// refuses zero, which would report each poll of the program. With `u64::MAX` nanoseconds or more, no poll is slow.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
     }
 
-    /// Sets for how long a worker of a guarded runtime may be in one poll before it is stuck
-    /// ([`Watchdog::guard`]). 100 ms unless it is set; at least 10 ms, because the sentinel looks ten times
-    /// within it, and a look costs tens of microseconds. A worker that is busy without a proof that it is one
-    /// poll is reported after ten times as long.
+    /// Sets the longest time that a worker of a guarded runtime may be in one poll. Default: 100 ms. Minimum: 10 ms.
+    ///
+    /// The sentinel scans a busy worker ten times within it, and a scan takes tens of microseconds. A busy worker without
+    /// proof that it is in one poll is reported after ten of these budgets. See [`Watchdog::guard`].
     pub fn guard_budget(mut self, budget: Duration) -> Self {
         self.guard_budget = budget;
         self
     }
 
-    /// How polls are timed. [`Timing::Exact`] unless it is set.
+    /// Selects how polls are timed. Default: [`Timing::Exact`].
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
         self
     }
 
-    /// How many names may have a watch of their own. 1,000 unless it is set; at least 1.
+    /// Sets the number of names that have watches of their own. Default: 1,000. Minimum: 1.
     pub fn max_watches(mut self, limit: usize) -> Self {
         self.max_watches = limit;
         self
     }
 
-    /// Sets how many slow polls of one watch are reported in a second. 5 unless it is set.
+    /// Sets the number of slow polls of one watch that are reported in a second. Default: 5.
     ///
-    /// Seconds are whole seconds of the watchdog's clock. Further polls are counted, and the next report says
-    /// how many there were ([`SlowPoll::suppressed`]). The limit is for noise: a poll that still runs asks again
-    /// at doubling times, and one that lasts ten budgets (and at least 10 ms) is reported whatever the limit
-    /// says. With 0 the watchdog reports no slow poll, and counts all.
+    /// Seconds are whole seconds of the watchdog's clock. The crate counts further polls, and the next report has their
+    /// number ([`SlowPoll::suppressed`]). A suppressed poll that still runs is tried again at doubling times. A poll that
+    /// lasts ten budgets, and at least 10 ms, is never suppressed. With 0, the watchdog reports no slow poll and counts
+    /// all.
     pub fn reports_per_second(mut self, limit: u32) -> Self {
         self.reports_per_second = limit;
         self
     }
 
-    /// How many reports may wait for one reporter before further ones are dropped (and counted).
-    /// 256 unless it is set; at least 1, at most 1,048,576.
+    /// Sets the number of reports that may wait for one reporter. Default: 256. Range: 1 to 1,048,576.
+    ///
+    /// The crate drops and counts reports that find the queue full.
     pub fn report_queue(mut self, capacity: usize) -> Self {
         self.report_queue = capacity;
         self
     }
 
-    /// Calls a closure for every report, on a thread of its own. Any number of them.
+    /// Adds a closure that is called for each report of a poll, on a thread of its own.
     ///
     /// # Examples
     ///
@@ -166,8 +166,9 @@ impl Builder {
         self.reporter(reporter)
     }
 
-    /// Calls a closure for every report of a worker of a guarded runtime
-    /// ([`Watchdog::guard`]), on a thread of its own. Any number of them.
+    /// Adds a closure that is called for each report of a worker of a guarded runtime ([`Watchdog::guard`]).
+    ///
+    /// The closure runs on a thread of its own.
     ///
     /// # Examples
     ///
@@ -184,55 +185,54 @@ impl Builder {
     where
         F: Fn(&StuckWorker) + Send + 'static,
     {
-        self.reporter(OfWorkers(reporter))
+        self.reporter(WorkerReporter(reporter))
     }
 
-    /// Adds a reporter. Any number of them.
+    /// Adds a reporter. Each has a thread of its own.
     pub fn reporter(mut self, reporter: impl Reporter) -> Self {
         self.reporters.push(Box::new(reporter));
         self
     }
 
-    /// Takes the default reporter away, which logs each slow poll as a `tracing` event at WARN.
+    /// Removes the default reporter, which logs each report as a `tracing` event at WARN.
     pub fn without_tracing(mut self) -> Self {
         self.tracing = false;
         self
     }
 
-    /// Has the default reporter write to stderr where the process has no subscriber.
-    pub(super) fn or_stderr(mut self) -> Self {
-        self.or_stderr = true;
+    /// Makes the default reporter write to stderr while the process has no subscriber.
+    pub(super) fn stderr_without_subscriber(mut self) -> Self {
+        self.stderr_without_subscriber = true;
         self
     }
 
-    /// How the stacks of stuck threads are taken. [`Stacks::Auto`] unless it is set.
+    /// Selects how the stacks of stalled threads are taken. Default: [`Stacks::Auto`].
     pub fn stacks(mut self, stacks: Stacks) -> Self {
         self.stacks = stacks;
         self
     }
 
-    /// The number of the signal by which stacks are taken. `SIGURG` unless it is set, whose default
-    /// is to be ignored, so that a late one does no harm.
+    /// Sets the number of the capture signal, by which stacks are taken. Default: `SIGURG`.
     ///
-    /// There is one handler in a process: it is installed by the first watchdog that is built with
-    /// anything but [`Stacks::Never`], with the signal of that one. If the signal has another handler
-    /// already, or gets one later, no stacks are taken, and
-    /// [`Watchdog::capabilities`] says so; as it does of a number that is no signal, and of a signal
-    /// by which faults are told, as `SIGSEGV`.
+    /// The system ignores `SIGURG` by default, so a late signal does no harm. A process has one handler: the first
+    /// watchdog with stacks installs it, for its own signal. If the signal has another handler, now or later, no stacks
+    /// are taken. The same holds for a number that is no signal, and for the signal of a fault, as `SIGSEGV`.
+    /// [`Watchdog::capabilities`] gives the reason.
     pub fn stack_signal(mut self, signal: i32) -> Self {
         self.stack_signal = signal;
         self
     }
 
-    /// Leaves out of the reports which file, pipe or socket a stuck thread waits for: a path may hold
-    /// what nobody but the service is to know. What kind of thing it is, is still said.
+    /// Leaves the path of a file, pipe or socket out of the reports.
+    ///
+    /// A path may be confidential. The hint still depends on the kind of resource.
     ///
     /// # Examples
     ///
     /// ```
     /// use shotclock::{Stacks, Watchdog};
     ///
-    /// // Reports hold no names of the program's but those of watches, tasks and threads.
+    /// // Reports have no names from the program but those of watches, tasks and threads.
     /// let watchdog = Watchdog::builder()
     ///     .stacks(Stacks::Never)
     ///     .without_paths()
@@ -245,12 +245,10 @@ impl Builder {
         self
     }
 
-    /// Does something about a poll that has been stuck for so long. Any number of steps; the youngest
-    /// is taken first.
+    /// Adds an action for polls that have stalled for `after`. By default there are none.
     ///
-    /// A step is taken once for each stall, whatever the limits on reports say, and only while the
-    /// stall is the code's doing: not while its thread is starved or the process suspended. Nothing
-    /// of this is on unless it is asked for.
+    /// The sentinel takes each step once for each stall, in the order of `after`, whatever the rate limit says. It counts
+    /// only time that is charged to the code, so not while the thread is starved or the process suspended.
     ///
     /// # Examples
     ///
@@ -271,28 +269,29 @@ impl Builder {
         self
     }
 
-    /// Contains the polls of all watches that are expected to overrun, as [`Watch::contained`](crate::Watch::contained) does it
-    /// for one.
+    /// Contains the polls of all watches that are expected to exceed their budget.
+    ///
+    /// [`Watch::contained`](crate::Watch::contained) does it for one watch.
     pub fn contain(mut self) -> Self {
         self.contain = true;
         self
     }
 
-    /// How many polls are contained at once; beyond it they are plain ones. 64 unless it is set. Each
-    /// takes a thread of the runtime's blocking pool.
+    /// Sets the number of polls that are contained at once. Default: 64.
+    ///
+    /// Each contained poll takes a thread of the runtime's blocking pool. Beyond the limit, polls run plainly.
     pub fn max_contained(mut self, limit: usize) -> Self {
         self.max_contained = limit;
         self
     }
 
-    /// Publishes the distribution of all polls through the `metrics` facade, for an exporter whose
-    /// text cannot be appended to.
+    /// Publishes the distribution of all polls through the `metrics` facade, for an exporter that this crate cannot
+    /// extend.
     ///
-    /// As counters, because the facade's histogram keeps 24 bytes for every poll until the next
-    /// scrape: `shotclock_poll_duration_seconds_bucket{watch,le}` and `…_count{watch}`, which PromQL
-    /// reads as it reads a histogram, and `shotclock_poll_busy_microseconds_total{watch}`. It holds
-    /// for the whole process, and `shotclock::prometheus::Exporter` then renders
-    /// none of the three, so that nothing comes twice.
+    /// The facade's histogram keeps 24 bytes for each poll until the next scrape (metrics-exporter-prometheus 0.18). So
+    /// this publishes counters: `shotclock_poll_duration_seconds_bucket{watch,le}` and `…_count{watch}`, which PromQL reads
+    /// like a histogram, and `shotclock_poll_busy_microseconds_total{watch}`. The setting holds for the whole process.
+    /// `shotclock::prometheus::Exporter` then renders none of the three, so that no series comes twice.
     #[cfg(feature = "metrics")]
     pub fn buckets_as_counters(mut self) -> Self {
         self.buckets_as_counters = true;
@@ -305,17 +304,21 @@ impl Builder {
         self
     }
 
-    /// Builds the watchdog and starts its threads: one for each reporter, and, once in a process,
-    /// one that publishes metrics.
+    /// Builds the watchdog and starts its threads.
     ///
-    /// The first call in a process measures the clock against the system's, which takes about a
-    /// millisecond where they agree at once, and 200 at most: do it before the runtime is busy.
+    /// Each watchdog has one thread for each reporter, one for each [`Escalation::call`], and one that sums culprits.
+    /// The first call in a process also starts the sentinel, the ticker, the loader of unwind tables (which ends when it
+    /// has read them) and the thread that publishes metrics. `docs/threads.md` lists all threads.
+    ///
+    /// The first call also measures the clock against the system's. This takes about a millisecond, and at most 200.
+    /// So build the watchdog before the runtime is busy.
     ///
     /// # Errors
     ///
-    /// If the budget, the limit of watches or the capacity of the report queue is zero, if that
-    /// capacity is above its limit, or if a thread cannot be started; so also in the child of a fork, if
-    /// the parent had built a watchdog.
+    /// Fails if a setting is out of range ([`Error::is_invalid_setting`]): a budget, a limit of watches or a queue
+    /// capacity of zero, a queue capacity above its limit, or a [`guard_budget`](Self::guard_budget) below 10 ms. Fails if
+    /// the system refuses a thread, and in the child of a fork whose parent had built a watchdog
+    /// ([`Error::is_thread_refused`]).
     pub fn build(self) -> Result<Watchdog, Error> {
         self.check()?;
         sys::notice_forks(slot::hold, slot::release);
@@ -323,43 +326,30 @@ impl Builder {
             return Err(Error::forked());
         }
         publish::start()?;
-        offload::enroll_cpu_lane();
-        #[cfg(feature = "metrics")]
-        let buckets_as_counters = self.buckets_as_counters;
-        let registry = Registry::new(self.max_watches);
-        let limits = Limits {
-            per_second: self.reports_per_second,
-        };
-        let guard_budget = nanos_of(self.guard_budget);
-        let timing = self.timing;
-        let (contain, max_contained) = (self.contain, self.max_contained);
-        let budget = self.budget;
+        offload::register_cpu_lane();
         let clock = self.clock.clone().unwrap_or_else(Clock::new);
         sentinel::start(&clock, self.stacks, self.stack_signal)?;
-        let (stacks, without_paths) = (self.stacks, self.without_paths);
-        let archive = Arc::new(Archive::default());
-        let archivist = Box::new(Archivist(Arc::clone(&archive)));
-        let archivist = Outlet::open(archivist, "shotclock-arch", ARCHIVE_QUEUE)?;
-        let Threads {
-            outlets,
-            calls,
-            steps,
-        } = self.start_threads()?;
-        let orders = Orders {
-            stacks,
-            without_paths,
-            steps,
+        let registry = Registry::new(self.max_watches);
+        let containment = Containment {
+            everywhere: self.contain,
+            limit: self.max_contained,
+            now: AtomicUsize::new(0),
         };
-        let desk = Desk::new(
-            outlets,
-            calls,
-            archivist,
-            limits,
-            orders,
+        let (timing, budget) = (self.timing, self.budget);
+        let guard_budget_nanos = nanos_of(self.guard_budget);
+        let reports_per_second = self.reports_per_second;
+        #[cfg(feature = "metrics")]
+        let buckets_as_counters = self.buckets_as_counters;
+        let history = Arc::new(History::default());
+        let (reporters, policy) = self.start_reporters(&history)?;
+        let dispatcher = Dispatcher::new(
+            reporters,
+            reports_per_second,
+            policy,
             Arc::clone(&registry),
             clock.clone(),
         );
-        publish::enroll(&registry);
+        publish::register(&registry);
         #[cfg(feature = "metrics")]
         if buckets_as_counters {
             publish::publish_buckets_as_counters();
@@ -369,20 +359,16 @@ impl Builder {
             timing,
             budget,
             registry,
-            slow: Arc::clone(&desk) as Arc<dyn OnSlow>,
-            containment: Containment {
-                everywhere: contain,
-                limit: max_contained,
-                now: AtomicUsize::new(0),
-            },
+            sink: Arc::clone(&dispatcher) as Arc<dyn SlowPollSink>,
+            containment,
             stuck_workers: StuckWorkers::default(),
             busy_workers: StuckWorkers::default(),
         });
         Ok(Watchdog {
             inner,
-            desk,
-            archive,
-            guard_budget,
+            dispatcher,
+            history,
+            guard_budget_nanos,
         })
     }
 
@@ -391,7 +377,7 @@ impl Builder {
         if self.budget.is_zero() {
             return Err(Error::setting(
                 "budget",
-                "is zero, so that every poll would be slow; Watch::with_budget allows that for one watch",
+                "is zero, so each poll would be slow: set a longer one, or use Watch::with_budget for one watch",
             ));
         }
         if self.guard_budget < Duration::from_millis(10) {
@@ -409,50 +395,54 @@ impl Builder {
         Ok(())
     }
 
-    /// Starts the threads of the reporters, and of what an escalation calls.
-    fn start_threads(self) -> Result<Threads, Error> {
-        let tracing = || Box::new(TracingReporter::new(self.or_stderr)) as Box<dyn Reporter>;
-        let tracing = self.tracing.then(tracing);
+    /// Starts the threads of the reporters, and resolves the escalation steps to them.
+    fn start_reporters(self, history: &Arc<History>) -> Result<(Reporters, Policy), Error> {
+        let capacity = self.report_queue;
+        let history = Box::new(HistoryReporter(Arc::clone(history)));
+        let history = ReporterThread::start(history, "shotclock-arch", HISTORY_QUEUE)?;
+        let tracing = || Box::new(TracingReporter::new(self.stderr_without_subscriber)) as _;
+        let tracing: Option<Box<dyn Reporter>> = self.tracing.then(tracing);
         let reporters = tracing.into_iter().chain(self.reporters);
-        let open = |(number, reporter)| {
+        let start = |(number, reporter)| {
             // Linux shows 15 bytes of a thread's name.
-            let name = format!("shotclock-rep-{number}");
-            Outlet::open(reporter, &name, self.report_queue)
+            ReporterThread::start(reporter, &format!("shotclock-rep-{number}"), capacity)
         };
-        let outlets = reporters.enumerate().map(open).collect::<Result<_, _>>()?;
-        let (mut calls, mut steps) = (Vec::new(), Vec::new());
-        for (after, escalation) in self.escalation {
-            let measure = match escalation {
-                Escalation::Stacks => Measure::Stacks,
-                Escalation::Abort => Measure::Abort,
-                Escalation::Call(function) => {
-                    let name = format!("shotclock-esc-{}", calls.len());
-                    calls.push(Outlet::open(function, &name, self.report_queue)?);
-                    Measure::Call(calls.len() - 1)
+        let all = reporters.enumerate().map(start).collect::<Result<_, _>>()?;
+        let (mut escalation, mut steps) = (Vec::new(), Vec::new());
+        for (after, Escalation { kind }) in self.escalation {
+            let action = match kind {
+                EscalationKind::Stacks => Action::Stacks,
+                EscalationKind::Abort => Action::Abort,
+                EscalationKind::Call(function) => {
+                    let name = format!("shotclock-esc-{}", escalation.len());
+                    escalation.push(ReporterThread::start(function, &name, capacity)?);
+                    Action::Call(escalation.len() - 1)
                 }
             };
-            let after = nanos_of(after);
-            steps.push(Step { after, measure });
+            let after_nanos = nanos_of(after);
+            steps.push(EscalationStep {
+                after_nanos,
+                action,
+            });
         }
-        steps.sort_by_key(|step| step.after);
-        Ok(Threads {
-            outlets,
-            calls,
+        steps.sort_by_key(|step| step.after_nanos);
+        let policy = Policy {
+            stacks: self.stacks,
+            without_paths: self.without_paths,
             steps,
-        })
+        };
+        let reporters = Reporters {
+            all,
+            escalation,
+            history,
+        };
+        Ok((reporters, policy))
     }
 }
 
-/// The threads of a watchdog, and the steps of its escalation, which name some of them.
-struct Threads {
-    outlets: Vec<Outlet>,
-    calls: Vec<Outlet>,
-    steps: Vec<Step>,
-}
-
-impl fmt::Debug for Builder {
+impl fmt::Debug for WatchdogBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("WatchdogBuilder")
             .field("budget", &self.budget)
             .field("max_watches", &self.max_watches)
             .field("reports_per_second", &self.reports_per_second)

@@ -1,4 +1,4 @@
-//! Guarding a whole runtime: nothing in it needs to be wrapped.
+//! Guards a whole runtime, without wrapping any future.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,22 +8,23 @@ use tokio::runtime::{self, Handle};
 use super::Watchdog;
 use crate::error::Error;
 use crate::prober;
-use crate::runtime::{Guarded, OnStuck};
+use crate::runtime::{Guarded, StuckWorkerSink};
 use crate::sync::Lock;
 use crate::sys;
 
 impl Watchdog {
-    /// Guards a runtime: the sentinel looks at each of its workers, whatever they poll, and the watchdog measures
-    /// how late the runtime is for its tasks. That ends when the guard is dropped, or the runtime.
+    /// Guards a runtime: the sentinel scans each worker, and the watchdog measures the runtime's lag.
     ///
-    /// A worker that is proved to be in one poll for longer than the budget of the guard
-    /// ([`Builder::guard_budget`](super::Builder::guard_budget)) is reported while it is stuck
-    /// ([`StuckWorker`](crate::StuckWorker)), with the stack of its thread. While a runtime is guarded,
-    /// every report of a slow poll in it says what that did to the rest ([`Impact`](crate::Impact)).
-    /// The metrics are the gauges `shotclock_stuck_workers{runtime}` and `shotclock_busy_workers{runtime}`,
-    /// the counter `shotclock_worker_stalls_total{runtime}` and
-    /// the histogram `shotclock_runtime_lag_seconds{runtime}`; guards of one name share them, and past
-    /// 1,000 names further ones are called `other`.
+    /// The guard ends when it is dropped, or when the runtime ends.
+    ///
+    /// The sentinel reports a worker that is proved to be in one poll for longer than the guard's budget
+    /// ([`WatchdogBuilder::guard_budget`](super::WatchdogBuilder::guard_budget)), while it is stuck and with its stack
+    /// ([`StuckWorker`](crate::StuckWorker)). Each report of a slow poll in a guarded runtime has the state of the runtime
+    /// ([`RuntimeSnapshot`](crate::report::RuntimeSnapshot)).
+    ///
+    /// The metrics are the gauges `shotclock_stuck_workers{runtime}` and `shotclock_busy_workers{runtime}`, the counter
+    /// `shotclock_worker_stalls_total{runtime}` and the histogram `shotclock_runtime_lag_seconds{runtime}`. Guards of one
+    /// name share them. Past 1,000 names, further ones are called `other`.
     ///
     /// # Examples
     ///
@@ -40,43 +41,42 @@ impl Watchdog {
     /// }
     /// ```
     ///
-    /// # What proves that a worker is stuck
+    /// # Proof that a worker is stuck
     ///
-    /// Tokio counts how often each worker parks and wakes, and for how long it was busy. Counters that stand
-    /// still say that the worker has not returned to its driver; they do not say in how many polls. So the
-    /// sentinel compares what it saw of the worker's thread ten times within the budget:
+    /// tokio counts how often each worker parks and unparks, and how long it was busy. Unchanged counters show that the
+    /// worker has not returned to its driver, but not in how many polls. So the sentinel observes the worker's thread ten
+    /// times within the budget. Each of these proves that the worker is still in the same poll:
     ///
-    /// - The thread slept in one system call and had no turn on a processor between two looks.
+    /// - The thread slept in one system call, and did not run between two observations.
     /// - The outermost watched poll in flight is the same.
-    /// - A breakpoint behind tokio's call of the poll was not hit. It counts exactly, in a debug register of the
-    ///   processor, where the system permits it
-    ///   ([`Capabilities::breakpoints`](crate::Capabilities::breakpoints)).
+    /// - A breakpoint behind tokio's call of the poll was not hit. A debug register of the processor counts the hits
+    ///   exactly, if the system permits it ([`Capabilities::breakpoints`](crate::Capabilities::breakpoints)).
     ///
-    /// A worker of which nothing proves it is reported after ten budgets, as
-    /// [`StuckKind::Busy`](crate::StuckKind::Busy), with other words; unless it is seen to go on: a task of ours
-    /// was polled there, its task became another one, watched polls end, or the breakpoint was hit.
+    /// The sentinel reports a worker without such a proof after ten budgets, as
+    /// [`StuckKind::Busy`](crate::report::StuckKind::Busy), in other words. It does not report a worker that is seen to go
+    /// on: it ran a probe, its task changed, watched polls ended, or the breakpoint was hit.
     ///
-    /// Ten times a second the watchdog sends a task into the runtime, which measures the lag and tells which
-    /// thread runs which worker. At the beginning, and later only while a thread is not known, it sends as many
-    /// as there are workers, and each keeps its worker until all have met, for 5 ms at most.
+    /// Ten times a second the watchdog sends a probe task into the runtime. It measures the lag, and tells which thread
+    /// runs which worker. At first, and while a thread is unknown, the watchdog sends as many probes as there are workers.
+    /// Each holds its worker until all have met, for at most 5 ms.
     ///
     /// # Non-guarantees
     ///
-    /// - A worker whose thread is not known yet is reported as busy, without cause or stack. After
-    ///   `block_in_place` a worker has another thread, which is known again when a task of ours is polled there.
-    /// - A worker that computes in one poll is named within 1.5 budgets only where breakpoints are permitted, which
-    ///   needs a process without a seccomp filter. So is one that sleeps many times in one poll.
-    /// - A breakpoint costs the thread about a microsecond for each poll, as long as the worker may be stuck: from
-    ///   a tenth of the budget without a sign of its counters to the next.
-    /// - A runtime of the current thread runs only while some thread is in `block_on`. The stack shows that:
-    ///   without stacks ([`Stacks::Never`](crate::Stacks::Never)) or without symbols its worker is not reported.
-    ///   Its lag is measured while no thread is in `block_on` as well.
-    /// - A worker that waits for a lock is reported, also if only because the thread that has it is not run.
-    /// - Where the operating system does not tell for how long a thread waited for a processor, a
-    ///   worker on a busy host may be reported that is merely not run.
+    /// - A worker whose thread is unknown is reported as busy, without cause or stack. After `block_in_place` another
+    ///   thread runs the worker, which the next probe there reveals.
+    /// - The sentinel reports a worker that computes in one poll within 1.5 budgets only where breakpoints are permitted.
+    ///   That needs a process without a seccomp filter. The same holds for a worker that sleeps many times in one poll.
+    /// - A breakpoint costs the thread about a microsecond a poll while the worker may be stuck: after a tenth of the
+    ///   budget without a change of its counters.
+    /// - A current-thread runtime runs only while a thread is in `block_on`, which the stack shows. Without stacks
+    ///   ([`Stacks::Never`](crate::Stacks::Never)) or symbols, its worker is not reported. Its lag is measured even while
+    ///   no thread is in `block_on`.
+    /// - A worker that waits for a lock is reported, even if the lock's holder is only not scheduled.
+    /// - If the operating system does not tell how long a thread waited for a processor, a worker on a busy host may be
+    ///   reported that is only not scheduled.
     ///
-    /// If the thread that sends those tasks cannot be started, no lag is measured, and workers have no
-    /// threads; an event at ERROR says so. Under a mocked clock (`Builder::mock_clock`) nothing is guarded.
+    /// If the system refuses the thread that sends probes, no lag is measured and the threads of workers stay unknown.
+    /// The crate logs an error then. Under a mocked clock (`WatchdogBuilder::mock_clock`) nothing is guarded.
     #[must_use = "a runtime is guarded as long as the guard lives"]
     pub fn guard(&self, name: &str, handle: &Handle) -> Guard {
         let guarded = self.guarded(name);
@@ -87,15 +87,13 @@ impl Watchdog {
         Guard::begin(guarded)
     }
 
-    /// Guards the runtime that will be built of `builder`, from its first thread on.
+    /// Guards the runtime that `builder` will build, from its first thread on.
     ///
-    /// It sets the builder's `on_thread_park`, by which a worker's thread is known from the first time on
-    /// that it parks. The builder keeps one closure of each kind: who has one of their own calls
-    /// [`GuardHooks::on_thread_park`] from it, and sets it afterwards.
+    /// This sets the builder's `on_thread_park`, which reveals a worker's thread when it first parks. The builder keeps
+    /// one closure of each kind. If you need your own, call [`GuardHooks::on_thread_park`] in it, and set it afterwards.
     ///
-    /// With `--cfg tokio_unstable` it also sets `on_before_task_poll` and `on_after_task_poll`: every
-    /// task is watched then, without being wrapped, under the place where it was spawned (`src/main.rs:7`)
-    /// and with the watchdog's own budget.
+    /// With `--cfg tokio_unstable` this also sets `on_before_task_poll` and `on_after_task_poll`. Then each task is watched
+    /// without a wrapper, under the place where it was spawned (`src/main.rs:7`) and with the watchdog's own budget.
     ///
     /// # Examples
     ///
@@ -106,7 +104,7 @@ impl Watchdog {
     /// let mut builder = tokio::runtime::Builder::new_multi_thread();
     /// let guard = watchdog.guard_builder("main", &mut builder);
     ///
-    /// // A hook of one's own: it calls the guard's.
+    /// // Your own hook calls the guard's.
     /// let hooks = guard.hooks();
     /// builder.on_thread_park(move || {
     ///     hooks.on_thread_park();
@@ -129,26 +127,24 @@ impl Watchdog {
     }
 
     fn guarded(&self, name: &str) -> Arc<Guarded> {
-        let listener = Arc::clone(&self.desk) as Arc<dyn OnStuck>;
+        let sink = Arc::clone(&self.dispatcher) as Arc<dyn StuckWorkerSink>;
         let watchdog = Arc::clone(&self.inner);
-        Guarded::new(name, watchdog, listener, self.guard_budget)
+        Guarded::new(name, watchdog, sink, self.guard_budget_nanos)
     }
 }
 
-/// Whether the calling thread is a worker of the runtime: then it is known from the beginning on.
+/// Returns whether the calling thread runs in the runtime. Then its worker is known from the start.
 fn is_called_in(handle: &Handle) -> bool {
     Handle::try_current().is_ok_and(|current| current.id() == handle.id())
 }
 
-/// Guards the runtime of the calling task, under the name `main`, with a watchdog of its own: the one
-/// line that a program needs.
+/// Guards the runtime of the calling task under the name `main`: the one line that a program needs.
 ///
-/// The watchdog has the budget and the reporters that it has if nothing is set; [`default_watchdog`]
-/// gives it, to watch single futures as well. Where the program has no `tracing` subscriber, it writes
-/// to stderr, so that nobody needs to set up anything to see something.
+/// The guard uses the watchdog of the process, [`Watchdog::global`], which has the default settings. It can watch single
+/// futures too. If the program has no `tracing` subscriber, reports go to stderr.
 ///
-/// Reports are written by a thread of the watchdog's own, once their symbols are read. A program that
-/// ends soon after somebody was stuck calls [`Watchdog::flush`] of the [`default_watchdog`] first.
+/// A reporter's thread writes the reports once it has read their symbols. A program that ends soon after a worker was
+/// stuck calls [`Watchdog::flush`] of [`Watchdog::global`] first.
 ///
 /// # Examples
 ///
@@ -162,61 +158,72 @@ fn is_called_in(handle: &Handle) -> bool {
 ///
 /// # Errors
 ///
-/// It returns a guard in any case, so that one line is enough. Outside of a runtime, and where the
-/// watchdog's threads cannot be started, that one guards nothing ([`Guard::is_active`]), and why is said
-/// by an event at ERROR, or on stderr.
+/// Always returns a guard, so that one line is enough. Outside of a runtime, or if the system refuses a thread, the guard
+/// guards nothing ([`Guard::is_active`]). The crate then logs the reason as an error, or writes it to stderr.
 #[must_use = "the runtime is guarded as long as the guard lives"]
 pub fn guard() -> Guard {
-    let guarded = default_watchdog().and_then(|watchdog| {
+    let guarded = Watchdog::global().and_then(|watchdog| {
         let handle = Handle::try_current().map_err(Error::no_runtime)?;
         Ok(watchdog.guard("main", &handle))
     });
     guarded.unwrap_or_else(|error| {
-        say_what_is_wrong(&error);
+        log_inactive(&error);
         Guard { guarded: None }
     })
 }
 
-/// The watchdog of [`guard`]: it has the settings of [`Watchdog::builder`], and is built by the first
-/// call.
-///
-/// # Errors
-///
-/// If one of its threads cannot be started. The next call tries again.
-pub fn default_watchdog() -> Result<Watchdog, Error> {
-    static DEFAULT: Lock<Option<Watchdog>> = Lock::new(None);
-    let mut default = DEFAULT.lock();
-    if let Some(watchdog) = &*default {
-        return Ok(watchdog.clone());
+impl Watchdog {
+    /// Returns the watchdog of the process, which [`guard`] uses.
+    ///
+    /// The first call builds it, with the settings of [`Watchdog::builder`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let watchdog = shotclock::Watchdog::global()?;
+    /// drop(watchdog.watch("checkout").enter());
+    /// # Ok::<(), shotclock::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system refuses a thread. The next call tries again.
+    pub fn global() -> Result<Watchdog, Error> {
+        static GLOBAL: Lock<Option<Watchdog>> = Lock::new(None);
+        let mut global = GLOBAL.lock();
+        if let Some(watchdog) = &*global {
+            return Ok(watchdog.clone());
+        }
+        let watchdog = Watchdog::builder().stderr_without_subscriber().build()?;
+        Ok(global.insert(watchdog).clone())
     }
-    let watchdog = Watchdog::builder().or_stderr().build()?;
-    Ok(default.insert(watchdog).clone())
 }
 
-fn say_what_is_wrong(error: &Error) {
-    let error = error.whole();
+fn log_inactive(error: &Error) {
+    let error = error.with_source();
     match tracing::dispatcher::has_been_set() {
         true => tracing::error!(target: "shotclock", %error, "nothing is guarded"),
         false => eprintln!("shotclock: nothing is guarded: {error}"),
     }
 }
 
-/// Ends the guarding of a runtime when it is dropped. Made by [`Watchdog::guard`],
-/// [`Watchdog::guard_builder`] and [`guard`].
+/// Guards a runtime until it is dropped.
+///
+/// [`Watchdog::guard`], [`Watchdog::guard_builder`] and [`guard`] make it.
 pub struct Guard {
     guarded: Option<Arc<Guarded>>,
 }
 
 impl Guard {
-    /// Begins to look, unless time is mocked: then nothing is known of the machine's threads. In the child of a fork
-    /// no thread looks.
+    /// Registers the runtime, unless time is mocked: a mocked clock says nothing of the machine's threads. In the child of
+    /// a fork there is no sentinel.
     fn begin(guarded: Arc<Guarded>) -> Self {
         if !guarded.clock().is_real() || sys::is_forked() {
             return Self { guarded: None };
         }
         guarded.register();
         if let Err(error) = prober::start() {
-            let error = error.whole();
+            let error = error.with_source();
             tracing::error!(target: "shotclock", %error, "the lag of a runtime is not measured");
         }
         Self {
@@ -224,13 +231,13 @@ impl Guard {
         }
     }
 
-    /// Whether a runtime is guarded: one that exists already, and has not ended.
+    /// Returns whether the guard has a runtime that exists and has not ended.
     pub fn is_active(&self) -> bool {
         let guarded = self.guarded.as_ref();
         guarded.is_some_and(|guarded| guarded.is_attached())
     }
 
-    /// What the hooks of the runtime are to call, for who sets hooks of their own.
+    /// Returns the functions for the runtime's hooks, for programs that set their own hooks.
     pub fn hooks(&self) -> GuardHooks {
         GuardHooks {
             guarded: self.guarded.clone(),
@@ -256,16 +263,19 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// What the hooks of a guarded runtime call. Made by [`Guard::hooks`]; without effect once the guard is
-/// dropped.
+/// Holds the functions for the hooks of a guarded runtime. They have no effect once the guard is dropped.
+///
+/// [`Guard::hooks`] makes it.
 #[derive(Clone, Default)]
 pub struct GuardHooks {
-    /// It holds the runtime's handle, and the runtime these hooks: until the guard is over.
+    /// It holds the runtime's handle, and the runtime holds these hooks. The end of the guard breaks this cycle.
     pub(super) guarded: Option<Arc<Guarded>>,
 }
 
 impl GuardHooks {
-    /// To be called from `on_thread_park` of the runtime's builder. It takes some tens of nanoseconds.
+    /// Tells the guard which thread runs the calling worker. Call it from the builder's `on_thread_park`.
+    ///
+    /// It takes some tens of nanoseconds.
     pub fn on_thread_park(&self) {
         let Some(guarded) = self.guarded.as_ref().filter(|guarded| !guarded.has_ended()) else {
             return;

@@ -1,4 +1,4 @@
-//! Floor 6: the watchdog that users hold, and its set-up, which wires everything.
+//! Floor 6: the watchdog that users hold, its builder and the guards of runtimes.
 
 mod builder;
 mod escalation;
@@ -14,18 +14,19 @@ use std::time::Duration;
 #[cfg(feature = "page")]
 use crate::clock::Clock;
 use crate::containment;
-use crate::report::{Archive, Culprits, Desk};
+use crate::dispatch::{Dispatcher, History};
+use crate::report::Culprits;
 use crate::sentinel::Capabilities;
 use crate::watch::{Health, Snapshot, Watch, WatchdogInner};
 
-pub use builder::Builder;
+pub use builder::WatchdogBuilder;
 pub use escalation::Escalation;
-pub use guard::{Guard, GuardHooks, default_watchdog, guard};
+pub use guard::{Guard, GuardHooks, guard};
 
-/// Times the polls of a program, and tells of the slow ones.
+/// Times the polls of watched futures, and reports the slow ones.
 ///
-/// A handle: cloning it is cheap, and all clones are the same watchdog. Its statistics and
-/// reporters live as long as a handle or one of its watches does.
+/// `Watchdog` is a handle: clones are cheap, and share one watchdog. Its statistics and reporters live as long as a
+/// handle or one of its watches.
 ///
 /// # Examples
 ///
@@ -48,20 +49,19 @@ pub use guard::{Guard, GuardHooks, default_watchdog, guard};
 #[derive(Clone)]
 pub struct Watchdog {
     inner: Arc<WatchdogInner>,
-    desk: Arc<Desk>,
-    archive: Arc<Archive>,
-    /// Nanoseconds.
-    guard_budget: u64,
+    dispatcher: Arc<Dispatcher>,
+    history: Arc<History>,
+    guard_budget_nanos: u64,
 }
 
 impl Watchdog {
-    /// The watch of that name, made if there is none yet.
+    /// Returns the watch of that name, and registers it at the first call.
     ///
-    /// Get it once and keep it: this takes a lock and allocates.
+    /// Get a watch once and keep it: this method takes a lock and allocates.
     ///
-    /// The number of names is bounded ([`Builder::max_watches`]), because each costs memory here and
-    /// series in Prometheus. Past the limit, further names share one watch named `other`, and one
-    /// `tracing` warning says so. An empty name is taken as `unnamed`.
+    /// [`WatchdogBuilder::max_watches`] bounds the number of names, because each costs memory, and series in Prometheus.
+    /// Past the limit, all further names share one watch named `other`, and the crate logs one warning. An empty name
+    /// becomes `unnamed`.
     ///
     /// # Examples
     ///
@@ -76,20 +76,20 @@ impl Watchdog {
         Watch::named(&self.inner, name.into())
     }
 
-    /// The budget of the watches that were given none of their own.
+    /// Returns the default budget of watches.
     pub fn budget(&self) -> Duration {
         self.inner.budget
     }
 
-    /// What all watches have counted so far. `Display` prints a table.
+    /// Returns what all watches have counted so far. `Display` prints a table.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(&self.inner.registry.counters(), &self.inner.clock)
     }
 
-    /// Which functions held the workers most: the reports that carry a stack, added up by the innermost
-    /// function of the program's own.
+    /// Returns the functions that held workers longest past their budgets.
     ///
-    /// What is reported at this moment may be on its way still: [`flush`](Self::flush) waits for it.
+    /// It sums the reports with a stack by the innermost function of the program. Reports of this moment may still be on
+    /// their way: [`flush`](Self::flush) waits for them.
     ///
     /// # Examples
     ///
@@ -100,15 +100,14 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn culprits(&self) -> Culprits {
-        self.archive.culprits()
+        self.history.culprits()
     }
 
-    /// Whether any poll of this watchdog is stuck at this moment.
+    /// Returns whether any poll or worker of this watchdog is stalled now.
     ///
-    /// It reads what the threads publish, and waits for none of them: of use in a health check that
-    /// is answered by a thread of its own, since a runtime that is stuck answers nothing. Of the workers of
-    /// guarded runtimes it knows what the watchdog's own thread saw when it last looked; where that was too
-    /// long ago, it says so ([`Status::Unknown`](crate::Status::Unknown)).
+    /// This reads what the threads publish, and waits for none of them. Use it in a health check on a thread of its own,
+    /// because a stuck runtime answers nothing. For the workers of guarded runtimes, it has the result of the sentinel's
+    /// last scan. If that is too old, the status is [`Status::Unknown`](crate::Status::Unknown).
     ///
     /// # Examples
     ///
@@ -125,10 +124,9 @@ impl Watchdog {
         Health::of(&self.inner)
     }
 
-    /// What works on this system and in this process, and why not what does not.
+    /// Returns which diagnostics are available in this process, and why the others are not.
     ///
-    /// Waits until the capture of a stack has been tried out, which happens once, in the first
-    /// milliseconds of the first watchdog.
+    /// This waits for the self-test of stack captures, which the first watchdog runs once, in its first milliseconds.
     ///
     /// # Examples
     ///
@@ -138,27 +136,24 @@ impl Watchdog {
     /// # Ok::<(), shotclock::Error>(())
     /// ```
     pub fn capabilities(&self) -> Capabilities {
-        let stacks = self.inner.slow.orders().stacks;
+        let stacks = self.inner.sink.policy().stacks;
         Capabilities::of(stacks, containment::obstacle())
     }
 
-    /// Waits until every report made before this call was handed to its reporters, at most for
-    /// `timeout`. Returns whether that was so. In the child of a fork it returns `false` at once: the
-    /// threads of the reporters are the parent's.
+    /// Waits until all reports made before this call have reached their reporters. Returns false after `timeout`.
     ///
-    /// Of use at the end of a program or a test: reporters have threads of their own, which end with
-    /// the process whether they are done or not. A reporter that calls it from its own thread waits
-    /// for itself, that is, for the whole of `timeout`.
+    /// Call it at the end of a program or a test: the reporters' threads end with the process, done or not. In the child of
+    /// a fork it returns false at once, because these threads are the parent's. A reporter that calls it from its own thread
+    /// waits for itself until `timeout`.
     ///
-    /// It blocks the calling thread: in async code, call it where nothing else has to run any more,
-    /// as at the end of `main`.
+    /// It blocks the calling thread. In async code, call it where nothing else has to run, as at the end of `main`.
     pub fn flush(&self, timeout: Duration) -> bool {
-        self.desk.flush(timeout)
+        self.dispatcher.flush(timeout)
     }
 
     #[cfg(feature = "page")]
-    pub(crate) fn archive(&self) -> &Archive {
-        &self.archive
+    pub(crate) fn history(&self) -> &History {
+        &self.history
     }
 
     #[cfg(feature = "page")]
@@ -166,7 +161,7 @@ impl Watchdog {
         &self.inner.clock
     }
 
-    /// How many reports a reporter could not keep up with.
+    /// Returns the number of reports that found a full queue.
     #[cfg(test)]
     pub(crate) fn dropped_reports(&self) -> u64 {
         let dropped = &self.inner.registry.unreported.dropped;
@@ -175,12 +170,9 @@ impl Watchdog {
 
     /// Publishes counters and gauges now, on the calling thread, instead of within a second.
     ///
-    /// It publishes to the recorder in force where it is called; single durations that wait to be
-    /// recorded go to that one alone.
-    ///
-    /// Of use before a foreign exporter is scraped, and in tests:
-    /// `shotclock::prometheus` does it by itself. It publishes for every watchdog of the
-    /// process, because watches of one name are added up.
+    /// Call it before a scrape of a foreign exporter, and in tests; `shotclock::prometheus` does it by itself. It publishes
+    /// for all watchdogs of the process, to the recorder that is current at the call. Durations that wait to be recorded go
+    /// to that recorder only.
     #[cfg(feature = "metrics")]
     pub fn publish_metrics(&self) {
         crate::publish::publish();

@@ -39,7 +39,7 @@ pub(crate) fn scenario() -> Option<String> {
 /// Whether stacks are taken here: on a busy machine it may be long before that was tried out.
 pub(crate) fn stacks(watchdog: &Watchdog) -> Capability {
     let know = |_| match watchdog.capabilities().stacks {
-        Capability::Missing(why) if why.contains("not been tried out yet") => None,
+        Capability::Unavailable(why) if why.contains("not been tried out yet") => None,
         known => Some(known),
     };
     (0..100).find_map(know).expect("it is not tried out")

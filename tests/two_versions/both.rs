@@ -42,8 +42,8 @@ macro_rules! version {
                 /// was tried out.
                 pub(crate) fn stacks(&self) -> String {
                     let know = |_| match self.watchdog.capabilities().stacks {
-                        Capability::Works => Some(String::new()),
-                        Capability::Missing(why) if why.contains("not been tried out yet") => None,
+                        Capability::Available => Some(String::new()),
+                        Capability::Unavailable(why) if why.contains("not been tried out yet") => None,
                         missing => Some(missing.to_string()),
                     };
                     (0..100).find_map(know).expect("it is not tried out")

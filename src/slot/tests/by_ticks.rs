@@ -7,9 +7,9 @@ const TICK: u64 = u64::MAX - 1;
 
 fn begin_by_ticks(slot: &Slot, watch: u64) -> FrameToken {
     slot.begin(PollStart {
-        by_ticks: true,
+        is_ticked: true,
         watch,
-        kind: Kind::Poll,
+        kind: SectionKind::Poll,
         start: TICK,
         budget: BUDGET,
         location: Location::caller(),
@@ -26,9 +26,9 @@ fn what_a_quiet_poll_took_is_not_the_outer_polls_own() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let inner = begin_by_ticks(&slot, 2);
-    assert!(slot.is_by_ticks());
-    assert!(slot.end_quietly(inner, || 3));
-    assert!(!slot.is_by_ticks());
+    assert!(slot.is_ticked());
+    assert!(slot.end_fast(inner, || 3));
+    assert!(!slot.is_ticked());
     assert_eq!(watches(&slot), [1]);
     let times = end(&slot, outer, 8);
     assert_eq!((times.self_time, times.charged), (5, 8));
@@ -42,7 +42,7 @@ fn the_outermost_hands_its_time_to_nobody() {
         let poll = begin_by_ticks(&slot, watch);
         assert!(Slot::is_busy(slot.state()));
         seqs.push(poll.seq());
-        assert!(slot.end_quietly(poll, nobody_asks));
+        assert!(slot.end_fast(poll, nobody_asks));
         assert!(!Slot::is_busy(slot.state()));
         states.push(slot.state());
     }
@@ -59,15 +59,15 @@ fn one_with_quiet_polls_inside_ends_quietly() {
     let outer = begin_by_ticks(&slot, 2);
     for _ in 0..2 {
         let inner = begin_by_ticks(&slot, 3);
-        assert!(slot.end_quietly(inner, || 2));
+        assert!(slot.end_fast(inner, || 2));
     }
-    assert!(slot.end_quietly(outer, || 7));
+    assert!(slot.end_fast(outer, || 7));
     assert_eq!(end(&slot, around, 10).self_time, 3);
     // Alone as well.
     let outer = begin_by_ticks(&slot, 2);
     let inner = begin_by_ticks(&slot, 3);
-    assert!(slot.end_quietly(inner, || 2));
-    assert!(slot.end_quietly(outer, nobody_asks));
+    assert!(slot.end_fast(inner, || 2));
+    assert!(slot.end_fast(outer, nobody_asks));
     assert!(slot.read().is_empty());
 }
 
@@ -78,7 +78,7 @@ fn there_is_more_to_say_of_one_with_a_slow_poll_inside() {
     let outer = begin_by_ticks(&slot, 2);
     let inner = begin(&slot, 3, 0);
     assert!(end(&slot, inner, 50).is_slow);
-    assert!(!slot.end_quietly(outer, nobody_asks));
+    assert!(!slot.end_fast(outer, nobody_asks));
     assert_eq!(watches(&slot), [1, 2]);
     assert!(!end(&slot, outer, 55).is_slow);
     assert_eq!(end(&slot, around, 60).charged, 10);
@@ -89,7 +89,7 @@ fn one_that_was_not_the_last_to_begin_is_not_ended_quietly() {
     let slot = Slot::new(0);
     let outer = begin_by_ticks(&slot, 1);
     let _inner = begin_by_ticks(&slot, 2);
-    assert!(!slot.end_quietly(outer, nobody_asks));
+    assert!(!slot.end_fast(outer, nobody_asks));
     assert_eq!(watches(&slot), [1, 2]);
 }
 
@@ -101,8 +101,8 @@ fn nor_one_above_a_frame_that_was_vacated() {
     let poll = begin_by_ticks(&slot, 3);
     let inner = begin_by_ticks(&slot, 4);
     slot.end(vacated, 1, BUDGET, false);
-    assert!(slot.end_quietly(inner, || 1));
-    assert!(!slot.end_quietly(poll, nobody_asks));
+    assert!(slot.end_fast(inner, || 1));
+    assert!(!slot.end_fast(poll, nobody_asks));
     assert_eq!(watches(&slot), [1, 3]);
     assert_eq!(end(&slot, poll, 4).self_time, 3);
     assert_eq!(end(&slot, around, 9).self_time, 4);
@@ -112,7 +112,7 @@ fn nor_one_above_a_frame_that_was_vacated() {
 fn one_that_goes_by_ticks_began_after_its_tick() {
     let slot = Slot::new(0);
     let poll = begin_by_ticks(&slot, 1);
-    let start = slot.start_of(poll, TICK);
+    let start = slot.start_range(poll, TICK);
     assert_eq!((start.earliest, start.latest), (TICK, None));
     // Who looks at it meanwhile takes it for one that has just begun.
     let began: Vec<_> = slot.read().iter().map(|poll| poll.start).collect();
@@ -123,9 +123,9 @@ fn one_that_goes_by_ticks_began_after_its_tick() {
 fn one_that_is_made_exact_began_when_it_was() {
     let slot = Slot::new(0);
     let drop_glue = slot.begin(PollStart {
-        by_ticks: false,
+        is_ticked: false,
         watch: 1,
-        kind: Kind::Drop,
+        kind: SectionKind::Drop,
         start: 1,
         budget: BUDGET,
         location: Location::caller(),
@@ -140,13 +140,13 @@ fn one_that_is_made_exact_began_when_it_was() {
     // Once: the next who asks is told the same.
     let again = slot.outermost_poll(|_| None).unwrap();
     assert_eq!((again.watch, again.start), (2, 102));
-    let start = slot.start_of(poll, TICK);
+    let start = slot.start_range(poll, TICK);
     assert_eq!((start.earliest, start.latest), (102, Some(102)));
     let started: Vec<_> = slot.read().iter().map(|poll| poll.start).collect();
     assert_eq!(started, [1, 102, u64::MAX]);
     // The one inside goes by ticks all the same.
-    assert!(slot.is_by_ticks());
-    assert_eq!(slot.start_of(inner, TICK).latest, None);
+    assert!(slot.is_ticked());
+    assert_eq!(slot.start_range(inner, TICK).latest, None);
     assert_eq!(slot.outer_watches(inner).collect::<Vec<_>>(), [1, 2]);
     end(&slot, drop_glue, 5);
 }
@@ -159,6 +159,6 @@ fn of_one_that_was_cut_off_the_tick_is_what_is_known() {
     end(&slot, outer, 5);
     begin(&slot, 3, 0);
     begin(&slot, 4, 77);
-    let start = slot.start_of(cut_off, TICK);
+    let start = slot.start_range(cut_off, TICK);
     assert_eq!((start.earliest, start.latest), (TICK, None));
 }

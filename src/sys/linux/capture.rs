@@ -12,12 +12,12 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-#[cfg(target_arch = "x86_64")]
-use super::again::make_again;
 use super::memory::read_raw;
+#[cfg(target_arch = "x86_64")]
+use super::restart_syscall::make_again;
 use super::thread::{Thread, current_id, send};
 use crate::sys::capture::{Copied, NoCapture, Registers};
-use crate::sys::errand::Errand;
+use crate::sys::request_cell::RequestCell;
 
 /// So much of a stack is copied at most.
 const CAPACITY: usize = 256 * 1024;
@@ -30,7 +30,7 @@ const RED_ZONE: usize = 0;
 
 /// The request and the place of its answer.
 struct Desk {
-    errand: Errand,
+    errand: RequestCell,
     /// Where the stack of the thread that is asked is.
     low: AtomicUsize,
     high: AtomicUsize,
@@ -51,11 +51,11 @@ struct Answer {
 
 // SAFETY: the answer is written only between `accept` and `deliver`, by the one thread that accepted,
 // and read only by the asker after it saw the answer delivered, or before it asks (invariant 3 of
-// `Errand`, whose release and acquire order the two). Everything else is atomic.
+// `RequestCell`, whose release and acquire order the two). Everything else is atomic.
 unsafe impl Sync for Desk {}
 
 static DESK: Desk = Desk {
-    errand: Errand::new(),
+    errand: RequestCell::new(),
     low: AtomicUsize::new(0),
     high: AtomicUsize::new(0),
     interrupts: AtomicU32::new(0),
@@ -111,7 +111,7 @@ impl Capturer {
             .compare_exchange(0, signal, Relaxed, Relaxed)
             .is_err()
         {
-            return Err(NoCapture::BudgetToken);
+            return Err(NoCapture::InUse);
         }
         let refuse = |why| {
             SIGNAL.store(0, Relaxed);
@@ -157,7 +157,7 @@ impl Capturer {
     /// could be given to another one.
     ///
     /// `interrupts` says that the thread waits in a call that may fail by this, and that it is meant to.
-    pub(crate) fn ask(&mut self, thread: &Thread, interrupts: bool) -> Result<(), NoCapture> {
+    pub(crate) fn request(&mut self, thread: &Thread, interrupts: bool) -> Result<(), NoCapture> {
         if !self.is_ours() {
             return Err(NoCapture::SignalTaken);
         }

@@ -9,10 +9,10 @@ mod signals;
 mod stack;
 mod thread;
 
-#[cfg(target_arch = "x86_64")]
-mod again;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod capture;
+#[cfg(target_arch = "x86_64")]
+mod restart_syscall;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) use super::no_capture::Capturer;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -1,0 +1,79 @@
+//! A waker that counts how often it is woken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Wake, Waker};
+
+/// Stands between a task and what wakes it.
+#[derive(Default)]
+pub(super) struct CountingWaker {
+    wake_ups: Arc<AtomicU64>,
+    /// The task's own waker, and the one that counts for it.
+    latest: Option<(Waker, Waker)>,
+}
+
+struct Counted {
+    wake_ups: Arc<AtomicU64>,
+    task: Waker,
+}
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_ups.fetch_add(1, Relaxed);
+        self.task.wake_by_ref();
+    }
+}
+
+impl CountingWaker {
+    /// The waker to poll with for a task: the same one as long as the task's own is the same, so that
+    /// a future that compares wakers sees no change.
+    pub(super) fn waker(&mut self, task: &Waker) -> Waker {
+        match &self.latest {
+            Some((latest, counted)) if latest.will_wake(task) => counted.clone(),
+            _ => {
+                let counted = Waker::from(Arc::new(Counted {
+                    wake_ups: Arc::clone(&self.wake_ups),
+                    task: task.clone(),
+                }));
+                self.latest = Some((task.clone(), counted.clone()));
+                counted
+            }
+        }
+    }
+
+    pub(super) fn wake_ups(&self) -> u64 {
+        self.wake_ups.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Task(AtomicU64);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn every_wake_up_is_counted_and_reaches_the_task() {
+        let tasks = [(); 2].map(|()| Arc::new(Task(AtomicU64::new(0))));
+        let wakers = tasks.clone().map(Waker::from);
+        let mut relay = CountingWaker::default();
+        let first = relay.waker(&wakers[0]);
+        assert!(first.will_wake(&relay.waker(&wakers[0])));
+        first.wake_by_ref();
+        let second = relay.waker(&wakers[1]);
+        second.wake();
+        first.wake();
+        assert_eq!(relay.wake_ups(), 3);
+        assert_eq!(tasks.map(|task| task.0.load(Relaxed)), [2, 1]);
+    }
+}
