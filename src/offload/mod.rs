@@ -29,7 +29,7 @@ use queue::Queue;
 /// The CPU lane. In the child of a fork no thread waits for a thread that may be making it.
 fn cpu() -> &'static Lane {
     static CPU: OnceLock<Lane> = OnceLock::new();
-    sys::settle();
+    sys::note_home_process();
     match CPU.get() {
         Some(lane) => lane,
         None if sys::is_forked() => Box::leak(Box::new(new_cpu_lane())),

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, broken, heavy_fence, light_fence};
+use crate::sync::{AtomicBool, broken};
+use crate::sys::{heavy_fence, light_fence};
 
 /// The parking state of the sentinel.
 #[repr(align(128))]

@@ -1,21 +1,24 @@
-//! A lock that the child of a fork never waits for.
+//! A lock that never blocks the child of a fork.
 //!
-//! A child has one thread. A lock that another thread held at the moment of the fork stays locked there for ever, and
-//! what it protects may be half written. So in a child whoever finds a lock taken gets a value of its own instead, as
-//! it is at the start, which is dropped with the guard. Whoever finds it free gets what the parent left.
+//! A child has one thread. A lock that another thread held at the fork stays locked in the child, and the locked value may
+//! be half written. So the child gets a default value instead, which the guard drops. If the lock was free at the fork,
+//! the child gets the value that the parent left.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
-use crate::sys;
+use super::IgnorePoison as _;
+use super::fork;
 
-/// See the module. A panic under the lock does not poison it.
+/// A mutex that gives the child of a fork a default value in place of a value that another thread had locked.
+///
+/// A panic under the lock does not poison it.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T> {
     mutex: Mutex<T>,
 }
 
-/// What was locked, or what stands in for it in the child of a fork.
+/// The locked value, or the default value in the child of a fork.
 pub(crate) enum LockGuard<'l, T> {
     Held(MutexGuard<'l, T>),
     StandIn(T),
@@ -30,31 +33,25 @@ impl<T> Lock<T> {
 }
 
 impl<T: Default> Lock<T> {
-    /// Waits until it is free; not in the child of a fork.
+    /// Waits until the lock is free. The child of a fork does not wait.
     pub(crate) fn lock(&self) -> LockGuard<'_, T> {
-        self.try_lock().unwrap_or_else(|| {
-            LockGuard::Held(self.mutex.lock().unwrap_or_else(PoisonError::into_inner))
-        })
+        self.try_lock()
+            .unwrap_or_else(|| LockGuard::Held(self.mutex.lock().ignore_poison()))
     }
-}
 
-impl<T: Default> Lock<T> {
-    /// `None` if another thread has it; never in the child of a fork.
+    /// Returns `None` if another thread holds the lock. In the child of a fork it returns a guard always.
     pub(crate) fn try_lock(&self) -> Option<LockGuard<'_, T>> {
-        sys::settle();
-        match self.mutex.try_lock() {
-            Ok(held) => Some(LockGuard::Held(held)),
-            Err(TryLockError::Poisoned(held)) => Some(LockGuard::Held(held.into_inner())),
-            Err(TryLockError::WouldBlock) if sys::is_forked() => {
-                Some(LockGuard::StandIn(T::default()))
-            }
-            Err(TryLockError::WouldBlock) => None,
+        fork::note_home_process();
+        match self.mutex.try_lock().ignore_poison() {
+            Some(held) => Some(LockGuard::Held(held)),
+            None if fork::is_forked() => Some(LockGuard::StandIn(T::default())),
+            None => None,
         }
     }
 }
 
 impl<T> LockGuard<'_, T> {
-    /// Whether nothing that is changed in here lasts.
+    /// Returns whether this is the default value, so that changes to it are lost.
     pub(crate) fn is_stand_in(&self) -> bool {
         matches!(self, LockGuard::StandIn(_))
     }

@@ -1,8 +1,10 @@
-//! The lock of what is modelled, under loom. No model forks, so nothing stands in for what is locked.
+//! [`Lock`](super::Lock) in a loom model. No model forks, so no guard holds a default value.
 
 use std::ops::{Deref, DerefMut};
 
 use loom::sync::{Mutex, MutexGuard};
+
+use super::IgnorePoison as _;
 
 #[derive(Debug, Default)]
 pub(crate) struct ModelledLock<T> {
@@ -21,9 +23,9 @@ impl<T> ModelledLock<T> {
     }
 
     pub(crate) fn lock(&self) -> ModelledGuard<'_, T> {
-        let held = self.mutex.lock();
-        let held = held.unwrap_or_else(|poisoned| poisoned.into_inner());
-        ModelledGuard { held }
+        ModelledGuard {
+            held: self.mutex.lock().ignore_poison(),
+        }
     }
 }
 

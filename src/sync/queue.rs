@@ -1,18 +1,19 @@
-//! The queue in a model. Crossbeam's own is made of std's atomics, which loom does not see; what is
-//! modelled is what stands around it.
+//! crossbeam's `ArrayQueue` in a loom model. crossbeam uses std's atomics, which loom does not see, so the models cover the
+//! code around the queue.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use loom::sync::atomic::AtomicUsize;
 use loom::sync::{Mutex, MutexGuard};
 
-/// A bounded queue that promises no more than crossbeam's: who finds it empty may be late, and sees nothing
-/// of what was done by those who push meanwhile.
+use super::IgnorePoison as _;
+
+/// A bounded queue that promises no more than crossbeam's. A thread that finds it empty may have a stale view, and sees
+/// no other writes of a thread that pushes at the same time.
 pub(crate) struct ArrayQueue<T> {
     capacity: usize,
-    /// How many are in there, for those who only look.
+    /// The number of items, for readers without the lock.
     len: AtomicUsize,
     items: Mutex<VecDeque<T>>,
 }
@@ -55,6 +56,6 @@ impl<T> ArrayQueue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+        self.items.lock().ignore_poison()
     }
 }

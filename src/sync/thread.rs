@@ -1,8 +1,8 @@
-//! Threads in a model, as far as modelled code uses them.
+//! std's threads in a loom model, as far as the modelled code uses them.
 //!
-//! Spawning is loom's. Parking is not: loom's own wakes a thread that waits for a lock, and forgets the
-//! wake-up of one that is about to. So a token is made of what loom does well, and promises what std's does:
-//! it is kept until it is used, and who parks sees what was done before it was given.
+//! Spawning is loom's, and parking is not. loom's `unpark` wakes a thread that waits for a lock, and is lost if the thread
+//! is about to wait. So this token consists of a mutex and a condition variable. It promises what std's promises: it
+//! stays until `park` uses it, and the parked thread sees all writes before `unpark`.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use loom::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::yield_now;
 
-/// The token of one thread.
+use super::IgnorePoison as _;
+
+/// The handle of one thread, with its token.
 #[derive(Clone, Debug)]
 pub(crate) struct Thread {
     token: Arc<(Mutex<bool>, Condvar)>,
@@ -29,9 +31,7 @@ impl Thread {
 
     pub(crate) fn unpark(&self) {
         let (token, given) = &*self.token;
-        let mut token = token
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut token = token.lock().ignore_poison();
         *token = true;
         given.notify_one();
     }
@@ -44,28 +44,24 @@ pub(crate) fn current() -> Thread {
 pub(crate) fn park() {
     let current = current();
     let (token, given) = &*current.token;
-    let mut token = token
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut token = token.lock().ignore_poison();
     while !*token {
-        token = given
-            .wait(token)
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        token = given.wait(token).ignore_poison();
     }
     *token = false;
 }
 
-/// As std's `park_timeout`, with a time limit that is over at once.
+/// `park_timeout` whose time limit has passed.
 #[cfg(test)]
 pub(crate) fn use_wake_up() {
     let current = current();
     *current.token.0.lock().unwrap() = false;
 }
 
-/// As std's, for a thread that nobody joins.
+/// std's `Builder`, for a thread without a join.
 pub(crate) struct Builder;
 
-/// What std calls a `JoinHandle`.
+/// std's `JoinHandle`.
 pub(crate) struct Spawned {
     thread: Thread,
 }

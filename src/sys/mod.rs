@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod asymmetric_fence;
 mod capture;
 mod flagged_ref;
 mod guarded_drop;
@@ -51,6 +52,8 @@ pub(crate) enum FileType {
     Device,
 }
 
+pub(crate) use crate::sync::fork::{is_forked, note_home_process};
+pub(crate) use asymmetric_fence::{heavy_fence, light_fence};
 pub(crate) use capture::{Copied, NoCapture, Registers};
 pub(crate) use flagged_ref::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};

@@ -1,32 +1,30 @@
-//! The hand-over between one who asks a thread for something and the thread, which may answer late or
-//! never.
+//! Hands a request to one thread and its answer back. The thread may answer late, or never.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::sync::{AtomicU64, broken, exchange, unless_broken};
 
-/// One request at a time, and its answer, for which there is one place.
+/// The state of one request and of its answer, which have one place each.
 ///
 /// # Invariants
 ///
-/// 1. `state` packs the thread that is asked (upper 32 bits) and the phase (lower 32).
-/// 2. From `ASKED` either the thread goes on (to `ANSWERING`) or the asker (back to `IDLE`): the
-///    compare-and-swap decides, and it names the thread, so a late one cannot take up what another
-///    is asked for.
-/// 3. The place of the answer belongs to the thread in `ANSWERING` and to the asker in every other
-///    phase. So nothing is asked anew before a late answer has come.
+/// 1. `state` packs the requested thread (upper 32 bits) and the phase (lower 32 bits).
+/// 2. Either the thread leaves `REQUESTED` (to `ANSWERING`) or the requester does (to `IDLE`). A compare-and-swap
+///    decides. It compares the thread too, so a late thread cannot accept the request of another one.
+/// 3. The place of the answer belongs to the thread in `ANSWERING`, and to the requester in every other phase. So the
+///    requester sends no new request before a late answer has arrived.
 pub(crate) struct RequestCell {
     state: AtomicU64,
 }
 
 const IDLE: u64 = 0;
-const ASKED: u64 = 1;
+const REQUESTED: u64 = 1;
 const ANSWERING: u64 = 2;
 const ANSWERED: u64 = 3;
 
-const PHASE: u64 = u32::MAX as u64;
+const PHASE_MASK: u64 = u32::MAX as u64;
 
-fn of(thread: u32, phase: u64) -> u64 {
+fn packed(thread: u32, phase: u64) -> u64 {
     let thread = if broken("errand-name") { 0 } else { thread };
     u64::from(thread) << 32 | phase
 }
@@ -46,45 +44,46 @@ impl RequestCell {
         }
     }
 
-    /// Asks a thread, after `prepare` has put down what it has to know. False, and nothing prepared,
-    /// while a late answer is still awaited. Asker only.
-    pub(crate) fn ask(&self, thread: u32, prepare: impl FnOnce()) -> bool {
+    /// Requests an answer of a thread, after `prepare` has stored the request.
+    ///
+    /// Returns false, and calls no `prepare`, until a late answer has arrived. Requester only.
+    pub(crate) fn request(&self, thread: u32, prepare: impl FnOnce()) -> bool {
         let seen = unless_broken("ask-acquire", Acquire);
-        let phase = self.state.load(seen) & PHASE;
+        let phase = self.state.load(seen) & PHASE_MASK;
         let free = phase == IDLE || phase == ANSWERED || broken("ask-busy");
         if free {
             prepare();
-            // Release: what was prepared is seen by whoever accepts.
+            // Release: the thread that accepts sees the stored request.
             let publish = unless_broken("ask-release", Release);
-            self.state.store(of(thread, ASKED), publish);
+            self.state.store(packed(thread, REQUESTED), publish);
         }
         free
     }
 
-    /// Takes the request up; false if this thread is not asked, or not any more. Thread only.
+    /// Accepts the request. Returns false if there is none for this thread, or not any more. Thread only.
     pub(crate) fn accept(&self, thread: u32) -> bool {
-        let (asked, answering) = (of(thread, ASKED), of(thread, ANSWERING));
+        let (requested, answering) = (packed(thread, REQUESTED), packed(thread, ANSWERING));
         let both = unless_broken("accept-order", AcqRel);
-        exchange("accept-swap", &self.state, asked, answering, both)
+        exchange("accept-swap", &self.state, requested, answering, both)
     }
 
-    /// The answer is in its place. Thread only, after [`accept`](Self::accept).
+    /// Publishes the answer, which is in its place. Thread only, after [`accept`](Self::accept).
     pub(crate) fn deliver(&self, thread: u32) {
         let publish = unless_broken("deliver-release", Release);
-        self.state.store(of(thread, ANSWERED), publish);
+        self.state.store(packed(thread, ANSWERED), publish);
     }
 
-    /// Whether the answer is there. Asker only.
+    /// Returns whether the answer has arrived. Requester only.
     pub(crate) fn is_answered(&self) -> bool {
         let seen = unless_broken("answered-acquire", Acquire);
-        self.state.load(seen) & PHASE == ANSWERED
+        self.state.load(seen) & PHASE_MASK == ANSWERED
     }
 
-    /// Gives up waiting. Asker only.
+    /// Withdraws the request. Requester only.
     pub(crate) fn withdraw(&self, thread: u32) {
-        // Where the thread has taken it up, its answer comes late, and nobody reads it.
-        let asked = of(thread, ASKED);
-        exchange("withdraw-swap", &self.state, asked, IDLE, Relaxed);
+        // If the thread has accepted the request, its late answer stays unread.
+        let requested = packed(thread, REQUESTED);
+        exchange("withdraw-swap", &self.state, requested, IDLE, Relaxed);
     }
 }
 
@@ -93,25 +92,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_late_thread_cannot_take_up_what_another_is_asked() {
-        let errand = RequestCell::new();
-        assert!(errand.ask(1, || ()));
-        errand.withdraw(1);
-        assert!(errand.ask(2, || ()));
-        assert!(!errand.accept(1));
-        assert!(errand.accept(2));
-        errand.deliver(2);
-        assert!(errand.is_answered());
+    fn accept_of_a_withdrawn_request_is_refused() {
+        let cell = RequestCell::new();
+        assert!(cell.request(1, || ()));
+        cell.withdraw(1);
+        assert!(cell.request(2, || ()));
+        assert!(!cell.accept(1));
+        assert!(cell.accept(2));
+        cell.deliver(2);
+        assert!(cell.is_answered());
     }
 
     #[test]
-    fn nothing_is_asked_before_a_late_answer_has_come() {
-        let errand = RequestCell::new();
-        assert!(errand.ask(1, || ()) && errand.accept(1));
-        errand.withdraw(1);
-        assert!(!errand.ask(2, || ()) && !errand.is_answered());
-        errand.deliver(1);
-        assert!(errand.ask(2, || ()));
+    fn request_before_a_late_answer_is_refused() {
+        let cell = RequestCell::new();
+        assert!(cell.request(1, || ()) && cell.accept(1));
+        cell.withdraw(1);
+        assert!(!cell.request(2, || ()) && !cell.is_answered());
+        cell.deliver(1);
+        assert!(cell.request(2, || ()));
     }
 }
 
@@ -124,69 +123,68 @@ mod models {
     use loom::thread;
     use std::sync::Arc;
 
-    /// The errand with the places of its request and its answer, which loom watches.
-    struct Desk {
-        errand: RequestCell,
+    /// The cell with the places of the request and the answer, which loom checks.
+    struct Exchange {
+        cell: RequestCell,
         request: UnsafeCell<u32>,
         answer: UnsafeCell<(u32, u32)>,
     }
 
-    // SAFETY: of a test, in which loom itself checks that nobody accesses the two together.
-    unsafe impl Sync for Desk {}
+    // SAFETY: loom checks that no two threads access the places at once.
+    unsafe impl Sync for Exchange {}
     // SAFETY: as above.
-    unsafe impl Send for Desk {}
+    unsafe impl Send for Exchange {}
 
-    impl Desk {
-        fn ask(&self, thread: u32) -> bool {
-            self.errand.ask(thread, || {
+    impl Exchange {
+        fn request(&self, thread: u32) -> bool {
+            self.cell.request(thread, || {
                 // SAFETY: loom checks it.
                 self.request
                     .with_mut(|request| unsafe { *request = thread });
             })
         }
 
-        /// Who is asked answers, if it is not too late: with its own number, and what it was asked.
+        /// Answers, unless it is too late, with the thread's own number and the stored request.
         fn on_signal(&self, thread: u32) {
-            if self.errand.accept(thread) {
+            if self.cell.accept(thread) {
                 // SAFETY: loom checks it.
                 let request = self.request.with(|request| unsafe { *request });
                 // SAFETY: as above.
                 self.answer
                     .with_mut(|answer| unsafe { *answer = (thread, request) });
-                self.errand.deliver(thread);
+                self.cell.deliver(thread);
             }
         }
 
         fn answer(&self) -> Option<(u32, u32)> {
             // SAFETY: loom checks it.
             let answer = || self.answer.with(|answer| unsafe { *answer });
-            self.errand.is_answered().then(answer)
+            self.cell.is_answered().then(answer)
         }
     }
 
-    /// An answer is that of the thread which was asked, to what it was asked, and whole; and the places of
-    /// both are never accessed by two at once. The asker does not wait long: first it asks one thread,
-    /// then another, and either may be late.
+    /// An answer is whole, and is that of the requested thread to its request. No two threads access a place at once. The
+    /// requester requests one thread and then another without a wait, and either thread may be late.
     #[test]
-    fn an_answer_is_of_who_was_asked_and_is_whole() {
+    fn answer_is_whole_and_of_the_requested_thread() {
         let model = Model::new(|| {
-            let desk = Arc::new(Desk {
-                errand: RequestCell::new(),
+            let exchange = Arc::new(Exchange {
+                cell: RequestCell::new(),
                 request: UnsafeCell::new(0),
                 answer: UnsafeCell::new((0, 0)),
             });
             let mut threads = Vec::new();
             for thread in [1, 2] {
-                // It is there already: nothing but the request makes known what it is asked.
-                let asked = Arc::clone(&desk);
-                threads.push(thread::spawn(move || asked.on_signal(thread)));
-                let is_asked = desk.ask(thread);
-                if !is_asked {
+                // The thread runs already: it learns what to do from the request alone.
+                let shared = Arc::clone(&exchange);
+                threads.push(thread::spawn(move || shared.on_signal(thread)));
+                let is_requested = exchange.request(thread);
+                if !is_requested {
                     continue;
                 }
-                match desk.answer() {
+                match exchange.answer() {
                     Some(answer) => assert_eq!(answer, (thread, thread), "somebody else's answer"),
-                    None => desk.errand.withdraw(thread),
+                    None => exchange.cell.withdraw(thread),
                 }
             }
             threads.into_iter().for_each(|t| t.join().unwrap());

@@ -73,13 +73,5 @@ impl Breakpoint {
     }
 }
 
-/// Does nothing: forks are not detected here.
+/// Registers no handlers. The process number alone tells a fork.
 pub(crate) fn notice_forks(_: fn(), _: fn()) {}
-
-/// See [`notice_forks`].
-pub(crate) fn settle() {}
-
-/// See [`notice_forks`].
-pub(crate) fn is_forked() -> bool {
-    false
-}

@@ -167,7 +167,7 @@ impl Capturer {
             DESK.low.store(thread.stack.start, Relaxed);
             DESK.high.store(thread.stack.end, Relaxed);
         };
-        if !DESK.errand.ask(thread.id, prepare) {
+        if !DESK.errand.request(thread.id, prepare) {
             return Err(NoCapture::Busy);
         }
         if !send(thread.id, self.signal) {

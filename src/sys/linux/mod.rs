@@ -23,7 +23,7 @@ use capture::signal_of_captures;
 pub(crate) use breakpoint::Breakpoint;
 pub(crate) use descriptor::{file_type, is_stream, socket_timeout};
 pub(crate) use fence::fence_every_thread;
-pub(crate) use fork::{is_forked, notice_forks, settle};
+pub(crate) use fork::notice_forks;
 pub(crate) use memory::read_memory;
 pub(crate) use signals::with_signals_blocked;
 pub(crate) use stack::stack_pointer;
