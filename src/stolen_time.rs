@@ -7,10 +7,11 @@
 //! than its budget would ever be reported.
 
 use std::fs::File;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::clock::Clock;
 use crate::procfs::read_from_start;
+use crate::sync::IgnorePoison as _;
 
 /// Nanoseconds in a tick of `/proc/stat`. `USER_HZ` is 100 on every Linux that Rust compiles for.
 const TICK: u64 = 10_000_000;
@@ -139,7 +140,7 @@ impl Steal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().ignore_poison()
     }
 }
 
@@ -262,10 +263,7 @@ ctxt 42
     }
 
     fn book(readings: impl IntoIterator<Item = (u64, u64)>) -> Book {
-        let mut book = Steal::new()
-            .book
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut book = Steal::new().book.into_inner().ignore_poison();
         for (by, ticks) in readings {
             book.add(by, Some(counts([ticks, 0])));
         }

@@ -3,9 +3,10 @@
 //! A writer or reader locks one cell at a time, and a poll never waits for a lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{LazyLock, Mutex};
 
 use super::Entry;
+use crate::sync::IgnorePoison as _;
 use crate::sys;
 
 /// Polls that the ring keeps: enough for the last seconds of a service in trouble, in 256 KiB.
@@ -51,7 +52,7 @@ impl Ring {
     fn record(&self, entry: Entry) {
         for _ in 0..MAX_TRIES {
             let next = self.next.fetch_add(1, Relaxed) % self.cells.len();
-            if let Some(mut cell) = try_lock(&self.cells[next]) {
+            if let Some(mut cell) = self.cells[next].try_lock().ignore_poison() {
                 *cell = Some(entry);
                 return;
             }
@@ -60,20 +61,12 @@ impl Ring {
 
     fn read(&self) -> Vec<Entry> {
         let read = |cell: &Cell| match sys::is_forked() {
-            true => try_lock(cell).and_then(|cell| *cell),
-            false => *cell.lock().unwrap_or_else(PoisonError::into_inner),
+            true => cell.try_lock().ignore_poison().and_then(|cell| *cell),
+            false => *cell.lock().ignore_poison(),
         };
         let mut entries: Vec<_> = self.cells.iter().filter_map(read).collect();
         entries.sort_by_key(|entry: &Entry| entry.start);
         entries
-    }
-}
-
-fn try_lock(cell: &Cell) -> Option<MutexGuard<'_, Option<Entry>>> {
-    match cell.try_lock() {
-        Ok(cell) => Some(cell),
-        Err(TryLockError::Poisoned(cell)) => Some(cell.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
     }
 }
 

@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::counters::LaneCounters;
+use crate::sync::IgnorePoison as _;
 
 /// Why an offloaded closure has no result.
 ///
@@ -129,9 +130,7 @@ impl PanicPayload {
 
     /// The payload, as [`std::panic::catch_unwind`] would have given it.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.payload.into_inner().ignore_poison()
     }
 
     /// Goes on panicking where the result was awaited, as if the closure had been called there.

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Version};
 
 use crate::error::Error;
+use crate::sync::IgnorePoison as _;
 
 /// The longest name of DNS (RFC 1035, section 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
@@ -93,7 +94,7 @@ impl Hosts {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.allowed.lock().ignore_poison()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Samples the stack of a thread: by a signal if that does no harm, or else from outside.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::known_frame::KnownFrame;
@@ -13,6 +13,7 @@ use super::unwind_loader::UnwindLoader;
 use crate::procfs::{self, SyscallState, Waits};
 use crate::slot::{InFlightPoll, Slot};
 use crate::stack::{Stack, Step};
+use crate::sync::IgnorePoison as _;
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
 use crate::watch::Stacks;
 
@@ -32,13 +33,13 @@ static CAPTURER: Mutex<Option<Result<Capturer, NoCapture>>> = Mutex::new(None);
 
 /// Installs the signal handler, unless it is installed.
 pub(super) fn install(signal: i32) {
-    let mut capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut capturer = CAPTURER.lock().ignore_poison();
     capturer.get_or_insert_with(|| Capturer::install(signal));
 }
 
 /// Returns whether the handler is installed. An error says why not.
 pub(super) fn is_installed() -> Result<(), String> {
-    let capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    let capturer = CAPTURER.lock().ignore_poison();
     match &*capturer {
         Some(Ok(_)) => Ok(()),
         Some(Err(why)) => Err(why.to_string()),
@@ -290,7 +291,7 @@ fn test_capture(unwinder: &mut Unwinder) -> Result<(), String> {
 fn with_capturer<T>(
     use_it: impl FnOnce(&mut Capturer) -> Result<T, NoCapture>,
 ) -> Result<T, NoCapture> {
-    let mut capturer = CAPTURER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut capturer = CAPTURER.lock().ignore_poison();
     match &mut *capturer {
         Some(Ok(capturer)) => use_it(capturer),
         Some(Err(why)) => Err(*why),

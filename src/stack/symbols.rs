@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 #[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::Step;
 use crate::catch_panic::catch_panic;
+use crate::sync::IgnorePoison as _;
 
 /// One function of a [`Stack`](super::Stack). `Display` prints `function (file:line)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +166,7 @@ type Names = HashMap<Step, Arc<[Frame]>>;
 /// Returns the functions at one address, innermost first: several if the compiler inlined some. Never empty.
 pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     static NAMES: Mutex<Option<Names>> = Mutex::new(None);
-    let lock = || NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || NAMES.lock().ignore_poison();
     #[cfg(target_os = "linux")]
     if CACHE_IS_STALE.swap(false, Relaxed) {
         *lock() = None;

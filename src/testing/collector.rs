@@ -1,11 +1,12 @@
 //! A reporter that keeps what it is told.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::text::counted;
 use crate::report::{Phase, Reporter, SlowPoll, StuckWorker};
+use crate::sync::IgnorePoison as _;
 use crate::watchdog::Watchdog;
 
 /// How long is waited for a report before a test fails: long enough for any machine.
@@ -120,7 +121,7 @@ impl Recorder {
                 List(&reports)
             );
             let waited = self.kept.arrived.wait_timeout(reports, left);
-            reports = waited.unwrap_or_else(PoisonError::into_inner).0;
+            reports = waited.ignore_poison().0;
         }
     }
 
@@ -156,12 +157,12 @@ impl Recorder {
 
     fn lock_workers(&self) -> MutexGuard<'_, Vec<StuckWorker>> {
         let workers = self.kept.stuck_workers.lock();
-        workers.unwrap_or_else(PoisonError::into_inner)
+        workers.ignore_poison()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<SlowPoll>> {
         let reports = self.kept.reports.lock();
-        reports.unwrap_or_else(PoisonError::into_inner)
+        reports.ignore_poison()
     }
 }
 

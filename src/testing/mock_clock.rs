@@ -1,11 +1,12 @@
 //! A clock that stands still until it is told to pass.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::sentinel::Scanner;
+use crate::sync::IgnorePoison as _;
 use crate::watchdog::WatchdogBuilder;
 
 /// A clock for tests: it stands still until it is told to pass, so that every time in a report is exact.
@@ -77,7 +78,7 @@ impl MockClock {
     /// Looks at the polls in flight as the sentinel would at this moment: what is over its budget and
     /// still runs is reported, if it has not been, or has run twice as long since.
     pub fn look(&self) {
-        let mut scanner = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scanner = self.scanner.lock().ignore_poison();
         scanner.scan();
     }
 }

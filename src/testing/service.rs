@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::auditor::{Auditor, DEFAULT_BUDGET};
 use super::failure::Failure;
 use super::finish_guard::{Ending, Held};
 use super::origin::Origin;
+use crate::sync::IgnorePoison as _;
 use super::records::AuditRecord;
 
 /// Audits every call of a [`tower::Service`](Service), an axum `Router` say, and holds it to a budget
@@ -131,7 +132,7 @@ pin_project! {
 
 impl Terms {
     fn audits(&self) -> MutexGuard<'_, Vec<Audit<()>>> {
-        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.audits.lock().ignore_poison()
     }
 }
 

@@ -12,11 +12,12 @@ mod ticks;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::sync::IgnorePoison as _;
 use crate::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -78,7 +79,7 @@ impl Scene {
     pub(crate) fn reports(&self) -> Vec<SlowPoll> {
         assert!(self.watchdog.flush(PATIENCE), "the reporter did not come");
         let reports = self.reports.lock();
-        std::mem::take(&mut reports.unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut reports.ignore_poison())
     }
 }
 

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, RwLock};
 
 use crate::catch_panic::catch_panic;
+use crate::sync::IgnorePoison as _;
 use crate::sys;
 use crate::watch::{OTHER, Watch};
 use crate::watchdog::Watchdog;
@@ -85,11 +86,11 @@ impl<Classify> By<Classify> {
 
 impl<Classify> Shared<Classify> {
     fn watch(&self, name: Cow<'static, str>) -> Watch {
-        let known = match self.known.try_read() {
-            Ok(known) => known,
-            // Who writes may not exist there.
-            Err(TryLockError::WouldBlock) if sys::is_forked() => return self.watchdog.watch(name),
-            Err(_) => self.known.read().unwrap_or_else(PoisonError::into_inner),
+        let known = match self.known.try_read().ignore_poison() {
+            Some(known) => known,
+            // The thread that holds the lock may not exist in the child of a fork.
+            None if sys::is_forked() => return self.watchdog.watch(name),
+            None => self.known.read().ignore_poison(),
         };
         if let Some(watch) = known.get(&name) {
             return watch.clone();
@@ -99,7 +100,7 @@ impl<Classify> Shared<Classify> {
         // Past the limit of names there is no end to those that share one watch. In the child of a fork a reader that
         // does not exist there may be waited for.
         if watch.name() != OTHER && !sys::is_forked() {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.known.write().ignore_poison();
             known.insert(name, watch.clone());
         }
         watch
