@@ -155,6 +155,7 @@
 mod allow_blocking;
 mod append_table;
 mod attribution;
+mod background_thread;
 mod catch_panic;
 mod cgroup;
 mod clock;
@@ -195,7 +196,6 @@ mod runtime;
 mod sentinel;
 #[cfg(feature = "serde")]
 mod serialize;
-mod service_thread;
 mod slice_ticker;
 mod slot;
 mod stack;

@@ -1,13 +1,12 @@
-//! Floor 1: single durations on their way to a `metrics` histogram.
+//! Floor 1: durations that wait until the metrics thread records them in a `metrics` histogram.
 //!
-//! A recorder is somebody else's code: it may block or panic, so it is never called on a runtime
-//! worker. A duration is handed over here, and the metrics thread records it. The hand-over is
-//! bounded and never waits; what finds it full is added to its series instead, so that the count
-//! and the sum of the histogram stay exact and only the spread of that remainder is lost.
+//! A recorder may block or panic, so the crate does not call it on a runtime worker. The worker pushes a duration to a
+//! bounded queue and does not wait. If the queue is full, the worker adds the duration to the overflow of its series. So
+//! the count and the sum of the histogram stay exact, and only the spread of the overflow is lost.
 
 #![cfg_attr(
     not(feature = "metrics"),
-    allow(dead_code, reason = "nobody takes the samples without the facade")
+    allow(dead_code, reason = "no thread records durations without the facade")
 )]
 
 use std::sync::Arc;
@@ -16,20 +15,26 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossbeam_queue::ArrayQueue;
 
-/// How many durations wait at most. One is 16 bytes.
+/// The most durations in the queue. One takes 32 bytes with the queue's stamp, so the queue takes 128 KiB.
 const CAPACITY: usize = 4096;
+
+/// The histograms, by their names in Prometheus.
+pub(crate) const SLOW_POLL_DURATION: &str = "shotclock_slow_poll_duration_seconds";
+pub(crate) const RUNTIME_LAG: &str = "shotclock_runtime_lag_seconds";
+pub(crate) const OFFLOAD_WAIT: &str = "shotclock_offload_wait_seconds";
+pub(crate) const OFFLOAD_RUN: &str = "shotclock_offload_run_seconds";
 
 /// One histogram of the facade: a name and one label.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) name: &'static str,
     pub(crate) label: (&'static str, Arc<str>),
-    left_over: AtomicU64,
-    left_over_nanos: AtomicU64,
+    overflow_count: AtomicU64,
+    overflow_nanos: AtomicU64,
 }
 
-/// A series that lives as long as its watch, or, of a lane, as long as the process: then nobody has to
-/// count who holds it.
+/// A reference to the series of a watch, which has an owner count, or of a lane or runtime, which lives as long as the
+/// process.
 #[derive(Clone)]
 pub(crate) enum SeriesRef {
     Shared(Arc<Series>),
@@ -47,9 +52,9 @@ impl std::ops::Deref for SeriesRef {
     }
 }
 
-/// What did not fit into the hand-over.
+/// Durations that the queue had no room for, as a count and a sum.
 #[derive(Debug, PartialEq)]
-pub(crate) struct LeftOver {
+pub(crate) struct Overflow {
     pub(crate) count: u64,
     pub(crate) nanos: u64,
 }
@@ -63,12 +68,12 @@ impl Series {
         Self {
             name,
             label: (key, value),
-            left_over: AtomicU64::new(0),
-            left_over_nanos: AtomicU64::new(0),
+            overflow_count: AtomicU64::new(0),
+            overflow_nanos: AtomicU64::new(0),
         }
     }
 
-    /// One that lives as long as the process.
+    /// Leaks a series, which lives as long as the process.
     pub(crate) fn forever(
         name: &'static str,
         key: &'static str,
@@ -77,34 +82,34 @@ impl Series {
         Box::leak(Box::new(Self::owned(name, key, Arc::clone(value))))
     }
 
-    /// Another series of the same metric.
+    /// Returns a new series of the same metric.
     pub(crate) fn empty(&self, value: &Arc<str>) -> Arc<Self> {
         Self::new(self.name, self.label.0, Arc::clone(value))
     }
 
-    /// Takes what did not fit since the last call.
+    /// Takes the overflow since the last call.
     ///
-    /// Time may be one value ahead of the count (see [`leave`](Self::leave)), never behind; over all
-    /// calls both are exact.
-    pub(crate) fn take_left_over(&self) -> LeftOver {
-        let count = self.left_over.swap(0, Acquire);
+    /// The time may be one value ahead of the count, and never behind it (see [`add_overflow`](Self::add_overflow)). Over
+    /// all calls both are exact.
+    pub(crate) fn take_overflow(&self) -> Overflow {
+        let count = self.overflow_count.swap(0, Acquire);
         let nanos = match count {
             0 => 0,
-            _ => self.left_over_nanos.swap(0, Relaxed),
+            _ => self.overflow_nanos.swap(0, Relaxed),
         };
-        LeftOver { count, nanos }
+        Overflow { count, nanos }
     }
 
-    /// Keeps what does not fit. The time first: who sees the count sees the time as well.
-    pub(crate) fn leave(&self, left_over: LeftOver) {
-        let LeftOver { count, nanos } = left_over;
-        self.left_over_nanos.fetch_add(nanos, Relaxed);
-        self.left_over.fetch_add(count, Release);
+    /// Adds to the overflow. The time first, so that a thread that sees the count sees the time too.
+    pub(crate) fn add_overflow(&self, overflow: Overflow) {
+        let Overflow { count, nanos } = overflow;
+        self.overflow_nanos.fetch_add(nanos, Relaxed);
+        self.overflow_count.fetch_add(count, Release);
     }
 }
 
-impl LeftOver {
-    /// Splits off `count` of it, with their part of the time.
+impl Overflow {
+    /// Splits off up to `count` durations, with their part of the time.
     pub(crate) fn split_off(&mut self, count: u64) -> Self {
         let count = count.min(self.count);
         let nanos = match self.count {
@@ -117,59 +122,60 @@ impl LeftOver {
     }
 }
 
-/// Durations that go back to their series if this is dropped before they were released.
-pub(crate) struct Held<'s> {
+/// Durations that a drop returns to the overflow of their series, unless [`take`](Self::take) took them.
+pub(crate) struct PendingDurations<'s> {
     series: &'s Series,
-    durations: Option<LeftOver>,
+    pending: Option<Overflow>,
 }
 
-impl<'s> Held<'s> {
-    pub(crate) fn new(series: &'s Series, durations: LeftOver) -> Self {
-        let durations = Some(durations);
-        Self { series, durations }
+impl<'s> PendingDurations<'s> {
+    pub(crate) fn new(series: &'s Series, durations: Overflow) -> Self {
+        let pending = Some(durations);
+        Self { series, pending }
     }
 
-    pub(crate) fn release(mut self) -> LeftOver {
-        let nothing = LeftOver { count: 0, nanos: 0 };
-        self.durations.take().unwrap_or(nothing)
+    pub(crate) fn take(mut self) -> Overflow {
+        let nothing = Overflow { count: 0, nanos: 0 };
+        self.pending.take().unwrap_or(nothing)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for PendingDurations<'_> {
     fn drop(&mut self) {
-        if let Some(durations) = self.durations.take() {
-            self.series.leave(durations);
+        if let Some(pending) = self.pending.take() {
+            self.series.add_overflow(pending);
         }
     }
 }
 
-/// The hand-over.
-pub(crate) struct Samples {
-    waiting: ArrayQueue<(SeriesRef, u64)>,
+/// The queue between the workers and the metrics thread.
+pub(crate) struct DurationQueue {
+    queue: ArrayQueue<(SeriesRef, u64)>,
 }
 
-impl Samples {
+impl DurationQueue {
     pub(crate) fn new() -> Self {
         Self::with_capacity(CAPACITY)
     }
 
     fn with_capacity(capacity: usize) -> Self {
         Self {
-            waiting: ArrayQueue::new(capacity),
+            queue: ArrayQueue::new(capacity),
         }
     }
 
-    /// Hands one duration over; says whether it is time to come and take them, which is at half
-    /// full and not again before it was emptied: with nobody to record for, it stays full.
+    /// Pushes one duration, and returns whether this push filled the queue to half of its capacity.
+    ///
+    /// Without a recorder the queue stays full, and no further push returns true.
     pub(crate) fn push(&self, series: SeriesRef, nanos: u64) -> bool {
-        if let Err((series, nanos)) = self.waiting.push((series, nanos)) {
-            series.leave(LeftOver { count: 1, nanos });
+        if let Err((series, nanos)) = self.queue.push((series, nanos)) {
+            series.add_overflow(Overflow { count: 1, nanos });
         }
-        self.waiting.len() == self.waiting.capacity() / 2
+        self.queue.len() == self.queue.capacity() / 2
     }
 
     pub(crate) fn pop(&self) -> Option<(SeriesRef, u64)> {
-        self.waiting.pop()
+        self.queue.pop()
     }
 }
 
@@ -178,33 +184,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_kept_as_count_and_sum() {
-        let samples = Samples::with_capacity(2);
+    fn push_to_a_full_queue_adds_to_the_overflow() {
+        let queue = DurationQueue::with_capacity(2);
         let series = Series::new("s", "watch", "a".into());
         let shared = || SeriesRef::Shared(Arc::clone(&series));
-        assert!(samples.push(shared(), 1));
+        assert!(queue.push(shared(), 1));
         for nanos in [2, 3, 4] {
-            assert!(!samples.push(shared(), nanos));
+            assert!(!queue.push(shared(), nanos));
         }
-        assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(1));
-        assert_eq!(samples.pop().map(|(_, nanos)| nanos), Some(2));
-        assert!(samples.pop().is_none());
-        assert_eq!(series.take_left_over(), LeftOver { count: 2, nanos: 7 });
-        assert_eq!(series.take_left_over(), LeftOver { count: 0, nanos: 0 });
+        assert_eq!(queue.pop().map(|(_, nanos)| nanos), Some(1));
+        assert_eq!(queue.pop().map(|(_, nanos)| nanos), Some(2));
+        assert!(queue.pop().is_none());
+        assert_eq!(series.take_overflow(), Overflow { count: 2, nanos: 7 });
+        assert_eq!(series.take_overflow(), Overflow { count: 0, nanos: 0 });
     }
 
     #[test]
-    fn what_is_left_over_is_exact_whoever_comes_between() {
+    fn overflow_of_concurrent_threads_is_exact() {
         let series = Series::new("s", "watch", "a".into());
-        let mut sum = LeftOver { count: 0, nanos: 0 };
+        let mut sum = Overflow { count: 0, nanos: 0 };
         let mut take = || {
-            let LeftOver { count, nanos } = series.take_left_over();
+            let Overflow { count, nanos } = series.take_overflow();
             sum.count += count;
             sum.nanos += nanos;
         };
         std::thread::scope(|scope| {
-            let leave = || (0..100_000).for_each(|_| series.leave(LeftOver { count: 1, nanos: 1 }));
-            let threads = [scope.spawn(leave), scope.spawn(leave)];
+            let add =
+                || (0..100_000).for_each(|_| series.add_overflow(Overflow { count: 1, nanos: 1 }));
+            let threads = [scope.spawn(add), scope.spawn(add)];
             while threads.iter().any(|thread| !thread.is_finished()) {
                 take();
             }
@@ -212,7 +219,7 @@ mod tests {
         });
         assert_eq!(
             sum,
-            LeftOver {
+            Overflow {
                 count: 200_000,
                 nanos: 200_000
             }
@@ -220,25 +227,25 @@ mod tests {
     }
 
     #[test]
-    fn a_part_takes_its_part_of_the_time() {
-        let mut rest = LeftOver {
+    fn split_off_takes_its_part_of_the_time() {
+        let mut rest = Overflow {
             count: 10,
             nanos: 99,
         };
         assert_eq!(
             rest.split_off(3),
-            LeftOver {
+            Overflow {
                 count: 3,
                 nanos: 29
             }
         );
         assert_eq!(
             rest.split_off(100),
-            LeftOver {
+            Overflow {
                 count: 7,
                 nanos: 70
             }
         );
-        assert_eq!(rest.split_off(1), LeftOver { count: 0, nanos: 0 });
+        assert_eq!(rest.split_off(1), Overflow { count: 0, nanos: 0 });
     }
 }

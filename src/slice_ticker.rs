@@ -1,105 +1,109 @@
-//! Floor 1: a beat, for those who must notice that time has passed without reading a clock.
+//! Floor 1: a counter that a thread advances, so that a loop notices that time has passed without reading a clock.
 //!
-//! A loop whose iterations take a nanosecond cannot read a clock in each of them, and one that reads
-//! it at every ten-thousandth does not notice that an iteration suddenly takes a millisecond. It can
-//! afford a load of a word that hardly ever changes. A thread changes it, and sleeps for good while
-//! nobody wants it to.
+//! A loop whose iterations take a nanosecond cannot read a clock in each of them. If it reads the clock at every
+//! ten-thousandth iteration, it misses an iteration that suddenly takes a millisecond. It can afford to load a word that
+//! rarely changes. A thread changes the word, and sleeps without a timer while no loop requests it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use crate::service_thread;
-use crate::sync::thread::{self, Thread};
+use crate::background_thread::BackgroundThread;
+use crate::sync::thread;
 
-const NAME: &str = "shotclock-pulse";
+/// The shortest period. A thousand wake-ups a second cost about 1.5 % of a core on a virtual machine, and a shorter
+/// period costs more than it gives.
+const MIN_PERIOD_NANOS: u64 = 1_000_000;
 
-/// Nobody wants a beat.
-const NEVER: u64 = u64::MAX;
+/// The longest period. A hundred wake-ups a second cost about 0.15 % of a core, and a longer period saves nothing.
+const MAX_PERIOD_NANOS: u64 = 10_000_000;
 
-/// The periods that are kept to, in nanoseconds. A thousand wake-ups a second cost some 1.5 % of a core
-/// on a virtual machine: more would cost more than it is worth.
-const SHORTEST: u64 = 1_000_000;
-const LONGEST: u64 = 10_000_000;
+/// The value of `requested_nanos` without a request.
+const NO_REQUEST: u64 = u64::MAX;
 
-/// So many beats go on after the last wish.
-const LAST_FOR: u32 = 16;
+/// Advances for one request. So a loop that runs on wakes the thread once and not in each period.
+const ADVANCES_PER_REQUEST: u32 = 16;
 
-/// How far a beat moves the number that is read: farther than anybody counts between two looks. And
-/// so little that the number lasts for a hundred million seconds of the quickest beats.
+/// The size of one advance. It exceeds the ticks that a pace counts between two clock readings, and lets the counter last
+/// for 30 years of the shortest period.
 pub(crate) const STEP: u64 = 1 << 24;
 
-/// In a line of its own, which the readers keep in their caches between two beats.
+struct SliceTicker {
+    count: AlignedCount,
+    /// The shortest period that a loop requested since the thread took the last request, in nanoseconds.
+    requested_nanos: AtomicU64,
+    is_asleep: AtomicBool,
+    /// The first request tries to start the thread, and no other one: a refused thread costs a loop one system call.
+    start_was_tried: AtomicBool,
+    thread: BackgroundThread,
+}
+
+/// A cache line of its own: the readers keep it in their caches between two advances.
 #[repr(align(128))]
-struct Beat(AtomicU64);
+struct AlignedCount(AtomicU64);
 
-static BEAT: Beat = Beat(AtomicU64::new(STEP));
+static SLICE_TICKER: SliceTicker = SliceTicker {
+    count: AlignedCount(AtomicU64::new(STEP)),
+    requested_nanos: AtomicU64::new(NO_REQUEST),
+    is_asleep: AtomicBool::new(false),
+    start_was_tried: AtomicBool::new(false),
+    thread: BackgroundThread::new("shotclock-pulse"),
+};
 
-/// A number that is [`STEP`] more after a beat, and never less than that.
+/// Returns the counter, which grows by [`STEP`] or more in each period.
 #[inline]
-pub(crate) fn beat() -> u64 {
-    BEAT.0.load(Relaxed)
+pub(crate) fn count() -> u64 {
+    SLICE_TICKER.count.0.load(Relaxed)
 }
 
-/// A beat.
-pub(crate) fn strike() {
-    BEAT.0.fetch_add(STEP, Relaxed);
+/// Advances the counter by one [`STEP`].
+pub(crate) fn advance() {
+    SLICE_TICKER.count.0.fetch_add(STEP, Relaxed);
 }
 
-/// The shortest period that was wished for of late, in nanoseconds.
-static WANTED: AtomicU64 = AtomicU64::new(NEVER);
-static IS_ASLEEP: AtomicBool = AtomicBool::new(false);
-static THREAD: OnceLock<Thread> = OnceLock::new();
-
-/// Has the beat go on for a while, at least once in `period` nanoseconds as far as the operating
-/// system lets its thread run.
+/// Requests that the counter advances for a while, at least once in `period_nanos` as far as the thread is scheduled.
 ///
-/// The first call starts the thread. If that fails there is no beat, and it is not tried again.
-pub(crate) fn want(period: u64) {
-    // No thread waits for the one that starts it: that thread may not exist here, in the child of a fork.
-    static STARTED: AtomicBool = AtomicBool::new(false);
-    let period = period.clamp(SHORTEST, LONGEST);
-    if WANTED.load(Relaxed) > period {
-        WANTED.fetch_min(period, SeqCst);
+/// The first request starts the thread. If the system refuses the thread, the counter stands still.
+pub(crate) fn request(period_nanos: u64) {
+    let ticker = &SLICE_TICKER;
+    let period_nanos = period_nanos.clamp(MIN_PERIOD_NANOS, MAX_PERIOD_NANOS);
+    if ticker.requested_nanos.load(Relaxed) > period_nanos {
+        ticker.requested_nanos.fetch_min(period_nanos, SeqCst);
     }
-    if !STARTED.load(Relaxed) && !STARTED.swap(true, SeqCst) {
-        if let Ok(thread) = service_thread::spawn(NAME, run) {
-            THREAD.get_or_init(|| thread);
-        }
+    if !ticker.start_was_tried.load(Relaxed) && !ticker.start_was_tried.swap(true, SeqCst) {
+        let _ = ticker.thread.start(run);
     }
-    // Either this sees that the thread sleeps, or the thread sees the wish before it does.
-    if IS_ASLEEP.load(SeqCst) && IS_ASLEEP.swap(false, SeqCst) {
-        if let Some(thread) = THREAD.get() {
-            thread.unpark();
-        }
+    // SeqCst: either this thread sees that the ticker sleeps, or the ticker sees the request before it sleeps.
+    if ticker.is_asleep.load(SeqCst) && ticker.is_asleep.swap(false, SeqCst) {
+        ticker.thread.wake();
     }
 }
 
 fn run() {
-    THREAD.get_or_init(thread::current);
     loop {
-        match WANTED.swap(NEVER, SeqCst) {
-            NEVER => sleep(),
-            period => strike_for_a_while(period),
+        match SLICE_TICKER.requested_nanos.swap(NO_REQUEST, SeqCst) {
+            NO_REQUEST => sleep(),
+            period_nanos => advance_for_a_while(period_nanos),
         }
     }
 }
 
-fn strike_for_a_while(mut period: u64) {
-    for _ in 0..LAST_FOR {
-        std::thread::sleep(Duration::from_nanos(period));
-        strike();
-        period = period.min(WANTED.load(Relaxed));
+fn advance_for_a_while(mut period_nanos: u64) {
+    for _ in 0..ADVANCES_PER_REQUEST {
+        std::thread::sleep(Duration::from_nanos(period_nanos));
+        advance();
+        let requested_nanos = SLICE_TICKER.requested_nanos.load(Relaxed);
+        period_nanos = period_nanos.min(requested_nanos);
     }
 }
 
 fn sleep() {
-    IS_ASLEEP.store(true, SeqCst);
-    while IS_ASLEEP.load(SeqCst) && WANTED.load(SeqCst) == NEVER {
+    let ticker = &SLICE_TICKER;
+    ticker.is_asleep.store(true, SeqCst);
+    while ticker.is_asleep.load(SeqCst) && ticker.requested_nanos.load(SeqCst) == NO_REQUEST {
         thread::park();
     }
-    IS_ASLEEP.store(false, SeqCst);
+    ticker.is_asleep.store(false, SeqCst);
 }
 
 #[cfg(test)]
@@ -107,15 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_beats_when_it_is_wanted_and_not_for_ever() {
+    fn request_after_request_advances_the_counter_and_ends() {
         for _ in 0..3 {
-            let before = beat();
-            want(1_000_000);
-            while beat() == before {
+            let before = count();
+            request(1_000_000);
+            while count() == before {
                 thread::yield_now();
             }
-            // Other tests may want it as well, so that it may take a while.
-            while !IS_ASLEEP.load(SeqCst) {
+            // Other tests may request it too, so this may take a while.
+            while !SLICE_TICKER.is_asleep.load(SeqCst) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

@@ -1,8 +1,8 @@
-//! Tells systemd that the service is alive, as long as it is (feature `systemd`, on Linux).
+//! Sends systemd a heartbeat while the service is responsive (feature `systemd`, on Linux).
 //!
-//! With `WatchdogSec=` in its unit, systemd restarts a service that does not say `WATCHDOG=1` in time.
-//! A task or a thread that says so whatever happens proves nothing; [`start`] has a thread say it only
-//! while no watched poll is stuck, and no worker of a guarded runtime. What it sees is shown by `systemctl status`.
+//! With `WatchdogSec=` in the unit, systemd restarts a service that does not send `WATCHDOG=1` in time. A task or a thread
+//! that sends it unconditionally proves nothing. The thread of [`start`] sends it only while no watched poll has stalled
+//! and no worker of a guarded runtime is stuck. `systemctl status` shows the health of the watchdog.
 //!
 //! ```ini
 //! [Service]
@@ -17,29 +17,26 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::background_thread;
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
-use crate::service_thread;
 use crate::sync::thread::Thread;
 use crate::watch::Health;
 use crate::watchdog::Watchdog;
 
 const NAME: &str = "shotclock-sysd";
 
-/// How often it is said in the time that systemd allows; and for what part of it a poll must have been
-/// stuck before it is not. A short stall, which a service may well have at the moment of a look, is no
-/// reason to be restarted.
-const PARTS: u32 = 4;
+/// Heartbeats in `WatchdogSec=`. A stall that is shorter than one interval is no reason for a restart.
+const HEARTBEATS_PER_TIMEOUT: u32 = 4;
 
-/// Starts to tell systemd that the service is alive, four times in the time that its unit allows
-/// (`WatchdogSec=`), unless a watched poll, or a worker of a guarded runtime, has been stuck for a quarter of that
-/// time. Nor does it say so if the watchdog's own thread has not looked for as long: then it does not know.
+/// Sends systemd a heartbeat four times in `WatchdogSec=`, until the returned value is dropped.
 ///
-/// So a service in which one is stuck is restarted between one and one and a quarter of
-/// `WatchdogSec=` after that began. Where systemd does not ask for it, nothing is started
-/// ([`Heartbeat::is_active`]): a program may call this wherever it runs.
+/// The heartbeat pauses if a watched poll has stalled, or a worker of a guarded runtime has been stuck, for a quarter of
+/// `WatchdogSec=`. It also pauses if the sentinel has not scanned for that time, because the health is then unknown. So
+/// systemd restarts the service between one and one and a quarter `WatchdogSec=` after the stall began.
 ///
-/// That the service is ready (`READY=1`) it must say itself, when it is.
+/// Without `WatchdogSec=`, or outside systemd, this starts no thread ([`Heartbeat::is_active`]). So a program may call it in
+/// every environment. The program itself must report that it is ready (`READY=1`).
 ///
 /// # Examples
 ///
@@ -57,35 +54,35 @@ const PARTS: u32 = 4;
 ///
 /// # Errors
 ///
-/// If systemd asks for it, and the thread cannot be started.
+/// If systemd expects a heartbeat and the operating system refuses the thread ([`Error::is_thread_refused`]).
 ///
 /// # Non-guarantees
 ///
-/// It knows of watched polls and of the workers of guarded runtimes ([`Watchdog::guard`]). A service that is stuck
-/// elsewhere, or does nothing at all, is alive to it.
+/// The heartbeat covers watched polls and the workers of guarded runtimes ([`Watchdog::guard`]). It goes on in a service
+/// that is stuck elsewhere, or that does no work.
 pub fn start(watchdog: &Watchdog) -> Result<Heartbeat, Error> {
     let stop = Arc::<AtomicBool>::default();
-    let Some(allowed) = sd_notify::watchdog_enabled() else {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
         return Ok(Heartbeat { stop, thread: None });
     };
-    let beat = {
+    let run = {
         let (stop, watchdog) = (Arc::clone(&stop), watchdog.clone());
-        move || beat(&watchdog, allowed / PARTS, &stop)
+        move || send_heartbeats(&watchdog, timeout / HEARTBEATS_PER_TIMEOUT, &stop)
     };
-    let thread = Some(service_thread::spawn(NAME, beat)?);
+    let thread = Some(background_thread::spawn(NAME, run)?);
     Ok(Heartbeat { stop, thread })
 }
 
-/// Tells systemd that the service is alive, until it is dropped. Made by [`start`].
+/// Sends heartbeats to systemd until it is dropped. Returned by [`start`].
 #[derive(Debug)]
-#[must_use = "when it is dropped, systemd hears nothing more and restarts the service"]
+#[must_use = "a drop ends the heartbeat, and systemd restarts the service"]
 pub struct Heartbeat {
     stop: Arc<AtomicBool>,
     thread: Option<Thread>,
 }
 
 impl Heartbeat {
-    /// Whether systemd asked for it.
+    /// Returns whether systemd expects a heartbeat.
     pub fn is_active(&self) -> bool {
         self.thread.is_some()
     }
@@ -100,39 +97,39 @@ impl Drop for Heartbeat {
     }
 }
 
-fn beat(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
-    let mut told = None;
+fn send_heartbeats(watchdog: &Watchdog, interval: Duration, stop: &AtomicBool) {
+    let mut was_stuck = None;
     while !stop.load(Ordering::Acquire) {
-        // Nothing in there panics. If something did, no beat would be the right answer to it.
-        catch_panic(|| tell(&watchdog.health(), interval, &mut told));
+        // No code in it panics. After a panic, no heartbeat would be right.
+        catch_panic(|| notify(&watchdog.health(), interval, &mut was_stuck));
         std::thread::park_timeout(interval);
     }
 }
 
-/// Says that the service is alive if it is, and how it is if that has changed.
-fn tell(health: &Health, interval: Duration, told: &mut Option<bool>) {
+/// Sends a heartbeat if the service is responsive, and the status while it is stuck or has changed.
+fn notify(health: &Health, interval: Duration, was_stuck: &mut Option<bool>) {
     let is_stuck = is_stuck(health, interval);
-    if is_stuck || *told != Some(is_stuck) {
+    if is_stuck || *was_stuck != Some(is_stuck) {
         let status = match is_stuck {
             true => health.to_string(),
             false => "responsive".to_owned(),
         };
-        say(NotifyState::Status(&status));
+        send(NotifyState::Status(&status));
     }
-    *told = Some(is_stuck);
+    *was_stuck = Some(is_stuck);
     if !is_stuck {
-        say(NotifyState::Watchdog);
+        send(NotifyState::Watchdog);
     }
 }
 
-/// Whether something has been stuck for that time, or the sentinel has not looked for it.
+/// Returns whether a poll or worker has been stuck, or the sentinel has not scanned, for `interval`.
 fn is_stuck(health: &Health, interval: Duration) -> bool {
     let times = [health.oldest_stall, health.unseen];
     times.iter().flatten().any(|time| *time >= interval)
 }
 
-/// If it cannot be said, systemd will draw its own conclusions, which are the right ones.
-fn say(state: NotifyState<'_>) {
+/// Ignores an error: systemd then misses the heartbeat, and restarts the service.
+fn send(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
@@ -141,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_that_is_unknown_for_as_long_as_a_stall_may_last_is_no_heartbeat() {
+    fn is_stuck_after_an_interval_without_a_scan_is_true() {
         let watchdog = Watchdog::builder().without_tracing().build();
         let mut health = watchdog.map(|watchdog| watchdog.health()).ok();
         let mut stuck = |stall, unseen| {

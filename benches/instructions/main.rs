@@ -49,7 +49,7 @@ fn measure() -> bool {
         known.insert(subject.name, all);
         let added = all.instructions - less.instructions;
         let locks = all.locks - less.locks;
-        // A few happen beside the loop now and then, as when a beat of a pulse comes.
+        // A few happen beside the loop now and then, as when the slice ticker advances.
         let is_met = added <= subject.at_most && locks < subject.locks + 0.01;
         is_well &= is_met;
         let verdict = if is_met { "" } else { "  TOO MANY" };

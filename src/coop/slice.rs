@@ -99,7 +99,7 @@ impl Slice {
             .limit
             .checked_sub(now.elapsed)
             .filter(|rest| *rest > 0)?;
-        slice_ticker::want(self.limit);
+        slice_ticker::request(self.limit);
         let stretch = u128::from(rest.min(self.limit / READINGS));
         let (ticks, nanos) = self.pace;
         let fit = stretch * u128::from(ticks) / u128::from(nanos.max(1));
@@ -117,7 +117,7 @@ impl Slice {
 impl Rule for Slice {
     #[inline]
     fn floor() -> u64 {
-        slice_ticker::beat()
+        slice_ticker::count()
     }
 
     fn look(&mut self, ticks: u64) -> Option<u64> {

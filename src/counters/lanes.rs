@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::named::Named;
-use crate::pending_durations::Series;
+use crate::pending_durations::{OFFLOAD_RUN, OFFLOAD_WAIT, Series};
 
 /// Counts what the lanes of one name do.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub(crate) struct LaneCounters {
 impl Named for LaneCounters {
     fn new(name: Arc<str>) -> Self {
         Self {
-            wait: Series::forever("shotclock_offload_wait_seconds", "lane", &name),
-            run: Series::forever("shotclock_offload_run_seconds", "lane", &name),
+            wait: Series::forever(OFFLOAD_WAIT, "lane", &name),
+            run: Series::forever(OFFLOAD_RUN, "lane", &name),
             name,
             queued: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::named::Named;
-use crate::pending_durations::Series;
+use crate::pending_durations::{RUNTIME_LAG, Series};
 
 /// Counts what happens to the workers of the runtimes of one name.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct RuntimeCounters {
 impl Named for RuntimeCounters {
     fn new(name: Arc<str>) -> Self {
         Self {
-            lag: Series::forever("shotclock_runtime_lag_seconds", "runtime", &name),
+            lag: Series::forever(RUNTIME_LAG, "runtime", &name),
             name,
             stuck: AtomicU64::new(0),
             stalls: AtomicU64::new(0),

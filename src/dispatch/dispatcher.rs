@@ -213,7 +213,7 @@ impl SlowPollSink for Dispatcher {
         judgement: EndDiagnosis,
     ) {
         if poll.is_slow {
-            publish::slow_poll(counters, poll.elapsed_nanos);
+            publish::record_slow_poll(counters, poll.elapsed_nanos);
         }
         let undecided = poll.is_slow.then(|| Undecided::new(counters));
         let handle = || match judgement {

@@ -3,17 +3,19 @@
 //! The queue is lock-free, so a worker that reports never waits. If a reporter blocks, its queue fills and refuses
 //! further reports. No other reporter notices.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::background_thread;
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::report::{Reporter, SlowPoll, StuckWorker};
-use crate::service_thread;
 use crate::slot;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{ArrayQueue, AtomicBool, Condvar, Mutex, MutexGuard, broken, unless_broken};
+use crate::sync::{
+    ArrayQueue, AtomicBool, Condvar, IgnorePoison as _, Mutex, MutexGuard, broken, unless_broken,
+};
 
 thread_local! {
     /// Whether this thread makes or delivers a report now. A reporter's own thread always does.
@@ -121,7 +123,7 @@ impl<R: Send + 'static> ReporterThread<R> {
                 shared.run(&deliver);
             }
         };
-        let thread = service_thread::spawn(name, run)?;
+        let thread = background_thread::spawn(name, run)?;
         Ok(Self { shared, thread })
     }
 
@@ -152,7 +154,7 @@ impl<R: Send + 'static> ReporterThread<R> {
             // Without a deadline, the wait checks once a minute.
             let step = left.unwrap_or(Duration::from_secs(60));
             let waited = shared.advanced.wait_timeout(progress, step);
-            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
+            progress = waited.ignore_poison().0;
         }
         true
     }
@@ -216,7 +218,7 @@ impl<R> Shared<R> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().ignore_poison()
     }
 }
 

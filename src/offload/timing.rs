@@ -80,7 +80,7 @@ impl Running {
     fn sample(&self, series: &'static Series, from: Instant, to: Instant) {
         let nanos = to.saturating_duration_since(from).as_nanos();
         if !self.is_forked {
-            publish::sample(
+            publish::record_duration(
                 SeriesRef::Static(series),
                 u64::try_from(nanos).unwrap_or(u64::MAX),
             );

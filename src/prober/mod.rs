@@ -1,113 +1,104 @@
-//! Floor 5: tasks that are sent into guarded runtimes, to learn how late they are and which threads
-//! their workers are.
+//! Floor 5: spawns probes on guarded runtimes, which measure the lag and find the threads of the workers.
 //!
-//! One thread for the process sends them, and not the sentinel: to spawn a task takes locks of the
-//! runtime's and may run hooks of the user's, and the sentinel must wait for nobody.
+//! One thread of the process spawns them, and not the sentinel. A spawn takes locks of the runtime and may run hooks of
+//! the user, and the sentinel must not wait for either.
 
 mod probe;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::background_thread::BackgroundThread;
 use crate::catch_panic::catch_panic;
 use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
-use crate::service_thread;
-use crate::sync::Lock;
-use crate::sync::thread::Thread;
-use probe::{PERIOD, Probe, Rendezvous};
+use probe::{LAG_PERIOD, Probe, Rendezvous};
 
-const NAME: &str = "shotclock-probe";
+/// The wait after the first census of a runtime. The wait doubles up to [`MAX_CENSUS_WAIT`], because the workers wait for
+/// one another in a census.
+const MIN_CENSUS_WAIT: Duration = Duration::from_millis(100);
 
-/// Between two times that all workers are called together.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(60);
+/// A census a minute costs nothing, and finds a worker that was busy in all censuses before.
+const MAX_CENSUS_WAIT: Duration = Duration::from_secs(60);
 
-static THREAD: OnceLock<Thread> = OnceLock::new();
+static THREAD: BackgroundThread = BackgroundThread::new("shotclock-probe");
 
-/// Starts the thread if it does not run yet, and has it look at once. It runs as long as the process,
-/// and sleeps while nothing is guarded.
+/// Starts the thread unless it runs, and probes new runtimes now.
+///
+/// The thread runs as long as the process, and sleeps without a timer while no runtime is guarded.
 pub(crate) fn start() -> Result<(), Error> {
-    static STARTING: Lock<()> = Lock::new(());
-    let _one_at_a_time = STARTING.lock();
-    if THREAD.get().is_none() {
-        let thread = service_thread::spawn(NAME, run)?;
-        THREAD.get_or_init(|| thread);
-    }
+    THREAD.start(run)?;
     wake();
     Ok(())
 }
 
-/// Has it look now, because a runtime became known.
+/// Probes new runtimes now.
 pub(crate) fn wake() {
-    if let Some(thread) = THREAD.get() {
-        thread.unpark();
-    }
+    THREAD.wake();
 }
 
 fn run() {
-    let mut plans: HashMap<u64, Plan> = HashMap::new();
+    let mut schedules: HashMap<u64, Schedule> = HashMap::new();
     loop {
         let all = runtime::all();
-        plans.retain(|id, _| all.iter().any(|guarded| guarded.id == *id));
+        schedules.retain(|id, _| all.iter().any(|guarded| guarded.id == *id));
         for guarded in &all {
-            let plan = plans.entry(guarded.id).or_insert_with(Plan::new);
-            // What panics in there is a hook of the user's; the next probe is as good.
-            catch_panic(|| plan.follow(guarded));
+            let schedule = schedules.entry(guarded.id).or_insert_with(Schedule::new);
+            // A hook of the user may panic. The next probe does the same work.
+            catch_panic(|| schedule.send_due_probes(guarded));
         }
         if all.is_empty() {
             std::thread::park();
         } else {
             drop(all);
-            std::thread::park_timeout(PERIOD);
+            std::thread::park_timeout(LAG_PERIOD);
         }
     }
 }
 
-/// When the workers of a runtime are called together next, if one of them is not known: the longer it
-/// remains unknown, the more seldom, because they wait for one another.
-struct Plan {
-    at: Instant,
-    wait: Duration,
-    /// The last census. Its probes hold it until the last of them was polled or dropped.
+/// The time of the next census of a runtime, for as long as the thread of a worker is unknown.
+struct Schedule {
+    next_census: Instant,
+    census_wait: Duration,
+    /// The last census. Its probes own it until the last of them was polled or dropped.
     census: Weak<Rendezvous>,
 }
 
-impl Plan {
+impl Schedule {
     fn new() -> Self {
         Self {
-            at: Instant::now(),
-            wait: SHORTEST,
+            next_census: Instant::now(),
+            census_wait: MIN_CENSUS_WAIT,
             census: Weak::new(),
         }
     }
 
-    fn follow(&mut self, guarded: &Arc<Guarded>) {
+    fn send_due_probes(&mut self, guarded: &Arc<Guarded>) {
         let Some(workers) = guarded.workers() else {
             return;
         };
         if guarded.lag.try_begin_probe(guarded.clock().raw()) {
-            send(&workers, Probe::of_lag(guarded));
+            send(&workers, Probe::for_lag(guarded));
         }
         if !workers.is_any_unknown() {
-            self.wait = SHORTEST;
-        } else if self.census.strong_count() == 0 && Instant::now() >= self.at {
-            // One that is not answered yet would only be followed by another in the same queue: a worker
-            // that is stuck for an hour must not have hundreds of them to poll when it goes on.
-            self.census = call_together(guarded, &workers);
-            self.at = Instant::now() + self.wait;
-            self.wait = (self.wait * 2).min(LONGEST);
+            self.census_wait = MIN_CENSUS_WAIT;
+        } else if self.census.strong_count() == 0 && Instant::now() >= self.next_census {
+            // One census at a time: a worker that is stuck for an hour must not find hundreds of probes in its queue.
+            self.census = send_census(guarded, &workers);
+            self.next_census = Instant::now() + self.census_wait;
+            self.census_wait = (self.census_wait * 2).min(MAX_CENSUS_WAIT);
         }
     }
 }
 
-/// As many probes as there are workers, each of which keeps its worker until all have met: so no
-/// worker can take two. A single probe is nearly always taken by the worker that parked last.
-fn call_together(guarded: &Arc<Guarded>, workers: &Workers) -> Weak<Rendezvous> {
-    let rendezvous = Rendezvous::of(workers.count());
+/// Sends one probe for each worker. Each probe blocks its worker until all have arrived, so no worker takes two.
+///
+/// The worker that parked last takes nearly every single probe, so single probes would not find the other workers.
+fn send_census(guarded: &Arc<Guarded>, workers: &Workers) -> Weak<Rendezvous> {
+    let rendezvous = Rendezvous::new(workers.count());
     for _ in 0..workers.count() {
-        send(workers, Probe::of_census(guarded, &rendezvous));
+        send(workers, Probe::for_census(guarded, &rendezvous));
     }
     Arc::downgrade(&rendezvous)
 }
@@ -124,37 +115,37 @@ mod tests {
     use crate::runtime::{Stuck, StuckWorkerSink};
     use crate::slot::{Diagnosis, ReportState};
 
-    struct NoListener;
+    struct NoSink;
 
-    impl StuckWorkerSink for NoListener {
+    impl StuckWorkerSink for NoSink {
         fn on_stuck(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: &mut ReportState) {}
 
         fn on_continued(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: ReportState) {}
     }
 
-    /// Guarded, but not in the list: the prober's own thread sends nothing to it.
+    /// A guarded runtime outside the list, so the thread of the process sends no probe to it.
     fn guarded(handle: &Handle) -> Arc<Guarded> {
         let watchdog = crate::Watchdog::builder()
             .without_tracing()
             .build()
             .unwrap();
         let watchdog = Arc::clone(watchdog.watch("w").watchdog());
-        let guarded = Guarded::new("prober", watchdog, Arc::new(NoListener), 1);
+        let guarded = Guarded::new("prober", watchdog, Arc::new(NoSink), 1);
         guarded.attach(handle);
         guarded
     }
 
     #[test]
-    fn census_while_one_is_unanswered_is_not_sent() {
-        // No thread is in `block_on`: no probe is answered.
+    fn census_before_the_last_one_is_answered_is_not_sent() {
+        // No thread is in `block_on`, so no probe is answered.
         let runtime = Builder::new_current_thread().build().unwrap();
         let alive = || runtime.metrics().num_alive_tasks();
         let guarded = guarded(runtime.handle());
-        let mut plan = Plan::new();
+        let mut schedule = Schedule::new();
         for _ in 0..9 {
-            plan.at = Instant::now();
-            plan.follow(&guarded);
-            // One of the census of one worker, and one that measures the lag.
+            schedule.next_census = Instant::now();
+            schedule.send_due_probes(&guarded);
+            // One probe of the census of one worker, and one for the lag.
             assert_eq!(alive(), 2);
         }
         runtime.block_on(async {
@@ -162,10 +153,10 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        // Answered; and the worker's thread is to be asked for again.
+        // The census was answered. From here on the worker's thread is unknown again.
         guarded.workers().unwrap().unbind(0);
-        plan.at = Instant::now();
-        plan.follow(&guarded);
+        schedule.next_census = Instant::now();
+        schedule.send_due_probes(&guarded);
         assert_eq!(alive(), 2);
     }
 }

@@ -1,26 +1,29 @@
-//! One probe: a task that says where it is polled, and when.
+//! One probe: a task that records on which thread and when it is polled.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::pending_durations::SeriesRef;
 use crate::publish;
 use crate::runtime::Guarded;
+use crate::sync::IgnorePoison as _;
 use crate::sys;
 
-/// How often a probe is sent that measures the lag.
-pub(super) const PERIOD: Duration = Duration::from_millis(100);
+/// The time between two probes for the lag. A burst of lag of this length is seen, and ten tasks a second cost nothing.
+pub(super) const LAG_PERIOD: Duration = Duration::from_millis(100);
 
-/// So many probes are made up at most for those that could not be sent while one was under way.
-const MADE_UP: usize = 600;
+/// The most values that one late probe records for probes that were not sent: a minute of them.
+const MAX_MISSED: usize = 600;
 
-/// How long a worker waits at most for the others. All of four idle ones meet within 0.3 ms here.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// The longest time that a probe blocks its worker. Four idle workers meet within 0.3 ms.
+const MAX_MEETING_WAIT: Duration = Duration::from_millis(5);
 
-/// A runtime that shuts down drops it without having polled it: then the guard is over.
+/// A task that a guarded runtime polls once.
+///
+/// A runtime that shuts down drops the probe without a poll. The drop then ends the guard.
 pub(super) struct Probe {
     guarded: Weak<Guarded>,
     rendezvous: Option<Arc<Rendezvous>>,
@@ -28,11 +31,11 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn of_lag(guarded: &Arc<Guarded>) -> Self {
+    pub(super) fn for_lag(guarded: &Arc<Guarded>) -> Self {
         Self::new(guarded, None)
     }
 
-    pub(super) fn of_census(guarded: &Arc<Guarded>, rendezvous: &Arc<Rendezvous>) -> Self {
+    pub(super) fn for_census(guarded: &Arc<Guarded>, rendezvous: &Arc<Rendezvous>) -> Self {
         Self::new(guarded, Some(Arc::clone(rendezvous)))
     }
 
@@ -50,7 +53,7 @@ impl Future for Probe {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         self.was_polled = true;
-        // The child of a fork has neither the other workers nor who asks for the lag.
+        // The child of a fork has neither the other workers nor the prober's thread.
         if sys::is_forked() {
             return Poll::Ready(());
         }
@@ -60,7 +63,7 @@ impl Future for Probe {
             }
             match &self.rendezvous {
                 Some(rendezvous) => rendezvous.meet(),
-                None => record(&guarded),
+                None => record_lag(&guarded),
             }
         }
         Poll::Ready(())
@@ -77,48 +80,49 @@ impl Drop for Probe {
     }
 }
 
-/// Records how late it was; and, if that was longer than the period, what the probes would have said
-/// that would have been sent meanwhile. Else one of ten seconds would count for no more than one of a
-/// microsecond, and the quantiles would be of the good times only.
-fn record(guarded: &Guarded) {
+/// Records the lag of a probe and of the probes that were not sent while it waited.
+///
+/// Without those a lag of ten seconds would weigh no more than one of a microsecond, and the quantiles would leave out the
+/// bad times.
+fn record_lag(guarded: &Guarded) {
     let lag = guarded.lag.end_probe(guarded.clock());
     for lag in std::iter::once(lag).chain(missed(lag)) {
-        publish::sample(SeriesRef::Static(guarded.counters.lag), lag);
+        publish::record_duration(SeriesRef::Static(guarded.counters.lag), lag);
     }
 }
 
-/// How late the probes would have been that were not sent.
+/// Returns the lags, in nanoseconds, of the probes that were not sent while one waited for `lag` nanoseconds.
 fn missed(lag: u64) -> impl Iterator<Item = u64> {
-    let period = PERIOD.as_nanos() as u64;
+    let period = LAG_PERIOD.as_nanos() as u64;
     let missed = (1..).map_while(move |number| lag.checked_sub(number * period));
-    missed.take_while(|lag| *lag > 0).take(MADE_UP)
+    missed.take_while(|lag| *lag > 0).take(MAX_MISSED)
 }
 
-/// Where the probes of a census wait for one another.
+/// The place where the probes of a census wait for one another.
 pub(super) struct Rendezvous {
     missing: Mutex<usize>,
-    all_are_here: Condvar,
+    all_arrived: Condvar,
 }
 
 impl Rendezvous {
-    pub(super) fn of(count: usize) -> Arc<Self> {
+    pub(super) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self {
             missing: Mutex::new(count),
-            all_are_here: Condvar::new(),
+            all_arrived: Condvar::new(),
         })
     }
 
     fn meet(&self) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = self.missing.lock().ignore_poison();
         *missing = missing.saturating_sub(1);
         if *missing == 0 {
-            self.all_are_here.notify_all();
+            self.all_arrived.notify_all();
             return;
         }
-        // Those that come later find it at zero or wait no longer than this one did.
+        // A probe that arrives later finds the count at zero, or waits no longer than this one.
         let waited = self
-            .all_are_here
-            .wait_timeout_while(missing, PATIENCE, |missing| *missing > 0);
+            .all_arrived
+            .wait_timeout_while(missing, MAX_MEETING_WAIT, |missing| *missing > 0);
         drop(waited);
     }
 }
@@ -128,23 +132,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_lag_counts_for_all_the_probes_that_it_kept_from_being_sent() {
+    fn missed_of_a_long_lag_is_one_lag_for_each_probe_not_sent() {
         let ms = 1_000_000;
         let missed = |lag| missed(lag).collect::<Vec<_>>();
         assert!(missed(0).is_empty() && missed(100 * ms).is_empty());
         assert_eq!(missed(350 * ms), [250 * ms, 150 * ms, 50 * ms]);
-        assert_eq!(missed(u64::MAX).len(), MADE_UP);
+        assert_eq!(missed(u64::MAX).len(), MAX_MISSED);
     }
 
     #[test]
-    fn those_that_meet_do_not_wait_for_more() {
-        let rendezvous = Rendezvous::of(3);
+    fn meet_after_all_have_arrived_does_not_wait() {
+        let rendezvous = Rendezvous::new(3);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| rendezvous.meet());
             }
         });
-        // One too many finds nobody missing.
+        // One probe more finds the count at zero.
         rendezvous.meet();
         assert_eq!(*rendezvous.missing.lock().unwrap(), 0);
     }

@@ -26,8 +26,8 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::Exporter;
+use crate::background_thread;
 use crate::error::Error;
-use crate::service_thread;
 
 const THREAD_NAME: &str = "shotclock-http";
 const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -82,7 +82,7 @@ impl Listener {
             }
             Err(error) => drop(started.send(Err(error))),
         };
-        service_thread::spawn(THREAD_NAME, run)?;
+        background_thread::spawn(THREAD_NAME, run)?;
         let started = starts
             .recv()
             .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));

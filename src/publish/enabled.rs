@@ -1,109 +1,100 @@
 //! The metrics thread, and one batch of it.
 //!
-//! Handles of the facade that are taken before a recorder is installed stay dead for ever. So none
-//! is kept: every batch asks the recorder of the moment for its handles, and sets counters to their
-//! absolute value. Whichever comes first, recorder or watchdog, nothing is missing; and a second
-//! batch, made by somebody else at the same time, does no harm.
+//! A handle of the facade that the crate takes before a recorder is installed stays dead for ever. So the crate keeps no
+//! handle. Every batch takes its handles from the present recorder and sets counters to their absolute value. Recorder and
+//! watchdog may come in any order, and a second batch does no harm.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use metrics::Recorder;
 
 use super::series::{self, METADATA, key};
+use crate::background_thread::BackgroundThread;
 use crate::catch_panic::catch_panic;
 use crate::counters::{
     CulpritCount, LaneCounters, RuntimeCounters, all_lanes, all_runtimes, culprits,
 };
 use crate::error::Error;
 use crate::histogram::PUBLISHED_BOUNDS_NANOS;
-use crate::pending_durations::{Held, LeftOver, Samples, Series, SeriesRef};
-use crate::service_thread;
+use crate::pending_durations::{
+    DurationQueue, Overflow, PendingDurations, SLOW_POLL_DURATION, Series, SeriesRef,
+};
 use crate::sync::Lock;
-use crate::sync::thread::Thread;
 use crate::sys;
 use crate::watch::{Aggregate, Registry, Totals, WatchCounters, WatchSums, aggregate};
 
-const NAME: &str = "shotclock-metrics";
-/// A tenth of the usual scrape interval or less: what is scraped is at most this old.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time between two batches: a tenth of the usual scrape interval or less, so a scraped value is fresh.
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many values that did not fit one series records in a batch: the facade's `record_many` is a
-/// loop, and an exporter keeps each value until the next scrape.
-const AT_ONCE: u64 = 10_000;
+/// The most overflowed values that one series records in a batch. The facade's `record_many` is a loop, and an exporter
+/// keeps each value until the next scrape.
+const MAX_OVERFLOW_PER_BATCH: u64 = 10_000;
 
-static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::new);
-static THREAD: OnceLock<Thread> = OnceLock::new();
-static STARTING: Lock<()> = Lock::new(());
+static DURATIONS: LazyLock<DurationQueue> = LazyLock::new(DurationQueue::new);
+static THREAD: BackgroundThread = BackgroundThread::new("shotclock-metrics");
+/// Held during a batch, and while an exporter drains its histograms. The exporter keeps durations in blocks, and a block
+/// loses the values that arrive while the exporter empties it.
+static BATCH: Lock<()> = Lock::new(());
 static BUCKETS_AS_COUNTERS: AtomicBool = AtomicBool::new(false);
 
-/// Starts the metrics thread if it does not run yet. It runs as long as the process.
+/// Starts the metrics thread unless it runs. It runs as long as the process.
 pub(crate) fn start() -> Result<(), Error> {
-    // Else the first slow poll would have to make room for it, which is 128 KiB, on its worker's time.
-    LazyLock::force(&SAMPLES);
-    let _one_at_a_time = STARTING.lock();
-    if THREAD.get().is_none() {
-        let thread = service_thread::spawn(NAME, run)?;
-        THREAD.get_or_init(|| thread);
-    }
-    Ok(())
+    // Otherwise the first slow poll allocates the 128 KiB of the queue in its worker's time.
+    LazyLock::force(&DURATIONS);
+    THREAD.start(run)
 }
 
 fn run() {
     loop {
         publish();
-        std::thread::park_timeout(INTERVAL);
+        std::thread::park_timeout(BATCH_INTERVAL);
     }
 }
 
-/// Counts the registry into everything that is published from now on.
+/// Publishes a registry from now on.
 pub(crate) fn register(registry: &Arc<Registry>) {
     crate::watch::register(registry);
 }
 
-/// From now on the distribution goes through the facade, as counters.
+/// Publishes the distributions as counters of the facade from now on.
 pub(crate) fn publish_buckets_as_counters() {
     BUCKETS_AS_COUNTERS.store(true, Relaxed);
 }
 
-/// Whether the distribution goes through the facade, so that it must not be rendered as well.
+/// Returns whether the distributions are counters of the facade. The exporter then must not render them.
 pub(crate) fn buckets_are_counters() -> bool {
     BUCKETS_AS_COUNTERS.load(Relaxed)
 }
 
-pub(crate) fn slow_poll(counters: &WatchCounters, nanos: u64) {
-    sample(
+/// Queues the duration of one slow poll.
+pub(crate) fn record_slow_poll(counters: &WatchCounters, nanos: u64) {
+    record_duration(
         SeriesRef::Shared(Arc::clone(&counters.slow_durations)),
         nanos,
     );
 }
 
-/// Hands a single duration over. Never waits.
-pub(crate) fn sample(series: SeriesRef, nanos: u64) {
-    if SAMPLES.push(series, nanos) {
-        if let Some(thread) = THREAD.get() {
-            thread.unpark();
-        }
+/// Queues one duration for the metrics thread, and wakes the thread when the queue is half full.
+pub(crate) fn record_duration(series: SeriesRef, nanos: u64) {
+    if DURATIONS.push(series, nanos) {
+        THREAD.wake();
     }
 }
 
-/// One batch at a time; and what an exporter takes up, it takes up between two. It keeps durations in
-/// blocks that lose what comes in at the moment when they are emptied.
-static ONE_AT_A_TIME: Lock<()> = Lock::new(());
-
-/// Publishes one batch on the calling thread, and returns what was in it.
+/// Publishes one batch on the calling thread, and returns the published sums.
 pub(crate) fn publish() -> Aggregate {
     publish_and(|| ()).0
 }
 
-/// Publishes one batch, and does something before the next one begins.
+/// Publishes one batch, and calls `after` before the next one begins.
 ///
-/// A recorder that panics loses this batch; the next one brings the same totals.
+/// If the recorder panics, this batch is lost. The next one has the same totals.
 pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Aggregate, T) {
-    let _batch = ONE_AT_A_TIME.lock();
+    let _batch = BATCH.lock();
     let sums = aggregate();
-    // In the child of a fork a recorder may wait for a lock of its own for ever.
+    // A recorder may wait for ever for a lock of its own in the child of a fork.
     if !sys::is_forked() {
         catch_panic(|| {
             metrics::with_recorder(|recorder| {
@@ -111,15 +102,15 @@ pub(crate) fn publish_and<T>(after: impl FnOnce() -> T) -> (Aggregate, T) {
             });
         });
     }
-    let done = after();
-    (sums, done)
+    let result = after();
+    (sums, result)
 }
 
-/// Does something while there is no batch.
+/// Calls `run` between two batches.
 #[cfg(feature = "prometheus")]
-pub(crate) fn between_batches<T>(what: impl FnOnce() -> T) -> T {
-    let _batch = ONE_AT_A_TIME.lock();
-    what()
+pub(crate) fn between_batches<T>(run: impl FnOnce() -> T) -> T {
+    let _batch = BATCH.lock();
+    run()
 }
 
 struct Batch<'r> {
@@ -151,7 +142,7 @@ impl Batch<'_> {
         if is_installed(self.recorder) {
             let of_lanes = lanes.iter().flat_map(|lane| [lane.wait, lane.run]);
             let of_runtimes = runtimes.iter().map(|runtime| runtime.lag);
-            self.samples(sums, of_lanes.chain(of_runtimes));
+            self.durations(sums, of_lanes.chain(of_runtimes));
         }
     }
 
@@ -183,7 +174,7 @@ impl Batch<'_> {
         self.counter(series::CONTAINED_POLLS, watch, totals.contained);
         self.gauge(series::POLLS_IN_FLIGHT, watch, sums.in_flight as f64);
         self.gauge(series::STALLS_IN_FLIGHT, watch, sums.stalls as f64);
-        self.present("shotclock_slow_poll_duration_seconds", watch);
+        self.present(SLOW_POLL_DURATION, watch);
     }
 
     fn buckets(&self, name: &str, totals: &Totals) {
@@ -232,21 +223,21 @@ impl Batch<'_> {
         self.present(runtime.lag.name, label);
     }
 
-    /// Records the single durations that were handed over, and what did not fit.
-    fn samples<'s>(&self, sums: &'s Aggregate, others: impl Iterator<Item = &'s Series>) {
-        while let Some((series, nanos)) = SAMPLES.pop() {
-            self.record(&series, LeftOver { count: 1, nanos });
+    /// Records the queued durations, and those that the queue had no room for.
+    fn durations<'s>(&self, sums: &'s Aggregate, others: impl Iterator<Item = &'s Series>) {
+        while let Some((series, nanos)) = DURATIONS.pop() {
+            self.record(&series, Overflow { count: 1, nanos });
         }
         let of_watches = sums
             .watches
             .values()
             .flat_map(|watch| watch.slow_durations.iter().map(|series| &**series));
         for series in of_watches.chain(others) {
-            let mut left_over = series.take_left_over();
-            let now = left_over.split_off(AT_ONCE);
-            // Before the recorder is called, which may panic.
-            if left_over.count > 0 {
-                series.leave(left_over);
+            let mut overflow = series.take_overflow();
+            let now = overflow.split_off(MAX_OVERFLOW_PER_BATCH);
+            // First, because the recorder may panic.
+            if overflow.count > 0 {
+                series.add_overflow(overflow);
             }
             if now.count > 0 {
                 self.record(series, now);
@@ -254,12 +245,12 @@ impl Batch<'_> {
         }
     }
 
-    /// If the recorder gives no histogram for them, but panics, they wait for the next batch.
-    fn record(&self, series: &Series, durations: LeftOver) {
+    /// Records durations. If the recorder panics before it returns the histogram, they wait for the next batch.
+    fn record(&self, series: &Series, durations: Overflow) {
         let (label, value) = &series.label;
-        let held = Held::new(series, durations);
+        let pending = PendingDurations::new(series, durations);
         let histogram = self.histogram(series.name, [(*label, &**value)]);
-        let LeftOver { count, nanos } = held.release();
+        let Overflow { count, nanos } = pending.take();
         let seconds = nanos as f64 / 1e9 / count as f64;
         histogram.record_many(seconds, usize::try_from(count).unwrap_or(usize::MAX));
     }
@@ -286,7 +277,7 @@ impl Batch<'_> {
         gauge.set(value);
     }
 
-    /// A histogram that is asked for is in the text, at 0, before anything was recorded.
+    /// Makes the exporter render the histogram, at 0, before it has a value.
     fn present<const N: usize>(&self, name: &'static str, labels: [(&'static str, &str); N]) {
         let _ = self.histogram(name, labels);
     }
@@ -301,11 +292,10 @@ impl Batch<'_> {
     }
 }
 
-/// Whether anybody receives what is recorded. Until then single durations wait where they are.
+/// Returns whether the program installed a recorder. Until then the durations stay in the queue.
 ///
-/// The facade does not tell. But before one is installed it lends its own no-op recorder, a value
-/// of no size in a `static`; a recorder that somebody installed has a size, or, if it has none,
-/// sits in a box of no size, at an address that is its alignment.
+/// The facade has no function for this. Without an installed recorder it passes its own no-op recorder, a zero-sized value
+/// in a `static`. An installed recorder has a size, or sits in a zero-sized box, whose address equals its alignment.
 fn is_installed(recorder: &dyn Recorder) -> bool {
     let address = std::ptr::from_ref(recorder).cast::<()>().addr();
     size_of_val(recorder) > 0 || address == align_of_val(recorder)
@@ -317,7 +307,7 @@ mod tests {
     use metrics::NoopRecorder;
 
     #[test]
-    fn the_facades_own_recorder_is_told_from_an_installed_one() {
+    fn is_installed_for_the_facades_own_recorder_is_false() {
         struct Sized(#[expect(dead_code)] u8);
         impl Recorder for Sized {
             fn describe_counter(

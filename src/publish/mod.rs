@@ -1,6 +1,6 @@
-//! Floor 3: what is published through the `metrics` facade, in batches, by a thread of the crate's own.
+//! Floor 3: publishes counts, gauges and durations through the `metrics` facade, in batches, on a thread of the crate.
 //!
-//! `enabled` and `disabled` have one signature, so that callers carry no `cfg`.
+//! `enabled` and `disabled` have the same signatures, so callers need no `cfg`.
 
 #[cfg(feature = "metrics")]
 mod enabled;
@@ -11,7 +11,7 @@ mod series;
 pub(crate) use enabled::{between_batches, buckets_are_counters, publish_and};
 #[cfg(feature = "metrics")]
 pub(crate) use enabled::{
-    publish, publish_buckets_as_counters, register, sample, slow_poll, start,
+    publish, publish_buckets_as_counters, record_duration, record_slow_poll, register, start,
 };
 #[cfg(feature = "prometheus")]
 pub(crate) use series::{CULPRITS, HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds};
@@ -19,4 +19,4 @@ pub(crate) use series::{CULPRITS, HISTOGRAMS, POLL_BUSY, POLL_DURATION, seconds}
 #[cfg(not(feature = "metrics"))]
 mod disabled;
 #[cfg(not(feature = "metrics"))]
-pub(crate) use disabled::{register, sample, slow_poll, start};
+pub(crate) use disabled::{record_duration, record_slow_poll, register, start};

@@ -1,33 +1,31 @@
-//! Names, texts and units of everything that is published.
+//! Names, descriptions and units of all published series.
 
 use metrics::{Key, Label, Metadata, Recorder, Unit};
 
-/// Which histograms of the facade are ours: an exporter must be told their buckets.
-#[cfg(feature = "prometheus")]
-pub(crate) const HISTOGRAMS: [&str; 4] = [
-    "shotclock_slow_poll_duration_seconds",
-    "shotclock_runtime_lag_seconds",
-    "shotclock_offload_wait_seconds",
-    "shotclock_offload_run_seconds",
-];
+use crate::pending_durations::{OFFLOAD_RUN, OFFLOAD_WAIT, RUNTIME_LAG, SLOW_POLL_DURATION};
 
-/// Rendered from the watches' own cells, because the facade's histogram costs more than the watching.
+/// The crate's histograms of the facade, for which an exporter needs buckets.
+#[cfg(feature = "prometheus")]
+pub(crate) const HISTOGRAMS: [&str; 4] =
+    [SLOW_POLL_DURATION, RUNTIME_LAG, OFFLOAD_WAIT, OFFLOAD_RUN];
+
+/// The exporter renders it from the watches' own cells: a histogram of the facade costs more than the timing of a poll.
 pub(crate) const POLL_DURATION: (&str, &str) = (
     "shotclock_poll_duration_seconds",
     "How long polls ran, each from entry to return.",
 );
-/// Rendered as well, because the facade's counters are whole numbers.
+/// The exporter renders it, because the facade's counters are whole numbers.
 #[cfg(feature = "prometheus")]
-pub(crate) const POLL_BUSY: (&str, &str) = (
-    "shotclock_poll_busy_seconds_total",
-    "Time spent in polls and destructors, less that of watched polls inside them.",
-);
+pub(crate) const POLL_BUSY: (&str, &str) = ("shotclock_poll_busy_seconds_total", BUSY_TEXT);
 
 /// As [`POLL_BUSY`].
 pub(crate) const CULPRITS: (&str, &str) = (
     "shotclock_culprit_over_budget_seconds_total",
     "Time past the budgets of reported polls, by the function that held the worker: the worst 50, and other.",
 );
+
+const BUSY_TEXT: &str =
+    "Time spent in polls and destructors, less that of watched polls inside them.";
 
 pub(super) const POLLS: &str = "shotclock_polls_total";
 pub(super) const SLOW_POLLS: &str = "shotclock_slow_polls_total";
@@ -51,10 +49,10 @@ pub(super) const COUNT: &str = "shotclock_poll_duration_seconds_count";
 pub(super) const CULPRIT_MICROSECONDS: &str = "shotclock_culprit_over_budget_microseconds_total";
 pub(super) const BUSY_MICROSECONDS: &str = "shotclock_poll_busy_microseconds_total";
 
-pub(super) static METADATA: Metadata<'static> =
+pub(super) const METADATA: Metadata<'static> =
     Metadata::new("shotclock", metrics::Level::INFO, Some("shotclock"));
 
-/// Tells a recorder what each series means.
+/// Describes each series to a recorder.
 pub(super) fn describe(recorder: &dyn Recorder) {
     let counters = [
         (POLLS, "Polls that have ended."),
@@ -116,36 +114,27 @@ pub(super) fn describe(recorder: &dyn Recorder) {
             .into(),
     );
     let histograms = [
+        (SLOW_POLL_DURATION, "How long slow polls ran, one by one."),
         (
-            "shotclock_slow_poll_duration_seconds",
-            "How long slow polls ran, one by one.",
-        ),
-        (
-            "shotclock_runtime_lag_seconds",
+            RUNTIME_LAG,
             "How long a task of a guarded runtime waited that was woken from outside.",
         ),
-        (
-            "shotclock_offload_wait_seconds",
-            "How long closures waited before they ran.",
-        ),
-        ("shotclock_offload_run_seconds", "How long closures ran."),
+        (OFFLOAD_WAIT, "How long closures waited before they ran."),
+        (OFFLOAD_RUN, "How long closures ran."),
     ];
     for (name, text) in histograms {
         recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
     }
 }
 
-/// Tells a recorder of the series that stand in for the rendered ones.
+/// Describes the series that replace the rendered ones.
 pub(super) fn describe_buckets(recorder: &dyn Recorder) {
     let (_, text) = POLL_DURATION;
     for (name, text) in [
         (CULPRIT_MICROSECONDS, CULPRITS.1),
         (BUCKET, text),
         (COUNT, text),
-        (
-            BUSY_MICROSECONDS,
-            "Time spent in polls and destructors, less that of watched polls inside them.",
-        ),
+        (BUSY_MICROSECONDS, BUSY_TEXT),
     ] {
         recorder.describe_counter(name.into(), None, text.into());
     }
@@ -156,7 +145,7 @@ pub(super) fn key<const N: usize>(name: &'static str, labels: [(&'static str, &s
     Key::from_parts(name, labels.to_vec())
 }
 
-/// Seconds as Prometheus likes them, exact: no exponent and no trailing zeros.
+/// Returns seconds for Prometheus: exact, without an exponent and without trailing zeros.
 pub(crate) fn seconds(nanos: u64) -> String {
     let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     if rest == 0 {
@@ -172,7 +161,7 @@ mod tests {
     use crate::histogram::PUBLISHED_BOUNDS_NANOS;
 
     #[test]
-    fn seconds_are_exact_decimals() {
+    fn seconds_of_nanos_is_an_exact_decimal() {
         assert_eq!(seconds(0), "0");
         assert_eq!(seconds(1_000), "0.000001");
         assert_eq!(seconds(10_000_000_000), "10");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::diagnose::thread_of;
 use super::stack_sampler::{StackSampler, Target};
 use super::stalled_poll::StalledPoll;
+use crate::background_thread;
 use crate::report::OtherThread;
-use crate::service_thread;
 use crate::slot::{self, Diagnosis, Slot};
 use crate::sys::NoCapture;
 use crate::watch::{Action, Stacks, name_of};
@@ -117,7 +117,7 @@ fn write_to_stderr(text: String) {
         let _ = written.send(());
     };
     // If the system refuses a thread, the abort comes without this line.
-    let _ = service_thread::spawn("shotclock-say", write);
+    let _ = background_thread::spawn("shotclock-say", write);
     let _ = is_written.recv_timeout(MAX_WAIT);
 }
 

@@ -61,9 +61,9 @@ mod syscalls;
 #[path = "no_syscalls.rs"]
 mod syscalls;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::background_thread::BackgroundThread;
 use crate::catch_panic::catch_panic;
 use crate::cgroup;
 use crate::clock::Clock;
@@ -72,7 +72,6 @@ use crate::error::Error;
 use crate::flight_record;
 use crate::liveness::{SENTINEL, TICKER};
 use crate::runtime;
-use crate::service_thread;
 use crate::slot::SENTINEL_PARKER;
 use crate::stolen_time::STOLEN_TIME;
 use crate::watch::{Stacks, shortest_budget};
@@ -81,24 +80,14 @@ pub(crate) use scan::Scanner;
 use sleep_monitor::SleepMonitor;
 use worker_scan::{ScanTools, WorkerScans};
 
-const NAME: &str = "shotclock-watch";
+static THREAD: BackgroundThread = BackgroundThread::new("shotclock-watch");
 
 /// For so long nothing must have happened before the sentinel lies down: rousing it is a system call
 /// on somebody's hot path, and a poll every few milliseconds must not make one each.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Which threads have been started. They run as long as the process.
-struct Started {
-    ticker: bool,
-    sentinel: bool,
-}
-
 /// Starts the sentinel and its ticker if they do not run yet.
 pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Error> {
-    static STARTED: Mutex<Started> = Mutex::new(Started {
-        ticker: false,
-        sentinel: false,
-    });
     if !clock.is_real() {
         return Ok(());
     }
@@ -106,17 +95,9 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     if stacks != Stacks::Never {
         stack_sampler::install(signal);
     }
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !started.ticker {
-        ticker::start(clock)?;
-        started.ticker = true;
-    }
-    if !started.sentinel {
-        let clock = clock.clone();
-        service_thread::spawn(NAME, move || Sentinel::new(&clock).run())?;
-        started.sentinel = true;
-    }
-    Ok(())
+    ticker::start(clock)?;
+    let clock = clock.clone();
+    THREAD.start(move || Sentinel::new(&clock).run())
 }
 
 /// Whether stacks can be taken here; an error says why not. It waits until that was tried out, which

@@ -4,10 +4,11 @@
 //! liveness as well (see [`liveness`](crate::liveness)), and judges the polls that wait for a look which does
 //! not come. It sleeps while the sentinel sleeps.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::sleep_monitor::SleepMonitor;
+use crate::background_thread::BackgroundThread;
 use crate::catch_panic::catch_panic;
 use crate::clock::{Clock, nanos_of};
 use crate::coarse_clock::COARSE_CLOCK;
@@ -15,11 +16,11 @@ use crate::dispatch;
 use crate::error::Error;
 use crate::liveness::{SENTINEL, TICKER};
 use crate::procfs;
-use crate::service_thread;
 use crate::slot::SENTINEL_PARKER;
+use crate::sync::IgnorePoison as _;
 use crate::watch::{shortest_budget, tick_nanos};
 
-const NAME: &str = "shotclock-ticks";
+static THREAD: BackgroundThread = BackgroundThread::new("shotclock-ticks");
 
 /// How often the ticker gives a sign of life at most while no watch goes by ticks, in nanoseconds. A sentinel
 /// that is held up for longer is not taken for a suspended process. Fifty wake-ups a second cost less than
@@ -36,19 +37,15 @@ const OLD_TICK: u64 = 2;
 /// Whether there are ticks. Who ticks holds it: one thread at a time, as [`COARSE_CLOCK`] wants it.
 static TICKING: Mutex<bool> = Mutex::new(false);
 
-/// Starts the thread. It runs as long as the process.
+/// Starts the thread unless it runs. It runs as long as the process.
 pub(super) fn start(clock: &Clock) -> Result<(), Error> {
     let clock = clock.clone();
-    service_thread::spawn(NAME, move || Ticker::new(clock).run()).map(drop)
+    THREAD.start(move || Ticker::new(clock).run())
 }
 
 /// `None` if the other thread is just ticking: then there is a tick.
 fn ticking() -> Option<MutexGuard<'static, bool>> {
-    match TICKING.try_lock() {
-        Ok(ticking) => Some(ticking),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
+    TICKING.try_lock().ignore_poison()
 }
 
 /// A tick, if anybody goes by them and the sentinel is up.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::self_test;
 use super::unwind::{Changes, Known, Unwinder};
+use crate::background_thread;
 use crate::catch_panic::catch_panic;
-use crate::service_thread;
 use crate::sys::Unblocked;
 
 const NAME: &str = "shotclock-load";
@@ -47,7 +47,7 @@ impl UnwindLoader {
             }
         };
         // The thread asks itself for its stack.
-        if let Err(error) = service_thread::spawn_with(NAME, Unblocked::Captures, load) {
+        if let Err(error) = background_thread::spawn_with_signals(NAME, Unblocked::Captures, load) {
             self_test::tried_out(Some(Err(error.to_string())));
         }
         Self {

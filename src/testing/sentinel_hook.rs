@@ -9,10 +9,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::background_thread;
 use crate::clock::{Clock, nanos_of};
 use crate::report::SectionKind;
 use crate::sentinel;
-use crate::service_thread;
 use crate::slot::{
     self, Diagnosis, FrameToken, MAX_DEPTH, PollStart, ReportState, SENTINEL_PARKER, Seqs, Slot,
 };
@@ -131,7 +131,7 @@ fn write_stall(poll: &Overrun, diagnosis: &Diagnosis) {
         );
     };
     // If the system refuses a thread, the end of the poll still reports it.
-    let _ = service_thread::spawn("shotclock-stuck", write);
+    let _ = background_thread::spawn("shotclock-stuck", write);
 }
 
 /// Publishes the polls of one audit.

@@ -16,8 +16,8 @@ use super::auditor::{Auditor, DEFAULT_BUDGET};
 use super::failure::Failure;
 use super::finish_guard::{Ending, Held};
 use super::origin::Origin;
-use crate::sync::IgnorePoison as _;
 use super::records::AuditRecord;
+use crate::sync::IgnorePoison as _;
 
 /// Audits every call of a [`tower::Service`](Service), an axum `Router` say, and holds it to a budget
 /// if it is given one.

@@ -75,7 +75,7 @@ fn a_sudden_slow_iteration_is_caught_at_the_next_tick() {
         }
         scene.pass(slow);
         // The real clock, by which beats are made, has hardly moved.
-        slice_ticker::strike();
+        slice_ticker::advance();
         pace.tick().await;
         ticks_after.set(ticks_after.get() + 1);
     };

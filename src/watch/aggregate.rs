@@ -138,7 +138,7 @@ impl EndedWatchdogs {
             ended.totals.add(&counters.totals());
             ended
                 .slow_durations
-                .leave(counters.slow_durations.take_left_over());
+                .add_overflow(counters.slow_durations.take_overflow());
         }
     }
 }

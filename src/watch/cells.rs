@@ -8,7 +8,7 @@ use super::ids;
 use super::sampled::Sampled;
 use crate::append_table::AppendTable;
 use crate::histogram::{CELLS, Distribution, cell_of};
-use crate::pending_durations::Series;
+use crate::pending_durations::{SLOW_POLL_DURATION, Series};
 use crate::rate_limit::Limiter;
 use crate::report::Cause;
 use crate::slot::Slot;
@@ -137,11 +137,7 @@ impl WatchCounters {
         Self {
             id: ids::allocate(&name),
             reports: Limiter::default(),
-            slow_durations: Series::new(
-                "shotclock_slow_poll_duration_seconds",
-                "watch",
-                Arc::clone(&name),
-            ),
+            slow_durations: Series::new(SLOW_POLL_DURATION, "watch", Arc::clone(&name)),
             name,
             causes: Causes::default(),
             expected_overrun: ExpectedOverrun::default(),
