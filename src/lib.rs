@@ -186,6 +186,7 @@ pub mod page;
 mod pending_durations;
 mod poll_timer;
 mod prober;
+mod process_state;
 mod procfs;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
