@@ -25,7 +25,7 @@
 //!   asleep, and wakes no thread.
 //! - `liveness.rs`: `SENTINEL` and `TICKER`, the signs of life of the two threads. In a child they stand still, and
 //!   `health` says so.
-//! - `report/later.rs`: `LEFT`, the ended polls that wait for a scan. A child leaves none.
+//! - `dispatch/deferred.rs`: `DEFERRED`, the ended polls that wait for a scan. A child leaves none.
 //! - `prober/mod.rs`: `THREAD`, the prober.
 //! - `publish/enabled.rs`: `THREAD`, the metrics thread. `DURATIONS` is its queue; `build` allocates it. `BATCH` is held
 //!   during a batch. `BUCKETS_AS_COUNTERS` is a setting of the facade, which the process has one of.
@@ -41,12 +41,12 @@
 //!   during a fork.
 //! - `watch/ids.rs`: `ENTRIES` and `NEXT_ID`, the name and the watchdog of each watch id that a slot holds. A child adds
 //!   no entry.
-//! - `watch/budgets.rs`: `IN_USE` and `BY_TICKS`, the budgets in use, from which the sentinel takes its scan interval.
+//! - `watch/budgets.rs`: `IN_USE` and `TICKED`, the budgets in use, from which the sentinel takes its scan interval.
 //! - `flight_record/enabled.rs`: `RING`, the last polls of all threads. `sentinel::start` allocates it. A child skips a
 //!   locked entry.
 //! - `containment.rs`: `HANDOVER_NANOS`, the measured cost of a hand-over on this machine. Thread-locals: `IS_CONTAINED`
 //!   and `IS_REFUSED`, the state of `block_in_place` on the thread.
-//! - `report/outlet.rs`: the thread-local `REPORTING`, whether the thread runs a reporter, of any watchdog.
+//! - `dispatch/reporter_thread.rs`: the thread-local `REPORTING`, whether the thread runs a reporter, of any watchdog.
 //! - `watchdog/tasks.rs`: the thread-locals `TASKS` and `KNOWN_TO`, the polls that the hooks of tokio began on the worker.
 //!
 //! # The operating system has one
@@ -56,11 +56,11 @@
 //! - `sys/linux/fence.rs`: `REGISTERED`, whether the kernel accepted `membarrier`. A child inherits the registration.
 //! - `sys/linux/capture.rs`: `SIGNAL` and `DESK`, the capture signal, and the request and answer of its handler. A child
 //!   inherits the handler, and no thread requests a stack.
-//! - `sentinel/stacks.rs`: `CAPTURER`, the right to use them. `sentinel/trial.rs`: `TRIAL`, the outcome of their self-test.
+//! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `TRIAL`, the outcome of their self-test.
 //!   In a child `capabilities` reports that stacks are unavailable.
 //! - `stack/symbols.rs`: `NAMES` and `CACHE_IS_STALE`, the names of code addresses. A child looks up no names.
 //! - `stack/mod.rs`: `NAMELESS`, a constant in place of those names.
-//! - `procfs.rs`: `KEPT`, the number of open files of the crate, whose limit the process shares with the program. A child
+//! - `procfs.rs`: `KEPT_FILES`, the number of open files of the crate, whose limit the process shares with the program. A child
 //!   does not close the parent's files.
 //! - `cgroup.rs`: `THROTTLING`, the CPU limit of the process. `stolen_time.rs`: `STOLEN_TIME`, the stolen time of each
 //!   processor. `suspension.rs`: `SUSPENSIONS` and `DELAYS`, when the process or the sentinel did not run. A child reads
@@ -79,18 +79,18 @@
 //!
 //! # Public functions without a receiver
 //!
-//! - `watchdog/guard.rs`: `DEFAULT`, the watchdog of `guard`. In a child `build` fails.
+//! - `watchdog/guard.rs`: `GLOBAL`, the watchdog of `guard`. In a child `build` fails.
 //! - `offload/mod.rs`: `CPU`, the lane of `offload`. A child makes a lane for each call if the parent had none.
-//! - `offload/nesting.rs`: the thread-local `HERE`, the lanes whose closures run on the thread.
+//! - `offload/reentrancy.rs`: the thread-local `HERE`, the lanes whose closures run on the thread.
 //! - `offload/queue.rs`: `NEXT_ID` numbers the lanes, for that thread-local and for `FILLING`, the lanes that the thread
 //!   starts jobs of.
-//! - `report/desk.rs`: `NEXT_ID` numbers the reports. An id is unique in the process, so logs of two watchdogs can be merged.
-//! - `pace/slice.rs`: `PATIENCE`, a number that differs between paces, so that siblings do not act at once.
+//! - `dispatch/dispatcher.rs`: `NEXT_ID` numbers the reports. An id is unique in the process, so logs of two watchdogs can be merged.
+//! - `coop/slice.rs`: `PATIENCE`, a number that differs between paces, so that siblings do not act at once.
 //!
 //! # Tests of the program (feature `testing`)
 //!
-//! - `testing/lookout.rs`: `PLACE`, the watch of all audited polls. `assert_poll_budget!` has no receiver.
-//! - `testing/times.rs`: the thread-local `ACCOUNTS`, the open files with the thread's times.
+//! - `testing/sentinel_hook.rs`: `HOOK`, the watch of all audited polls. `assert_poll_budget!` has no receiver.
+//! - `testing/thread_times.rs`: the thread-local `COUNTERS`, the open files with the thread's times.
 //! - `clock.rs`: `MOCKED` numbers the mocked clocks, so that readings of two are not compared.
 
 #[cfg(all(test, unix, not(miri)))]
