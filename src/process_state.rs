@@ -1,15 +1,16 @@
 //! The index of all process-wide state: each `static` and each thread-local of the crate, tests aside.
 //!
-//! State belongs to a watchdog (`watch::WatchdogInner`) unless a reason below makes it process-wide. Each `static` stands
-//! beside its type. One module for all would import from every floor, and the floors would have circles. A test in this
-//! module fails if a `static` is not listed.
+//! State belongs to a watchdog (`watch::WatchdogInner`) unless a reason below makes it process-wide. Each `static`
+//! stands beside its type. One module for all would import from every floor, and the floors would have circles. A
+//! test in this module fails if a `static` is not listed.
 //!
 //! # In a forked child
 //!
 //! The child has a copy of the memory and one thread. The rules, where an entry names no other:
 //!
 //! - An atomic keeps the value of the parent.
-//! - A `sync::Lock` keeps its value, or gives a default one if another thread of the parent held it: see `sync/lock.rs`.
+//! - A `sync::Lock` keeps its value, or gives a default one if another thread of the parent held it: see
+//!   `sync/lock.rs`.
 //! - Threads of the crate are missing: see `BackgroundThread`. What they alone use stays unused.
 //! - A std `Mutex`, `OnceLock` or `LazyLock` stays locked if another thread of the parent held it. So the child asks
 //!   `sys::is_forked` first, or does not use it.
@@ -20,17 +21,18 @@
 //! A second sentinel would double the cost of a scan, and the two would signal the same threads.
 //!
 //! - `sentinel/mod.rs`: `THREAD`, the sentinel.
-//! - `sentinel/ticker.rs`: `THREAD`, the ticker. `TICKING` tells whether ticks are published; its holder publishes one.
-//! - `slot/sentinel_parker.rs`: `SENTINEL_PARKER`, the sleep of the sentinel, which each poll ends. A child may find it
-//!   asleep, and wakes no thread.
+//! - `sentinel/ticker.rs`: `THREAD`, the ticker. `TICKING` tells whether ticks are published; its holder publishes
+//!   one.
+//! - `slot/sentinel_parker.rs`: `SENTINEL_PARKER`, the sleep of the sentinel, which each poll ends. A child may find
+//!   it asleep, and wakes no thread.
 //! - `liveness.rs`: `SENTINEL` and `TICKER`, the signs of life of the two threads. In a child they stand still, and
 //!   `health` says so.
 //! - `dispatch/deferred.rs`: `DEFERRED`, the ended polls that wait for a scan. A child leaves none.
 //! - `prober/mod.rs`: `THREAD`, the prober.
-//! - `publish/enabled.rs`: `THREAD`, the metrics thread. `DURATIONS` is its queue; `build` allocates it. `BATCH` is held
-//!   during a batch. `BUCKETS_AS_COUNTERS` is a setting of the facade, which the process has one of.
-//! - `slice_ticker.rs`: `SLICE_TICKER`, the thread that tells loops that time has passed, with its counter. In the child
-//!   the counter stands still if the parent had the thread, and paces go by the clock alone.
+//! - `publish/enabled.rs`: `THREAD`, the metrics thread. `DURATIONS` is its queue; `build` allocates it. `BATCH` is
+//!   held during a batch. `BUCKETS_AS_COUNTERS` is a setting of the facade, which the process has one of.
+//! - `slice_ticker.rs`: `SLICE_TICKER`, the thread that tells loops that time has passed, with its counter. In the
+//!   child the counter stands still if the parent had the thread, and paces go by the clock alone.
 //!
 //! # A thread polls futures of several watchdogs
 //!
@@ -39,34 +41,36 @@
 //! - `slot/slots.rs`: `SLOTS`, the slots of all threads, which no thread holds at a fork: see `notice_forks`.
 //!   Thread-locals: `CURRENT` is the thread's slot, `LEASE` returns it at the thread's end, and `HELD` keeps the lock
 //!   during a fork.
-//! - `watch/ids.rs`: `ENTRIES` and `NEXT_ID`, the name and the watchdog of each watch id that a slot holds. A child adds
-//!   no entry.
+//! - `watch/ids.rs`: `ENTRIES` and `NEXT_ID`, the name and the watchdog of each watch id that a slot holds. A child
+//!   adds no entry.
 //! - `watch/budgets.rs`: `IN_USE` and `TICKED`, the budgets in use, from which the sentinel takes its scan interval.
-//! - `flight_record/enabled.rs`: `RING`, the last polls of all threads. `sentinel::start` allocates it. A child skips a
-//!   locked entry.
-//! - `containment.rs`: `HANDOVER_NANOS`, the measured cost of a hand-over on this machine. Thread-locals: `IS_CONTAINED`
-//!   and `IS_REFUSED`, the state of `block_in_place` on the thread.
-//! - `dispatch/reporter_thread.rs`: the thread-local `REPORTING`, whether the thread runs a reporter, of any watchdog.
-//! - `watchdog/tasks.rs`: the thread-locals `TASKS` and `KNOWN_TO`, the polls that the hooks of tokio began on the worker.
+//! - `flight_record/enabled.rs`: `RING`, the last polls of all threads. `sentinel::start` allocates it. A child skips
+//!   a locked entry.
+//! - `containment.rs`: `HANDOVER_NANOS`, the measured cost of a hand-over on this machine. Thread-locals:
+//!   `IS_CONTAINED` and `IS_REFUSED`, the state of `block_in_place` on the thread.
+//! - `dispatch/reporter_thread.rs`: the thread-local `REPORTING`, whether the thread runs a reporter, of any
+//!   watchdog.
+//! - `watchdog/tasks.rs`: the thread-locals `TASKS` and `KNOWN_TO`, the polls that the hooks of tokio began on the
+//!   worker.
 //!
 //! # The operating system has one
 //!
 //! - `sync/fork.rs`: `HOME_PROCESS` and `HANDLER_RAN`, which detect a child.
 //! - `sys/linux/fork.rs`: `HANDLERS`, the handlers of `fork`. A child runs them at its own forks.
 //! - `sys/linux/fence.rs`: `REGISTERED`, whether the kernel accepted `membarrier`. A child inherits the registration.
-//! - `sys/linux/capture.rs`: `SIGNAL` and `DESK`, the capture signal, and the request and answer of its handler. A child
-//!   inherits the handler, and no thread requests a stack.
-//! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `TRIAL`, the outcome of their self-test.
-//!   In a child `capabilities` reports that stacks are unavailable.
+//! - `sys/linux/capture.rs`: `SIGNAL` and `DESK`, the capture signal, and the request and answer of its handler. A
+//!   child inherits the handler, and no thread requests a stack.
+//! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `TRIAL`, the outcome of
+//!   their self-test. In a child `capabilities` reports that stacks are unavailable.
 //! - `stack/symbols.rs`: `NAMES` and `CACHE_IS_STALE`, the names of code addresses. A child looks up no names.
 //! - `stack/mod.rs`: `NAMELESS`, a constant in place of those names.
-//! - `procfs.rs`: `KEPT_FILES`, the number of open files of the crate, whose limit the process shares with the program. A child
-//!   does not close the parent's files.
-//! - `cgroup.rs`: `THROTTLING`, the CPU limit of the process. `stolen_time.rs`: `STOLEN_TIME`, the stolen time of each
-//!   processor. `suspension.rs`: `SUSPENSIONS` and `DELAYS`, when the process or the sentinel did not run. A child reads
-//!   none of them: it counts a slow poll without an attribution.
-//! - `coarse_clock.rs`: `COARSE_CLOCK`, the coarse reading of the machine's clock. In a child the tick stands still, so a
-//!   poll by ticks counts as its sample did, however long it was.
+//! - `procfs.rs`: `KEPT_FILES`, the number of open files of the crate, whose limit the process shares with the
+//!   program. A child does not close the parent's files.
+//! - `cgroup.rs`: `THROTTLING`, the CPU limit of the process. `stolen_time.rs`: `STOLEN_TIME`, the stolen time of
+//!   each processor. `suspension.rs`: `SUSPENSIONS` and `DELAYS`, when the process or the sentinel did not run. A
+//!   child reads none of them: it counts a slow poll without an attribution.
+//! - `coarse_clock.rs`: `COARSE_CLOCK`, the coarse reading of the machine's clock. In a child the tick stands still,
+//!   so a poll by ticks counts as its sample did, however long it was.
 //! - `watch/aggregate.rs`: `CLOCK`, a handle of the machine's clock for gauges.
 //!
 //! # Counters outlive their watchdog
@@ -74,7 +78,8 @@
 //! A series in Prometheus has a name in the process and must not go back when a watchdog or a lane ends.
 //!
 //! - `watch/aggregate.rs`: `REGISTRIES`, the live registries, and the sums of ended ones.
-//! - `counters/mod.rs`: `LANES` and `RUNTIMES`, the counters by name. `counters/culprits.rs`: `SUMS`, those of culprits.
+//! - `counters/mod.rs`: `LANES` and `RUNTIMES`, the counters by name. `counters/culprits.rs`: `SUMS`, those of
+//!   culprits.
 //! - `runtime/mod.rs`: `GUARDED` and `COUNT`, the guarded runtimes, which the sentinel scans. `NEXT_ID` numbers them.
 //!
 //! # Public functions without a receiver
@@ -82,9 +87,10 @@
 //! - `watchdog/guard.rs`: `GLOBAL`, the watchdog of `guard`. In a child `build` fails.
 //! - `offload/mod.rs`: `CPU`, the lane of `offload`. A child makes a lane for each call if the parent had none.
 //! - `offload/reentrancy.rs`: the thread-local `HERE`, the lanes whose closures run on the thread.
-//! - `offload/queue.rs`: `NEXT_ID` numbers the lanes, for that thread-local and for `FILLING`, the lanes that the thread
-//!   starts jobs of.
-//! - `dispatch/dispatcher.rs`: `NEXT_ID` numbers the reports. An id is unique in the process, so logs of two watchdogs can be merged.
+//! - `offload/queue.rs`: `NEXT_ID` numbers the lanes, for that thread-local and for `FILLING`, the lanes that the
+//!   thread starts jobs of.
+//! - `dispatch/dispatcher.rs`: `NEXT_ID` numbers the reports. An id is unique in the process, so logs of two
+//!   watchdogs can be merged.
 //! - `coop/slice.rs`: `PATIENCE`, a number that differs between paces, so that siblings do not act at once.
 //!
 //! # Tests of the program (feature `testing`)
