@@ -18,9 +18,9 @@ use crate::sync::model::Model;
 const BUDGET: u64 = 10;
 const DEADLOCK: &str = "deadlock";
 
-fn opened(watch: u64, start: u64, by_ticks: bool) -> PollStart {
+fn opened(watch: u64, start: u64, is_ticked: bool) -> PollStart {
     PollStart {
-        by_ticks,
+        is_ticked,
         watch,
         kind: SectionKind::Poll,
         start,
@@ -200,7 +200,7 @@ fn a_stall_that_was_told_is_told_to_have_ended() {
                 let nest = slot.read();
                 let poll = *nest.iter().next()?;
                 let mut diagnostics = slot.lock_running(&poll)?;
-                diagnostics.note(&poll).told = ReportState::Running { id: poll.watch };
+                diagnostics.record(&poll).report_state = ReportState::Running { id: poll.watch };
                 Some(poll.watch)
             })
         };
@@ -208,9 +208,9 @@ fn a_stall_that_was_told_is_told_to_have_ended() {
         for (token, watch) in [(Some(token), 1), (None, 2)] {
             let token = token.unwrap_or_else(|| begin(&slot, watch));
             assert!(slot.end(token, 11, BUDGET, true).is_slow);
-            let (note, _) = slot.diagnostics().close(token, None);
-            if note.was_told() {
-                assert_eq!(note.told, ReportState::Running { id: watch });
+            let (record, _) = slot.diagnostics().close(token, None);
+            if record.was_reported() {
+                assert_eq!(record.report_state, ReportState::Running { id: watch });
                 knew.push(watch);
             }
         }
@@ -279,7 +279,7 @@ fn a_thread_that_is_held_on_to_does_not_end() {
                     return;
                 };
                 if let Some(mut diagnostics) = slot.lock_running(poll) {
-                    diagnostics.note(poll).late_stacks += 1;
+                    diagnostics.record(poll).late_stacks += 1;
                     thread::yield_now();
                     assert!(!has_ended.load(Relaxed), "it has ended");
                 }
