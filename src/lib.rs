@@ -1,32 +1,28 @@
-//! A shot clock for cooperative multitasking.
+//! Watch the polls of a tokio service at run time.
 //!
-//! Async tasks share their threads by choice: between two `.await`s a task holds its worker, and
-//! nobody takes it away. One task that computes or blocks there makes every other one late.
-//! `shotclock` times each such possession (a *poll*), says *while it lasts* which one is too long, in
-//! which line and why, and gives long work easy ways to pass the ball.
+//! Async tasks share their threads by cooperation: between two `.await`s a task keeps its worker. A task that computes or
+//! blocks there delays every other task. `shotclock` times every poll, reports one that exceeds its budget *while it
+//! still runs*, with the line and the cause, and offers tools to yield or offload.
 //!
-//! - **Guard**: [`guard`] in the first line of `main` has every worker of the runtime looked at, with
-//!   nothing wrapped; [`Watchdog::guard`] does it for any runtime.
-//! - **Watch**: [`WatchExt::watched`] wraps a future or stream; [`Watch::stats`] and
-//!   [`Watchdog::snapshot`] tell what was counted, [`Watchdog::health`] what is stuck now.
-//! - **Report**: a poll over its budget is a [`SlowPoll`], told while it is still stuck and once
-//!   more when it has ended, to reporters on threads of their own; the default one logs it through
-//!   `tracing`. It has the [`Cause`], the [`Stack`] of the thread, and a hint at what to do instead.
-//! - **Metrics**: counters and gauges through the `metrics` facade, and with the feature
-//!   `prometheus` a `/metrics` that a stuck runtime still answers.
-//! - **Look**: [`Watchdog::culprits`] tells which functions held the workers most; with the feature `page`
-//!   all of it is on one page, which a stuck runtime cannot keep from being shown either.
-//! - **Escalate**: [`WatchdogBuilder::escalate`] does something about what stays stuck;
-//!   [`allow_blocking`] declares an exception.
-//! - **Cooperate**: [`yield_every`] and [`yield_after`] give the worker back from a long loop, by count
-//!   and by time; [`YieldExt`] does it for streams, [`iter`] for iterators.
-//! - **Offload**: [`offload`] runs a closure on a bounded number of other threads; a [`Lane`] has a
-//!   limit, a bounded queue, cancellation and threads of your choice, and
-//!   [`OffloadExt::offloaded`] polls a whole future there.
-//! - **Assert**: with the feature `testing`, `assert_poll_budget!` fails a test in which a poll takes
-//!   too long by its own doing, on a busy machine too; `testing::audit` tells all of a future's polls.
-//! - **Contain**: [`Watch::contained`] hands the worker's other tasks over before a poll that is
-//!   expected to be slow.
+//! - **Guard**: [`guard()`] in the first line of `main` makes the sentinel scan every worker of the runtime, without
+//!   wrapping any future. [`Watchdog::guard`] does it for any runtime.
+//! - **Watch**: [`WatchExt::watched`] wraps a future or stream. [`Watch::stats`] and [`Watchdog::snapshot`] return what
+//!   was counted, and [`Watchdog::health`] says what is stalled now. See [`stats`].
+//! - **Report**: a [`Reporter`] gets a [`SlowPoll`] for each poll over its budget, on a thread of its own. It has the
+//!   [`Cause`], the [`Stack`](report::Stack) of the thread, and a hint. The default reporter logs through `tracing`. See
+//!   [`report`].
+//! - **Metrics**: counters and gauges go through the `metrics` facade. The feature `prometheus` adds a `/metrics` that
+//!   answers even while the runtime is stuck.
+//! - **Look**: [`Watchdog::culprits`] lists the functions that held workers longest. The feature `page` shows all of it
+//!   on one page.
+//! - **Escalate**: [`WatchdogBuilder::escalate`] acts on a stall that lasts. [`allow_blocking()`] declares an exception.
+//! - **Cooperate**: [`yield_every`] and [`yield_after`] give the worker back from a long loop, by count or by time. See
+//!   [`coop`].
+//! - **Offload**: [`offload()`] runs a closure on a bounded number of other threads. A [`Lane`] has a limit, a bounded
+//!   queue and cancellation, and [`OffloadExt::offloaded`] polls a whole future there. See [`mod@offload`].
+//! - **Assert**: with the feature `testing`, `assert_poll_budget!` fails a test in which a poll takes too long by its own
+//!   action, on a busy machine too. `testing::audit` records all polls of a future.
+//! - **Contain**: [`Watch::contained`] hands the worker's other tasks over before a poll that is expected to be slow.
 //!
 //! # Examples
 //!
@@ -53,94 +49,103 @@
 //! # }
 //! ```
 //!
-//! # Which poll is blamed
+//! # Which poll is charged
 //!
-//! Watched futures nest. The innermost culprit is reported, once: an outer poll is slow only if what
-//! is left of it, less the slow polls inside that were reported already, is over its own budget.
-//! Histograms hold whole polls; [`WatchStats::busy`] holds self time, so that it adds up.
+//! Watched futures nest. The innermost culprit is reported, once: an outer poll is slow only if its time without the
+//! reported slow polls inside exceeds its own budget. Histograms hold whole polls. [`WatchStats::busy`] holds self time,
+//! so it sums.
 //!
-//! A poll that panics is a poll, and so is one in which a future is dropped or cancelled. The
-//! destructor of a watched future is timed as well, because it runs on the worker too: it adds to
-//! the busy time, and if it was slow (over its budget and 10 µs, or 10 ms where the future was done) it
-//! counts, and is reported, as a slow poll.
+//! A poll that panics is a poll, and so is one in which a future is dropped or cancelled. The crate also times the
+//! destructor of a watched future, because it runs on the worker too. It adds to the busy time. A slow destructor (over
+//! its budget and 10 µs, or 10 ms where the future was done) counts and is reported as a slow poll.
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `metrics` | yes | counters and gauges through the `metrics` facade |
-//! | `axum` | no | the page as a router for axum |
-//! | `page` | no | the module `page`: what a watchdog knows on one HTML page and as JSON; a flight record for Perfetto |
+//! | `axum` | no | the debug page as a router for axum |
+//! | `page` | no | the module `page`: one HTML page and JSON; a flight record for Perfetto |
 //! | `rayon` | no | lanes on a rayon thread pool |
 //! | `serde` | no | `Serialize` for reports, statistics, culprits and health |
-//! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a recorder, a mocked clock |
+//! | `testing` | no | the module `testing`: assertions on poll budgets, audits, a collector of reports, a mocked clock |
 //! | `tower` | no | `WatchLayer` for services; with `testing`, audits of them |
-//! | `systemd` | no | the module `systemd`: a heartbeat that stops while a poll is stuck (Linux) |
+//! | `systemd` | no | the module `systemd`: a heartbeat that stops while a poll is stalled (Linux) |
 //! | `prometheus` | no | the module `prometheus`: one text with all histograms, and a listener on its own thread |
 //!
-//! # How a stuck poll is seen
+//! # Public dependencies
 //!
-//! One thread of the crate's own, the sentinel, reads what every thread publishes of its polls. It
-//! wakes where a poll is about to pass its budget, and sleeps when nothing is in flight. Of a poll
-//! that is over its budget it asks the operating system what the thread does: its processor time, how
-//! long it waited for a processor, the system call that it waits in. What is certain to be the code's
-//! own time is held against the budget. A poll that is late only because its thread was not run
-//! ([`Cause::Starved`]), or the process was stopped ([`Cause::Suspended`]), is counted
-//! (`shotclock_slow_polls_total{cause}`, `shotclock_reports_suppressed_total{reason}`, where the reason
-//! tells a busy host from the container's CPU limit) and not reported.
+//! Types of these crates are part of this crate's interface. A new major version of one of them (for 0.x, a new minor
+//! version) takes a new major version of `shotclock`.
 //!
-//! For the stack, the stuck thread gets a signal (see [`Stacks`]); its handler copies the stack and
-//! returns, and the copy is unwound elsewhere. It works in a release build without frame pointers.
-//! [`Watchdog::capabilities`] says what of all this works where the program runs.
+//! | dependency | where |
+//! |---|---|
+//! | `tokio` 1 | [`Watchdog::guard`], [`Watchdog::guard_builder`], [`SlowPoll::task`] |
+//! | `tracing` 0.1 | [`SlowPoll::span`] |
+//! | `futures-core` 0.3 | `Stream` for watched, paced and offloaded streams |
+//! | `http` 1, `http-body` 1, `tower-layer` 0.3, `tower-service` 0.3 | feature `tower` |
+//! | `metrics` 0.24 | feature `metrics`: the facade's recorder that the program installs |
+//! | `metrics-exporter-prometheus` 0.18 | feature `prometheus` |
+//! | `axum` 0.8, `rayon` 1, `serde` 1 | the features of these names |
 //!
-//! A guarded runtime is seen by the counters that tokio keeps of each of its workers: one that is awake
-//! and whose counters stand still is stuck ([`Watchdog::guard`] says how far that goes). With
-//! `--cfg tokio_unstable`, [`Watchdog::guard_builder`] watches every task under the place where it was
-//! spawned.
+//! # How a stalled poll is found
+//!
+//! One thread of the crate, the sentinel, reads what every thread publishes of its polls. It wakes when a poll is about
+//! to exceed its budget, and sleeps while nothing is in flight. For a poll over its budget, it asks the operating system
+//! what the thread does: its processor time, its wait for a processor, and its system call. Only the time that is
+//! certainly the code's own is charged. A poll that is late because its thread was not scheduled ([`Cause::Starved`]), or
+//! because the process was stopped ([`Cause::Suspended`]), is counted and not reported. The counters are
+//! `shotclock_slow_polls_total{cause}` and `shotclock_reports_suppressed_total{reason}`; the reason tells a busy host from
+//! the container's CPU limit.
+//!
+//! For the stack, the sentinel signals the thread (see [`Stacks`]). The signal handler copies the stack and returns, and
+//! the sentinel unwinds the copy. This works in a release build without frame pointers. [`Watchdog::capabilities`] says
+//! what is available where the program runs.
+//!
+//! A guarded runtime is seen by tokio's counters of each worker: a worker that is awake with unchanged counters may be
+//! stuck ([`Watchdog::guard`] says how far that goes). With `--cfg tokio_unstable`, [`Watchdog::guard_builder`] watches
+//! every task under the place where it was spawned.
 //!
 //! # Limitations
 //!
-//! - Cause and stack are known on Linux; stacks on x86-64, and on aarch64 by the same code, untested.
-//!   Elsewhere polls are timed and told as well, while they are stuck too, with [`Cause::Unknown`].
-//! - No stack: of a thread that has the signal masked, or a process in which the signal has another
-//!   handler ([`WatchdogBuilder::stack_signal`] chooses another signal). A thread that is not run does not
-//!   answer either; it is asked again a number of times.
-//! - Part of a stack: of a thread that waits in a call which a signal would make fail, unless std or
-//!   `parking_lot` made the call ([`Stacks::Auto`]); of a stack of more than 256 KiB; inside foreign
-//!   code without unwind tables; on a stack that was switched, as far as it is mapped.
-//! - A stripped program has addresses instead of names, and no std that could be known: then a thread
-//!   in `thread::sleep` is not signalled either. Inlined functions have names only with debug
-//!   information.
-//! - Whose fault a poll was is decided by lower bounds. On a host that is too busy, an overrun that is
-//!   shorter than the waiting around it is counted as starved though the code may have had a part in
-//!   it. A poll of less than a millisecond is not judged at all.
+//! - Cause and stack are known on Linux; stacks on x86-64, and on aarch64 by the same code, untested. Elsewhere polls are
+//!   timed and reported too, while they are stalled, with [`Cause::Unknown`].
+//! - There is no stack of a thread that blocks the signal, or in a process in which the signal has another handler
+//!   ([`WatchdogBuilder::stack_signal`] selects another signal). A thread that is not scheduled does not answer either;
+//!   the sentinel asks again several times.
+//! - There is part of a stack for a thread in a system call that a signal would make fail, unless std or `parking_lot`
+//!   made the call ([`Stacks::Auto`]). The same holds for a stack of more than 256 KiB, inside foreign code without
+//!   unwind tables, and on a switched stack.
+//! - A stripped program has addresses instead of names, and no std that could be recognized. Then a thread in
+//!   `thread::sleep` is not signalled either. Inlined functions have names only with debug information.
+//! - Attribution uses lower bounds. On a host that is too busy, an overrun that is shorter than the waiting around it
+//!   counts as starved, even if the code had a part in it. A poll of less than a millisecond is not attributed at all.
 //! - A suspension of less than 5 ms is not noticed.
-//! - In the child of a fork (without an `exec` after it) polls are timed and counted, and nothing else: the
-//!   threads that look and report are the parent's. [`WatchdogBuilder::build`] fails there: build the watchdog
-//!   after the process has become a daemon.
-//! - Polls are told apart to a depth of 15 watches inside one another; what is nested deeper counts
-//!   in its own histogram, while its time and its blame are the outer one's.
+//! - In the child of a fork (without an `exec` after it), polls are timed and counted, and nothing else: the threads that
+//!   scan and report are the parent's. [`WatchdogBuilder::build`] fails there: build the watchdog after the process has
+//!   become a daemon.
+//! - Nested polls are told apart to a depth of 15 watches. A deeper poll counts in its own histogram, and its time is
+//!   charged to the outer one.
 //!
 //! # Security
 //!
-//! Nothing listens and nothing is written unless the program asks for it: the default reporter logs
-//! through `tracing`, and `prometheus::install` binds the address that it is
-//! given. Give it a loopback address, or one that only those reach who run the service: neither
-//! `/metrics` nor the page asks who is there. A client can hold neither the listener's thread nor its
-//! memory: a connection is for one request of at most 16 KiB, which must come within 10 seconds and be
-//! read within 30, and 16 are open at a time.
+//! Nothing listens and nothing is written unless the program asks for it. The default reporter logs through `tracing`,
+//! and `prometheus::install` binds the address that it gets. Use a loopback address, or one that only trusted clients
+//! reach: neither `/metrics` nor the page authenticates a client. A client can hold neither the listener's thread nor its
+//! memory: a connection serves one request of at most 16 KiB, which must arrive within 10 seconds and be read within 30,
+//! and 16 connections are open at a time.
 //!
-//! Of what a program works on, such as the content of a request, nothing is told: a stack is copied
-//! whole, but only the addresses of its functions leave the copy, which the next capture writes over. A
-//! core dump may hold it, as it holds the stack itself. What is told:
+//! Reports contain nothing of the data that a program works on, such as the content of a request. A stack is copied
+//! whole, but only the addresses of its functions leave the copy, which the next capture overwrites. A core dump may
+//! contain the copy, as it contains the stack itself. Reports contain:
 //!
 //! | what | where it comes from | how to leave it out |
 //! |---|---|---|
-//! | names of watches, lanes, runtimes, tasks and threads | the program: a name that is made of a request tells of it | other names |
-//! | names of functions, source files and lines, addresses where there are no names (which tell where the program was loaded) | a stuck thread's stack | [`Stacks::Never`] |
-//! | the path of the file or FIFO, or the number of the socket or pipe, that is waited for | `/proc/self/fd` | [`WatchdogBuilder::without_paths`] |
-//! | for how long a thread sleeps, which system call it waits in | `/proc/self/task` | – |
-//! | the place in the source where a future was watched | the compiler | – |
+//! | names of watches, lanes, runtimes, tasks and threads | the program: do not build a name from a request | other names |
+//! | names of functions, source files and lines, and addresses without names (which reveal where the program was loaded) | the stack of a stalled thread | [`Stacks::Never`] |
+//! | the path of a file or FIFO, or the number of a socket or pipe, that a thread waits on | `/proc/self/fd` | [`WatchdogBuilder::without_paths`] |
+//! | the length of a sleep, the system call that a thread waits in | `/proc/self/task` | – |
+//! | the source location where a future was watched | the compiler | – |
 //! | the span around a poll, with its fields | the program's `tracing` subscriber, if the default reporter logs | [`WatchdogBuilder::without_tracing`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -148,7 +153,7 @@
     any(not(target_os = "linux"), shotclock_loom),
     allow(
         dead_code,
-        reason = "where threads cannot be looked at, much of what looks has nobody to call it"
+        reason = "without support by the operating system, much of the diagnosis has no caller"
     )
 )]
 
