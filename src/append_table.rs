@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use crate::sys;
 
-/// Entries that lie in the table itself, where a look-up is shortest. A watchdog with more watches than this is rare.
+/// Entries that lie in the table itself, where a look-up is shortest: the hot path looks up the small indices of slots.
 const INLINE_ENTRIES: usize = 32;
 /// Chunk `k` holds `INLINE_ENTRIES << k` entries. 26 chunks hold more ids than a process can use.
 const CHUNKS: usize = 26;

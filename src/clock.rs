@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Bits of fraction in a clock's scale: nanoseconds are `raw * scale >> SCALE_BITS`. 40 bits keep the error
-/// under 1 ns in 1,000 s.
+/// Bits of fraction in a clock's scale: nanoseconds are `raw * scale >> SCALE_BITS`. With 40 bits the rounding of the
+/// scale adds less than 1 ns in 2^40 counts, which are 6 minutes at 3 GHz.
 const SCALE_BITS: u32 = 40;
 
 /// The [`Clock::timeline`] of every clock that is not mocked.

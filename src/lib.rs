@@ -124,7 +124,7 @@
 //! - In the child of a fork (without an `exec` after it), polls are timed and counted, and nothing else: the threads that
 //!   scan and report are the parent's. [`WatchdogBuilder::build`] fails there: build the watchdog after the process has
 //!   become a daemon.
-//! - Nested polls are told apart to a depth of 15 watches. A deeper poll counts in its own histogram, and its time is
+//! - Nested polls are distinguished to a depth of 15 watches. A deeper poll counts in its own histogram, and its time is
 //!   charged to the outer one.
 //!
 //! # Security

@@ -1,8 +1,8 @@
-//! Floor 1: signs of life of two threads of ours.
+//! Floor 1: signs of life of the sentinel and the ticker.
 //!
-//! The sentinel and the ticker sleep on timers of their own. One of them that oversleeps proves nothing of
-//! the process: a debugger may hold it, or a page fault. If both were silent in the same stretch, that is
-//! evidence of a suspension; a sign of life of either is proof that there was none.
+//! Both threads sleep on timers of their own. If one oversleeps, a debugger or a page fault may have held it, which proves
+//! nothing about the process. If both were silent in the same time, that is evidence of a suspension. A sign of life of
+//! either proves that there was none.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -13,16 +13,16 @@ use crate::clock::Clock;
 use crate::sync::Lock;
 use crate::sys::Thread;
 
-/// The `nap` of a thread that sleeps without a timer.
+/// The `nap` of a thread that parks without a timer.
 const NO_TIMER: u64 = u64::MAX;
 
-/// One of the two threads. All times are raw readings of the machine's clock, durations nanoseconds.
+/// The signs of life of one of the two threads. Times are raw readings of the machine's clock, durations nanoseconds.
 pub(crate) struct Liveness {
     /// The latest sign of life. 0 before the first.
     sign: AtomicU64,
-    /// How long after its sign the next one is due.
+    /// The time after the latest sign at which the next one is due.
     nap: AtomicU64,
-    /// The latest nap that took longer than it should have.
+    /// The begin and end of the latest nap that took too long.
     overslept: Lock<Option<(u64, u64)>>,
     thread: OnceLock<(thread::Thread, Option<Thread>)>,
 }
@@ -40,7 +40,7 @@ impl Liveness {
         }
     }
 
-    /// Says that the calling thread is the liveness.
+    /// Registers the calling thread.
     pub(crate) fn register(&self) {
         let handles = || (thread::current(), Thread::current());
         self.thread.get_or_init(handles);
@@ -53,56 +53,56 @@ impl Liveness {
         }
     }
 
-    /// How the kernel knows the thread.
+    /// Returns the thread's identity in the kernel.
     pub(crate) fn thread(&self) -> Option<&Thread> {
         self.thread.get()?.1.as_ref()
     }
 
-    /// The liveness's own thread only, as all that follow: it runs at `now`, and sleeps for `nap` at most.
+    /// Gives a sign of life at `now`, before a nap of at most `nap`. The registered thread only.
     pub(crate) fn will_nap(&self, now: u64, nap: u64) {
         self.nap.store(nap, Relaxed);
         self.sign.store(now, Release);
     }
 
-    /// It runs at `now`, and sleeps without a timer.
+    /// Gives a sign of life at `now`, before a sleep without a timer. The registered thread only.
     pub(crate) fn will_sleep(&self, now: u64) {
         self.will_nap(now, NO_TIMER);
     }
 
-    /// It runs at `now`, and naps no longer.
+    /// Gives a sign of life at `now`, after a nap. The registered thread only.
     pub(crate) fn runs(&self, now: u64) {
         self.will_nap(now, 0);
     }
 
-    /// A nap took longer than it should have. Before [`runs`](Self::runs): at no moment is the silence in
-    /// neither of the two.
+    /// Records a nap that took too long. The registered thread only.
+    ///
+    /// It calls this before [`runs`](Self::runs), so that a reader always sees the silence in one of the two.
     pub(crate) fn overslept(&self, from: u64, to: u64) {
         *self.overslept.lock() = Some((from, to));
     }
 
-    /// The latest sign of life.
+    /// Returns the latest sign of life.
     pub(crate) fn sign(&self) -> u64 {
         self.sign.load(Acquire)
     }
 
-    /// The nap that it takes, in nanoseconds. [`u64::MAX`] while it sleeps without a timer.
+    /// Returns the length of the current nap in nanoseconds. [`u64::MAX`] while the thread sleeps without a timer.
     pub(crate) fn nap(&self) -> u64 {
         self.nap.load(Relaxed)
     }
 
-    /// Whether it sleeps without a timer, as far as it said.
+    /// Returns whether the thread has announced a sleep without a timer.
     pub(crate) fn has_no_timer(&self) -> bool {
         self.nap() == NO_TIMER
     }
 
-    /// By how much its next sign of life is overdue. 0 while it sleeps without a timer.
+    /// Returns by how much the next sign of life is overdue. 0 while the thread sleeps without a timer.
     pub(crate) fn overdue(&self, clock: &Clock, now: u64) -> u64 {
         let silence = clock.nanos_between(self.sign(), now);
         silence.saturating_sub(self.nap())
     }
 
-    /// The longest part of a stretch that ends now in which it gave no sign of life, as far as is known;
-    /// naps that ended in time do not count.
+    /// Returns the longest silence between `from` and `now`, as far as it is known. Naps that ended in time do not count.
     pub(crate) fn silence_in(&self, clock: &Clock, from: u64, now: u64) -> u64 {
         let overlap = |(start, end): (u64, u64)| clock.nanos_between(start.max(from), end.min(now));
         let overslept = *self.overslept.lock();
@@ -111,7 +111,7 @@ impl Liveness {
     }
 }
 
-/// For how long neither of the two has given a sign of life.
+/// Returns how long neither thread has given a sign of life.
 pub(crate) fn silence_of_both(clock: &Clock, now: u64) -> u64 {
     clock.nanos_between(SENTINEL.sign().max(TICKER.sign()), now)
 }

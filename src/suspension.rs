@@ -1,16 +1,16 @@
-//! Floor 1: when the whole process was not run, and when the sentinel was not run for want of a processor.
+//! Floor 1: records when the whole process was suspended, and when the sentinel waited for a processor.
 
 use std::collections::VecDeque;
 
 use crate::clock::Clock;
 use crate::sync::Lock;
 
-/// Nanoseconds. Shorter ones are not told from a timer that was late.
+/// The shortest suspension. A late timer explains shorter ones.
 pub(crate) const MIN_NANOS: u64 = 5_000_000;
-/// So many are remembered; a poll that saw more of them has been stuck anyway.
-const REMEMBERED: usize = 16;
+/// Suspensions that are kept. A poll that lasts for more of them has stalled anyway.
+const MAX_KEPT: usize = 16;
 
-/// Stretches in which something was not run.
+/// The times in which the process, or the sentinel, did not run.
 pub(crate) struct Suspensions {
     past: Lock<VecDeque<Suspension>>,
 }
@@ -22,40 +22,40 @@ struct Suspension {
     nanos: u64,
 }
 
-/// Those of this process. Two witnesses agree on each: see [`liveness`](crate::liveness).
+/// The suspensions of this process. The sentinel and the ticker were silent in each: see [`liveness`](crate::liveness).
 pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 
-/// When the sentinel was late for want of a processor, or because it waited for a thread that could run
-/// and was not run: who was not run may have had a lock. What else holds up the sentinel excuses no poll.
+/// The delays of the sentinel for want of a processor, its own or that of a thread that it waited for.
+///
+/// A thread that was not scheduled may have held a lock. Other delays of the sentinel excuse no poll.
 pub(crate) static DELAYS: Suspensions = Suspensions::new();
 
-/// What is known when a liveness has overslept. Nanoseconds.
+/// The facts about a nap of the sentinel or the ticker that took too long. Nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overslept {
-    /// By so much.
+    /// The time beyond the planned end.
     pub(crate) late: u64,
-    /// How long the liveness itself waited for a processor.
+    /// The time that the thread waited for a processor.
     pub(crate) waited: u64,
-    /// How long the other liveness gave no sign of life.
+    /// The time in which the other thread gave no sign of life.
     pub(crate) silence: u64,
-    /// So much processor time the other threads used, if that is known.
+    /// The processor time of all other threads, if it is known.
     pub(crate) used: Option<u64>,
-    /// How long the liveness slept or waited as it should have: then the others may have run.
+    /// The time in which the thread slept or waited as planned. The other threads may have run then.
     pub(crate) excused: u64,
-    /// How many threads run at once.
+    /// The number of processors.
     pub(crate) processors: u64,
 }
 
 impl Overslept {
-    /// Whether the whole process was not run. What one thread was late by is no evidence: see
+    /// Returns whether the whole process was suspended. The lateness of one thread is no evidence: see
     /// [`liveness`](crate::liveness).
     pub(crate) fn is_suspension(&self) -> bool {
-        // A timer is late by less. So the two silences may differ by that.
+        // Timers are late by less than this, so the silences of the two threads may differ by it.
         const LATE: u64 = 1_000_000;
         let unexplained = self.late.saturating_sub(self.waited);
         let is_silent = self.silence.saturating_add(LATE) >= unexplained;
-        // A stopped process uses none. Before it was stopped and after it was continued it may have run, on
-        // all processors.
+        // A stopped process uses no processor. Before the stop and after it, the process may have run on all processors.
         let ran = self.excused.saturating_add(MIN_NANOS);
         let most = ran.saturating_mul(self.processors);
         unexplained > MIN_NANOS && is_silent && self.used.is_none_or(|used| used <= most)
@@ -69,8 +69,8 @@ impl Suspensions {
         }
     }
 
-    /// Adds a number of nanoseconds between two moments in which nothing ran. Two that overlap, because two
-    /// threads noticed them, are one.
+    /// Records `nanos` between two moments in which nothing ran. Merges overlapping records, which two threads may make
+    /// of one suspension.
     pub(crate) fn record(&self, clock: &Clock, from: u64, noticed: u64, nanos: u64) {
         let mut past = self.past.lock();
         let mut new = Suspension {
@@ -88,13 +88,13 @@ impl Suspensions {
             }
             !overlaps
         });
-        if past.len() == REMEMBERED {
+        if past.len() == MAX_KEPT {
             past.pop_front();
         }
         past.push_back(new);
     }
 
-    /// For how long of the time since `start` nothing ran, as far as was noticed; at most.
+    /// Returns an upper bound of the nanoseconds since `start` in which nothing ran, as far as it was noticed.
     pub(crate) fn since(&self, start: u64) -> u64 {
         let past = self.past.lock();
         let after = past.iter().filter(|suspension| suspension.noticed > start);
@@ -121,7 +121,7 @@ mod tests {
         for n in 0..100 {
             suspensions.record(&clock, 300 + n, 301 + n, 1);
         }
-        assert_eq!(suspensions.since(0), REMEMBERED as u64);
+        assert_eq!(suspensions.since(0), MAX_KEPT as u64);
     }
 
     const MS: u64 = 1_000_000;

@@ -269,7 +269,7 @@ impl<R: Rule> Pace<R> {
         if !self.look() {
             return Poll::Ready(());
         }
-        self.return_slot(cx)
+        self.yield_worker(cx)
     }
 
     /// Asks tokio to wake this task after the others, and after the driver.
@@ -277,7 +277,7 @@ impl<R: Rule> Pace<R> {
     /// `yield_now` is an `async fn`, whose future cannot be named, so it cannot be a field. It need
     /// not be: the first poll does all the work (it defers the waker), and the second would only say
     /// that the first was made, which [`Pace::stage`](Pace) remembers.
-    fn return_slot(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn yield_worker(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.arm(None);
         self.stage = Stage::Yielding;
         self.rule.leave();
@@ -319,7 +319,7 @@ impl<R: Rule> Future for YieldNow<'_, R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if !std::mem::replace(&mut self.has_yielded, true) {
-            return self.pace.return_slot(cx);
+            return self.pace.yield_worker(cx);
         }
         // If the siblings have used the slice up, the next tick will say so.
         self.pace.resume();

@@ -8,15 +8,14 @@ use super::culprit_sample::{CulpritSample, Identity};
 use crate::clock::nanos_of;
 use crate::counters::count_culprit;
 use crate::report::{Culprit, Culprits, Frame, Stack};
+use crate::watch::OTHER;
 
-/// Culprits that are told apart. The time of further ones goes to `other`.
+/// Culprits with sums of their own. The time of further ones goes to `other`.
 pub(crate) const MAX_CULPRITS: usize = 1_000;
-/// Stacks of one culprit that are told apart.
+/// Stacks with sums of their own, for each culprit.
 pub(crate) const MAX_STACKS: usize = 16;
 /// Running polls whose counted time is remembered. Further ones are counted when they have ended.
 const MAX_RUNNING: usize = 4_096;
-
-const OTHER: &str = "other";
 
 /// The sums of one watchdog.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::report::{Phase, SlowPoll, StuckWorker};
 
-/// Polls whose latest report is kept: more than a page shows.
+/// Polls whose latest report the page lists. Bounds the memory.
 const MAX_POLLS: usize = 256;
 
 /// The recent reports of one watchdog.

@@ -10,7 +10,7 @@ use crate::background_thread;
 use crate::report::OtherThread;
 use crate::slot::{self, Diagnosis, Slot};
 use crate::sys::NoCapture;
-use crate::watch::{Action, Stacks, name_of};
+use crate::watch::{Action, EscalationStep, Stacks, name_of};
 
 /// The time in which each other thread may answer. The scan's budget bounds the sum.
 const MAX_WAIT: Duration = Duration::from_millis(50);
@@ -32,7 +32,7 @@ pub(super) fn escalate(
     }
     loop {
         let taken = steps_taken(stalled);
-        let is_due = |step: &&crate::watch::EscalationStep| age >= step.after_nanos;
+        let is_due = |step: &&EscalationStep| age >= step.after_nanos;
         let Some(step) = policy.steps.get(taken).filter(is_due) else {
             return;
         };

@@ -1,10 +1,11 @@
-//! Floor 5: the thread that looks at polls while they run.
+//! Floor 5: the sentinel, the thread that observes polls while they run.
 //!
-//! One for the process, with another one beside it that publishes the time ([`ticker`]). It wakes where a poll in flight is about to pass its budget, and otherwise as
-//! often as the shortest budget in use, so that no poll can begin and pass its budget unseen. When
-//! nothing has happened for a while it lies down until the next poll rouses it ([`SENTINEL_PARKER`]).
+//! The process has one sentinel. The [`ticker`], a second thread, publishes the time for it. The sentinel wakes when a
+//! poll in flight is about to exceed its budget, and otherwise once per shortest budget in use. So each poll that
+//! exceeds its budget is in flight at one scan at least. The sentinel sleeps while no poll runs, and the next poll
+//! wakes it through [`SENTINEL_PARKER`].
 //!
-//! It meets the hot path at the slot, and never imports it.
+//! The sentinel reads the slots of the hot path, and imports nothing else of it.
 
 mod capabilities;
 mod diagnose;
@@ -82,9 +83,9 @@ use worker_scan::{ScanTools, WorkerScans};
 
 static THREAD: BackgroundThread = BackgroundThread::new("shotclock-watch");
 
-/// For so long nothing must have happened before the sentinel lies down: rousing it is a system call
-/// on somebody's hot path, and a poll every few milliseconds must not make one each.
-const QUIET: Duration = Duration::from_millis(50);
+/// The idle time after which the sentinel parks. Waking it is a system call on the hot path, and polls a few milliseconds
+/// apart must not make one each.
+const IDLE_BEFORE_PARK: Duration = Duration::from_millis(50);
 
 /// Starts the sentinel and its ticker if they do not run yet.
 pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Error> {
@@ -100,87 +101,85 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
     THREAD.start(move || Sentinel::new(&clock).run())
 }
 
-/// Whether stacks can be taken here; an error says why not. It waits until that was tried out, which
-/// takes some milliseconds once in a process.
+/// Returns whether stacks can be taken here. An error says why not. Waits for the self-test, which takes some milliseconds
+/// once in a process.
 pub(crate) fn can_take_stacks() -> Result<(), String> {
     stack_sampler::is_installed().and_then(|()| self_test::outcome())
 }
 
-/// The thread's own state.
+/// The state of the sentinel, on its own thread.
 struct Sentinel {
     scanner: Scanner,
-    /// Of the workers of guarded runtimes.
-    scans: WorkerScans,
+    worker_scans: WorkerScans,
     sleep_monitor: SleepMonitor,
-    /// For how long nothing has happened.
-    quiet: Duration,
+    /// The time in which nothing has happened.
+    idle: Duration,
 }
 
 impl Sentinel {
     fn new(clock: &Clock) -> Self {
         Self {
             scanner: Scanner::new(clock.clone()),
-            scans: WorkerScans::default(),
+            worker_scans: WorkerScans::default(),
             sleep_monitor: SleepMonitor::new(clock.clone(), &SENTINEL, &TICKER),
-            quiet: Duration::ZERO,
+            idle: Duration::ZERO,
         }
     }
 
     fn run(mut self) {
         SENTINEL_PARKER.register();
         loop {
-            // Nothing in there panics. If something did, the next look would be as good.
+            // Nothing in `turn` panics. If it did, the next turn would go on.
             catch_panic(|| self.turn());
         }
     }
 
-    /// One look, what was left for it, and a nap.
+    /// Makes one scan, runs the deferred jobs, and naps.
     fn turn(&mut self) {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
         STOLEN_TIME.look(&self.scanner.clock);
-        let sight = self.scanner.scan();
-        self.sleep_monitor.has_looked();
-        let at_workers = self.look_at_workers();
-        if dispatch::run_deferred() || !sight.is_idle {
+        let result = self.scanner.scan();
+        self.sleep_monitor.after_scan();
+        let workers_due = self.scan_workers();
+        if dispatch::run_deferred() || !result.is_idle {
             cgroup::look();
-            self.quiet = Duration::ZERO;
+            self.idle = Duration::ZERO;
         } else {
-            self.quiet += interval;
+            self.idle += interval;
         }
-        if self.quiet >= QUIET && !runtime::is_any() && self.sleep() {
-            self.quiet = Duration::ZERO;
+        if self.idle >= IDLE_BEFORE_PARK && !runtime::is_any() && self.sleep() {
+            self.idle = Duration::ZERO;
             return;
         }
-        let dues = [sight.due, at_workers].into_iter().flatten();
-        self.sleep_monitor.has_looked();
+        let dues = [result.due, workers_due].into_iter().flatten();
+        self.sleep_monitor.after_scan();
         self.sleep_monitor.nap(dues.fold(interval, Duration::min));
     }
 
-    /// When to look at them again, at the latest.
-    fn look_at_workers(&mut self) -> Option<Duration> {
+    /// Returns when to scan the workers again.
+    fn scan_workers(&mut self) -> Option<Duration> {
         let mut tools = ScanTools {
             clock: &self.scanner.clock,
             sampler: self.scanner.sampler.as_mut(),
         };
-        self.scans.scan(&mut tools).map(Duration::from_nanos)
+        self.worker_scans.scan(&mut tools).map(Duration::from_nanos)
     }
 
-    /// Sleeps until a poll begins. False if it may not.
+    /// Parks until a poll begins. Returns false if the sentinel must not park.
     fn sleep(&mut self) -> bool {
         if !ticker::stop_ticking(&self.scanner.clock) || !SENTINEL_PARKER.prepare_park() {
             return false;
         }
-        // What came before it lay down (a poll, a guard, a poll that is to be judged) did not rouse it, and
-        // is seen here.
-        let is_still = self.scanner.scan().is_idle;
-        if !is_still || runtime::is_any() || dispatch::is_any_deferred() {
+        // A poll, a guard or a job from before the announcement did not wake the sentinel, so this scan must see it.
+        let is_idle = self.scanner.scan().is_idle;
+        if !is_idle || runtime::is_any() || dispatch::is_any_deferred() {
             SENTINEL_PARKER.cancel_park();
             return true;
         }
         self.sleep_monitor.will_sleep();
         SENTINEL_PARKER.park();
-        self.sleep_monitor.awake();
+        self.sleep_monitor.after_sleep();
         STOLEN_TIME.begin_anew(&self.scanner.clock);
         true
     }

@@ -287,7 +287,7 @@ fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
     Some(from..from.checked_add(size)?)
 }
 
-/// The functions that are known_frames of something, in order. A program that is stripped has no symbols, and
+/// Finds the known functions, in the order of their addresses. A program that is stripped has no symbols, and
 /// so none of them.
 pub(super) fn known_frames<'d, R: object::ReadRef<'d>>(
     file: &object::File<'d, R>,

@@ -1,9 +1,8 @@
-//! The naps of the two witnesses, and what it tools that one of them took too long.
+//! Monitors the naps of the sentinel and the ticker, and detects suspensions by naps that took too long.
 //!
-//! What holds up one thread (a debugger, a page fault, a lock of the kernel's) is no suspension of the
-//! process. That takes evidence from three sides: a liveness overslept, and not for want of a processor;
-//! the other liveness gave no sign of life in that time; and the processor time of all other threads stood
-//! still.
+//! A debugger, a page fault or a lock of the kernel may hold up one thread, which is no suspension of the process. A
+//! suspension takes three pieces of evidence. One of the two threads overslept, and not for want of a processor. The other
+//! thread gave no sign of life in that time. The processor time of all other threads did not advance.
 
 use std::time::Duration;
 
@@ -13,38 +12,38 @@ use crate::procfs::Schedstat;
 use crate::suspension::{DELAYS, MIN_NANOS, Overslept, SUSPENSIONS};
 use crate::sys;
 
-/// One liveness, on its own thread.
+/// Monitors the naps of the thread that owns it.
 pub(super) struct SleepMonitor {
     clock: Clock,
     own: &'static Liveness,
     other: &'static Liveness,
-    /// How many threads run at once.
+    /// The number of processors.
     processors: u64,
-    /// This thread's own account. Opened on its thread.
+    /// The scheduler's counts of this thread, opened on the thread itself.
     schedstat: Option<Option<Schedstat>>,
-    /// When it was read, and what it said.
+    /// The time of the latest reading of these counts, and its wait.
     latest: Option<(u64, u64)>,
     nap: Option<Nap>,
-    /// Whether it ended late.
+    /// Whether the latest nap ended late.
     was_late: bool,
 }
 
-/// The latest one.
+/// The latest nap.
 #[derive(Clone, Copy)]
 struct Nap {
     from: u64,
-    /// When it ended, or when that was last compared with the clock.
+    /// The end, or the latest comparison with the clock after it.
     to: u64,
-    /// The processor time of the other threads before it.
+    /// The processor time of the other threads before the nap.
     others: Option<u64>,
 }
 
-/// How old the reading may be that a wait is counted from, in nanoseconds, while no nap is late: then
-/// next to nothing is waited, and a fresh one before every nap would cost more than the look after it.
-const FRESH: u64 = 1_000_000_000;
+/// The age up to which a reading of the counts serves while no nap is late. A new one before each nap would cost more than
+/// the scan after it.
+const MAX_READING_AGE_NANOS: u64 = 1_000_000_000;
 
-/// A nap that is late by more than that, in nanoseconds, was late for a reason.
-const LATE: u64 = 1_000_000;
+/// A nap that is late by more than this has another reason than the timer.
+const MAX_TIMER_DELAY_NANOS: u64 = 1_000_000;
 
 impl SleepMonitor {
     pub(super) fn new(clock: Clock, own: &'static Liveness, other: &'static Liveness) -> Self {
@@ -62,13 +61,14 @@ impl SleepMonitor {
         }
     }
 
-    /// Sleeps at most for `nap`, and notes a suspension if there was one. False if another thread ended
-    /// it before its time.
+    /// Sleeps for at most `nap`, and records a suspension if there was one. Returns false if another thread ended the nap
+    /// early.
     pub(super) fn nap(&mut self, nap: Duration) -> bool {
         let before = self.clock.raw();
         let asked = nanos_of(nap);
         self.own.will_nap(before, asked);
-        let is_fresh = |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < FRESH;
+        let is_fresh =
+            |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < MAX_READING_AGE_NANOS;
         if self.was_late || !self.latest.is_some_and(is_fresh) {
             self.waited(before);
         }
@@ -81,15 +81,15 @@ impl SleepMonitor {
             to: now,
             others,
         });
-        self.was_late = slept > asked.saturating_add(LATE);
+        self.was_late = slept > asked.saturating_add(MAX_TIMER_DELAY_NANOS);
         if self.was_late {
-            self.note_late(before, now, asked, others);
+            self.record_late_nap(before, now, asked, others);
         }
         self.own.runs(now);
         slept >= asked
     }
 
-    fn note_late(&mut self, before: u64, now: u64, asked: u64, others: Option<u64>) {
+    fn record_late_nap(&mut self, before: u64, now: u64, asked: u64, others: Option<u64>) {
         let slept = self.clock.nanos_between(before, now);
         let late = slept - asked;
         if late > MIN_NANOS {
@@ -105,22 +105,24 @@ impl SleepMonitor {
             processors: self.processors,
         };
         if overslept.is_suspension() {
-            // No thread ran in all of the stretch: it may have begun with it, and what this thread has
-            // waited is known only from a reading that may be older.
+            // The suspension may have begun with the nap. The thread's own wait is known only since an older reading, so
+            // the record covers the whole nap.
             SUSPENSIONS.record(&self.clock, before, now, slept);
         } else {
-            self.note_delay(before, now, late.min(waited));
+            self.record_delay(before, now, late.min(waited));
         }
     }
 
-    /// After the sentinel's look. A look has no time by which it must end, so what makes it long is no
-    /// suspension; but one in which the other liveness overslept a nap may have been.
-    pub(super) fn has_looked(&mut self) {
+    /// Records a suspension or delay during a scan. The sentinel calls it after each scan.
+    ///
+    /// A scan has no planned end, so a long scan alone is no suspension. It may have been one if the other thread overslept
+    /// a nap in that time.
+    pub(super) fn after_scan(&mut self) {
         let now = self.clock.raw();
         let Some(nap) = self.nap else { return };
         self.nap = Some(Nap { to: now, ..nap });
         let taken = self.clock.nanos_between(nap.to, now);
-        if taken <= LATE {
+        if taken <= MAX_TIMER_DELAY_NANOS {
             return;
         }
         let waited = self.waited(now);
@@ -138,36 +140,35 @@ impl SleepMonitor {
         if overslept.is_suspension() {
             SUSPENSIONS.record(&self.clock, nap.to, now, taken);
         } else {
-            self.note_delay(nap.to, now, taken.min(waited));
+            self.record_delay(nap.to, now, taken.min(waited));
         }
     }
 
-    /// The ticker looks at nothing, so only the sentinel's delays leave polls unseen.
-    fn note_delay(&self, from: u64, now: u64, nanos: u64) {
-        if nanos > LATE && std::ptr::eq(self.own, &SENTINEL) {
+    /// Records a delay of the sentinel. The ticker scans nothing, so its delays leave no poll unseen.
+    fn record_delay(&self, from: u64, now: u64, nanos: u64) {
+        if nanos > MAX_TIMER_DELAY_NANOS && std::ptr::eq(self.own, &SENTINEL) {
             DELAYS.record(&self.clock, from, now, nanos);
         }
     }
 
-    /// How much processor time the other threads used since a reading.
+    /// Returns the processor time that the other threads used since a reading.
     fn used_since(&self, then: Option<u64>) -> Option<u64> {
         Some(self.others_time()?.saturating_sub(then?))
     }
 
-    /// Before a sleep without a limit.
+    /// Announces a sleep without a time limit.
     pub(super) fn will_sleep(&self) {
         self.own.will_sleep(self.clock.raw());
     }
 
-    /// After it: the time in it is no suspension.
-    pub(super) fn awake(&mut self) {
+    /// Ends a sleep without a time limit, which is no suspension.
+    pub(super) fn after_sleep(&mut self) {
         self.latest = None;
         self.nap = None;
         self.own.runs(self.clock.raw());
     }
 
-    /// For how long this thread has waited for a processor since the last call. Where it is not
-    /// accounted, everything may have been waiting.
+    /// Returns how long this thread has waited for a processor since the last call. `u64::MAX` if the system does not tell.
     fn waited(&mut self, now: u64) -> u64 {
         let own = self.own;
         let open = || Schedstat::open(own.thread()?);
@@ -180,7 +181,7 @@ impl SleepMonitor {
         }
     }
 
-    /// The processor time of all threads but this one.
+    /// Returns the processor time of all threads but this one.
     fn others_time(&self) -> Option<u64> {
         let all = sys::process_cpu_time()?;
         Some(all.saturating_sub(self.own.thread()?.cpu_time()?))

@@ -1,8 +1,8 @@
-//! The thread that publishes ticks, and that stands in for the sentinel where it is held up.
+//! The thread that publishes ticks, and that replaces a sentinel that is held up.
 //!
-//! A look can take long, whatever the reason: the ticker looks at nothing, so that time goes on. It is a
-//! liveness as well (see [`liveness`](crate::liveness)), and judges the polls that wait for a look which does
-//! not come. It sleeps while the sentinel sleeps.
+//! A scan can take long for many reasons. The ticker scans nothing, so the coarse clock advances. The ticker also gives
+//! signs of life ([`liveness`](crate::liveness)), and runs the deferred jobs if no scan comes. It sleeps while the sentinel
+//! is parked.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,19 +22,18 @@ use crate::watch::{shortest_budget, tick_nanos};
 
 static THREAD: BackgroundThread = BackgroundThread::new("shotclock-ticks");
 
-/// How often the ticker gives a sign of life at most while no watch goes by ticks, in nanoseconds. A sentinel
-/// that is held up for longer is not taken for a suspended process. Fifty wake-ups a second cost less than
-/// a thousandth of a core.
-const SHORTEST_NAP: u64 = 20_000_000;
+/// The shortest nap of the ticker while no watch is ticked. A sentinel that is held up for longer is not taken for a
+/// suspended process. 50 wake-ups a second cost less than a thousandth of a core.
+const MIN_NAP_NANOS: u64 = 20_000_000;
 
-/// How many nanoseconds the sentinel's sign of life may be overdue before the ticker stands in. Longer than
-/// looks take that are not held up.
-const HELD_UP: u64 = 100_000_000;
+/// The time by which the sentinel's sign of life is overdue when the ticker replaces it: longer than a scan takes that is
+/// not held up.
+const HELD_UP_NANOS: u64 = 100_000_000;
 
-/// How old a tick may be, in ticks, before the sentinel publishes one itself: a timer may be late by one.
-const OLD_TICK: u64 = 2;
+/// The age of a tick, in ticks, at which the sentinel publishes one itself. A timer may be late by one tick.
+const MAX_TICK_AGE_TICKS: u64 = 2;
 
-/// Whether there are ticks. Who ticks holds it: one thread at a time, as [`COARSE_CLOCK`] wants it.
+/// Whether there are ticks. A thread holds the lock while it publishes, because [`COARSE_CLOCK`] takes one writer.
 static TICKING: Mutex<bool> = Mutex::new(false);
 
 /// Starts the thread unless it runs. It runs as long as the process.
@@ -43,12 +42,12 @@ pub(super) fn start(clock: &Clock) -> Result<(), Error> {
     THREAD.start(move || Ticker::new(clock).run())
 }
 
-/// `None` if the other thread is just ticking: then there is a tick.
+/// Returns `None` while the other thread publishes a tick.
 fn ticking() -> Option<MutexGuard<'static, bool>> {
     TICKING.try_lock().ignore_poison()
 }
 
-/// A tick, if anybody goes by them and the sentinel is up.
+/// Publishes a tick if a watch is ticked and the sentinel runs.
 fn tick(clock: &Clock) {
     let Some(ticking) = ticking().filter(|ticking| **ticking) else {
         return;
@@ -60,14 +59,14 @@ fn tick(clock: &Clock) {
     drop(ticking);
 }
 
-/// The sentinel is up: it ticks itself where the ticker does not, and wakes it where it sleeps for longer
-/// than it should.
+/// Turns ticks on. The sentinel calls this before each scan: it publishes a tick if the ticker is late, and ends a nap of
+/// the ticker that is too long.
 pub(super) fn keep_ticking(clock: &Clock) {
     if let Some(mut ticking) = ticking() {
         *ticking = true;
     }
     let is_old = |tick: u64| match COARSE_CLOCK.latest() {
-        Some(latest) => clock.nanos_between(latest, clock.raw()) > tick * OLD_TICK,
+        Some(latest) => clock.nanos_between(latest, clock.raw()) > tick * MAX_TICK_AGE_TICKS,
         None => true,
     };
     if tick_nanos().is_none_or(is_old) {
@@ -78,8 +77,8 @@ pub(super) fn keep_ticking(clock: &Clock) {
     }
 }
 
-/// The sentinel lies down: who begins later shall not go by a tick of long ago. False if that cannot be
-/// promised at this moment.
+/// Turns ticks off before the sentinel parks, so that no later poll starts from an old tick. Returns false if the ticker
+/// publishes at this moment.
 pub(super) fn stop_ticking(clock: &Clock) -> bool {
     let Some(mut ticking) = ticking() else {
         return false;
@@ -89,16 +88,16 @@ pub(super) fn stop_ticking(clock: &Clock) -> bool {
     true
 }
 
-/// How long the ticker naps at present, in nanoseconds.
+/// Returns the length of the ticker's naps now, in nanoseconds.
 pub(super) fn nap_nanos() -> u64 {
-    tick_nanos().unwrap_or_else(|| nanos_of(shortest_budget()).max(SHORTEST_NAP))
+    tick_nanos().unwrap_or_else(|| nanos_of(shortest_budget()).max(MIN_NAP_NANOS))
 }
 
 /// The thread's own state.
 struct Ticker {
     clock: Clock,
     sleep_monitor: SleepMonitor,
-    /// When it last got up, as a raw reading of the clock.
+    /// The end of its latest sleep, as a raw clock reading.
     up_since: u64,
 }
 
@@ -113,7 +112,7 @@ impl Ticker {
 
     fn run(mut self) {
         loop {
-            // Nothing in there panics. If something did, the next turn would be as good.
+            // Nothing in `turn` panics. If it did, the next turn would go on.
             catch_panic(|| self.turn());
         }
     }
@@ -129,27 +128,27 @@ impl Ticker {
         }
     }
 
-    /// Until the sentinel has been roused, and wakes it; or a poll is left to a sentinel that is not up.
+    /// Sleeps until the sentinel runs again and wakes it, or a job is deferred.
     fn sleep(&mut self) {
         self.sleep_monitor.will_sleep();
         while SENTINEL_PARKER.is_parked() {
             std::thread::park();
         }
-        self.sleep_monitor.awake();
+        self.sleep_monitor.after_sleep();
         self.up_since = self.clock.raw();
     }
 
-    /// Whether the sentinel does not come. One that waits for a processor will: the polls of which it is
-    /// to say whether they waited for one as well are left to it.
+    /// Returns whether the sentinel is held up. One that waits for a processor is not: it will come, and knows best whether
+    /// the polls waited for one too.
     fn is_sentinel_held_up(&self) -> bool {
         let now = self.clock.raw();
         let overdue = match SENTINEL.has_no_timer() {
-            // It was roused, if at all, after the ticker got up.
+            // A poll woke the sentinel, if at all, after the ticker's own sleep ended.
             true if SENTINEL_PARKER.is_parked() => 0,
             true => self.clock.nanos_between(self.up_since, now),
             false => SENTINEL.overdue(&self.clock, now),
         };
         let is_runnable = || SENTINEL.thread().and_then(procfs::state) == Some('R');
-        overdue > HELD_UP && !is_runnable()
+        overdue > HELD_UP_NANOS && !is_runnable()
     }
 }

@@ -93,7 +93,7 @@ fn what_is_vacated_is_no_poll() {
     model.holds().fails_without("read-vacated", "no poll");
 }
 
-/// Who sees that a slow poll inside has ended sees that it was charged_inside: the outer one is not charged_inside again.
+/// A reader that sees the end of a slow poll also sees its time in `charged_inside`: the outer poll is not charged again.
 #[test]
 fn what_was_blamed_inside_is_seen_with_its_end() {
     let model = Model::new(|| {
@@ -228,7 +228,7 @@ fn a_stall_that_was_told_is_told_to_have_ended() {
 }
 
 /// A thread ends while somebody holds its slot, and the next one takes it over: what is read is of one of
-/// the two alone, the next one's polls are its charged, and what the two count adds up.
+/// the two alone, the next one's polls are its own, and what the two count adds up.
 #[test]
 fn a_slot_that_goes_to_the_next_thread_is_of_one_moment_too() {
     let model = Model::new(|| {

@@ -141,7 +141,7 @@ fn what_ends_above_a_vacated_frame_is_handed_past_it() {
     let second = begin(&slot, 3, 0);
     slot.end(first, 1, BUDGET, false);
     assert!(slot.end(second, 50, BUDGET, false).is_slow);
-    // The outer poll is excused by what was charged_inside above the vacated frame.
+    // The outer poll is not charged with the slow poll above the tombstone.
     let times = end(&slot, outer, 55);
     assert_eq!(
         (times.self_time, times.charged, times.is_slow),

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::slot::{ReportState, SignalDisturbance};
 
-    /// Returns the excused wait of a thread that we signalled in call 7 so many runs ago, and that waits in `call`.
+    /// Returns the excused wait of a thread that we signalled in call 7, `runs` runs ago, and that waits in `call`.
     fn excused_nanos(diagnostics: &mut ThreadDiagnostics, runs: u64, call: i64) -> u64 {
         let poll = InFlightPoll::of_seq(0x101);
         loop {

@@ -146,7 +146,8 @@ fn short(file: &str) -> &str {
     stripped.ok().and_then(|path| path.to_str()).unwrap_or(file)
 }
 
-/// Addresses whose names are cached. A program is slow in few places, and an entry takes some hundred bytes.
+/// Addresses whose names are cached. A program is slow in few places, so this many bound the memory and are rarely
+/// reached.
 const CACHED_ADDRESSES: usize = 4_096;
 
 /// Whether a library was loaded or unloaded since the last look-up.

@@ -45,7 +45,7 @@ pub enum Timing {
     /// - Polls are timed exactly under a budget of less than 4 ms, under a mocked clock, and inside an exactly timed
     ///   poll. The same holds for destructors and for sections of [`Watch::enter`](crate::Watch::enter).
     ///
-    /// `docs/performance.md` has the costs of both. If the ticker is held up, the sentinel publishes the time at its
+    /// The README has a table of what it saves. If the ticker is held up, the sentinel publishes the time at its
     /// scans, as often as the shortest budget. While the operating system runs neither thread, the tick lasts.
     #[cfg_attr(shotclock_ticked, default)]
     Ticked,

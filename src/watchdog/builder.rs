@@ -31,7 +31,7 @@ impl Watchdog {
     }
 }
 
-/// Reports that may wait to be summed as culprits: looking up names takes long, and a report takes 1 KiB.
+/// Reports that may wait to be summed as culprits. Looking up names takes long, so they come in bursts.
 const HISTORY_QUEUE: usize = 1_024;
 
 /// The largest queue. It is allocated at once, so a larger one is most likely a mistake.
@@ -307,8 +307,8 @@ impl WatchdogBuilder {
     /// Builds the watchdog and starts its threads.
     ///
     /// Each watchdog has one thread for each reporter, one for each [`Escalation::call`], and one that sums culprits.
-    /// The first call in a process also starts the sentinel, the ticker, the loader of unwind tables (which ends when it
-    /// has read them) and the thread that publishes metrics. `docs/threads.md` lists all threads.
+    /// The first call in a process also starts the sentinel, the ticker, the loader of unwind tables and the thread that
+    /// publishes metrics. These run as long as the process.
     ///
     /// The first call also measures the clock against the system's. This takes about a millisecond, and at most 200.
     /// So build the watchdog before the runtime is busy.

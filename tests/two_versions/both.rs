@@ -43,7 +43,9 @@ macro_rules! version {
                 pub(crate) fn stacks(&self) -> String {
                     let know = |_| match self.watchdog.capabilities().stacks {
                         Capability::Available => Some(String::new()),
-                        Capability::Unavailable(why) if why.contains("not been tried out yet") => None,
+                        Capability::Unavailable(why) if why.contains("not been tried out yet") => {
+                            None
+                        }
                         missing => Some(missing.to_string()),
                     };
                     (0..100).find_map(know).expect("it is not tried out")
