@@ -107,6 +107,22 @@ impl Dispatcher {
         })
     }
 
+    /// Like [`admit`](Self::admit), for a poll or a worker that has not ended. Notes the answer in `state`.
+    pub(super) fn admit_running(
+        &self,
+        limiter: &Limiter,
+        state: &mut ReportState,
+        nanos: u64,
+        budget_nanos: u64,
+    ) -> Option<Admission> {
+        let admission = self.admit(limiter, *state, nanos, budget_nanos);
+        *state = match &admission {
+            Some(Admission { id, .. }) => ReportState::Running { id: *id },
+            None => ReportState::Suppressed,
+        };
+        admission
+    }
+
     /// Counts a poll or a worker that the rate limit suppressed.
     pub(super) fn suppress(&self, limiter: &Limiter) {
         limiter.suppress(1);
@@ -240,14 +256,13 @@ impl SlowPollSink for Dispatcher {
     ) {
         let limiter = &counters.reports;
         let budget_nanos = nanos_of(poll.budget);
-        let Some(admission) = self.admit(limiter, *state, poll.charged_nanos, budget_nanos) else {
-            *state = ReportState::Suppressed;
+        let admission = self.admit_running(limiter, state, poll.charged_nanos, budget_nanos);
+        let Some(Admission { id, suppressed }) = admission else {
             return;
         };
-        *state = ReportState::Running { id: admission.id };
         let report = SlowPoll {
-            suppressed: admission.suppressed,
-            ..running_report(counters, admission.id, poll, diagnosis)
+            suppressed,
+            ..running_report(counters, id, poll, diagnosis)
         };
         self.send(limiter, Report::Slow(Arc::new(report)));
     }

@@ -19,12 +19,11 @@ impl StuckWorkerSink for Dispatcher {
         state: &mut ReportState,
     ) {
         let limiter = &guarded.reports;
-        let admission = self.admit(limiter, *state, stuck.elapsed_nanos, stuck.budget_nanos);
+        let (elapsed_nanos, budget_nanos) = (stuck.elapsed_nanos, stuck.budget_nanos);
+        let admission = self.admit_running(limiter, state, elapsed_nanos, budget_nanos);
         let Some(Admission { id, suppressed }) = admission else {
-            *state = ReportState::Suppressed;
             return;
         };
-        *state = ReportState::Running { id };
         let report = StuckWorker {
             suppressed,
             ..report(guarded, stuck, diagnosis, Phase::Running, id)

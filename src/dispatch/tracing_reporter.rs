@@ -8,7 +8,7 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, dispatcher};
 
 use super::culprit_sample::CulpritSample;
-use super::repetition::{Repetition, Repetitions};
+use super::repetition::Repetitions;
 use crate::report::{
     Cause, Incident, Phase, Reporter, RuntimeSnapshot, SlowPoll, StuckKind, StuckWorker,
 };
@@ -34,13 +34,10 @@ impl TracingReporter {
         }
     }
 
-    /// Returns how often this culprit was logged since its stack was; `None` if the stack is due.
+    /// Counts the polls of this culprit since its stack was logged. `None` if the stack is due.
     fn repetition(&self, culprit: Option<CulpritSample<'_>>) -> Option<u64> {
         let mut repetitions = self.repetitions.borrow_mut();
-        match repetitions.classify(culprit.as_ref(), Instant::now()) {
-            Repetition::First => None,
-            Repetition::Again(times) => Some(times),
-        }
+        repetitions.count(&culprit?, Instant::now())
     }
 
     fn subscriber(&self, slow: &SlowPoll) -> Option<Dispatch> {

@@ -21,6 +21,10 @@ use crate::watch::Stacks;
 /// scheduled first. The sentinel scans nothing in this time.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(5);
 
+/// The time between two requests to a thread that does not answer: a thread on a busy host is usually scheduled within
+/// it.
+pub(super) const STACK_RETRY_NANOS: u64 = 5_000_000;
+
 /// The time for a thread that takes no signal before its system call returns, as in `fsync`. It answers only if the
 /// call is about to return.
 const UNINTERRUPTIBLE_MAX_WAIT: Duration = Duration::from_micros(500);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::stack_sampler::StackSampler;
+use super::stack_sampler::{STACK_RETRY_NANOS, StackSampler};
 use crate::rate_limit::never_suppressed_from;
 use crate::report::Allowance;
 use crate::slot::{
@@ -23,8 +23,6 @@ pub(super) struct StalledPoll<'s> {
 
 /// Requests for the stack of a thread that does not answer, before the next report tries again.
 const MAX_STACK_TRIES: u32 = 64;
-/// The time between two of these requests: a thread on a busy host is usually scheduled within it.
-const STACK_RETRY_NANOS: u64 = 5_000_000;
 
 /// Returns the stack of now, unless an earlier one shows more.
 fn better(now: Option<Stack>, earlier: Option<Stack>) -> Option<Stack> {
@@ -37,37 +35,38 @@ fn better(now: Option<Stack>, earlier: Option<Stack>) -> Option<Stack> {
 impl StalledPoll<'_> {
     /// Returns the charged time at which to diagnose the poll again.
     pub(super) fn due(&self) -> u64 {
-        let due = self.next_report_at().min(self.next_step_at());
-        let mut diagnostics = self.slot.diagnostics();
-        let stack = diagnostics.record(&self.status.poll).next_stack_at;
-        stack.map_or(due, |stack| due.min(stack))
+        self.with_record(|record| {
+            let due = record.next_report_at.min(self.next_step_at(record));
+            record.next_stack_at.map_or(due, |stack| due.min(stack))
+        })
+    }
+
+    fn with_record<T>(&self, f: impl FnOnce(&mut PollRecord) -> T) -> T {
+        f(self.slot.diagnostics().record(&self.status.poll))
     }
 
     /// Keeps the stack for the next report, and plans another request if the thread did not answer.
     pub(super) fn record_stack(&self, diagnosis: &Diagnosis) {
-        let mut diagnostics = self.slot.diagnostics();
-        let record = diagnostics.record(&self.status.poll);
-        record.late_stacks = match diagnosis.is_stack_late {
-            true => record.late_stacks + 1,
-            false => 0,
-        };
-        let is_worth_it = (1..MAX_STACK_TRIES).contains(&record.late_stacks);
-        record.next_stack_at = is_worth_it.then(|| self.status.charged + STACK_RETRY_NANOS);
-        if let Some(known) = &mut record.diagnosis {
-            known.stack = better(diagnosis.stack.clone(), known.stack.take());
-        }
+        self.with_record(|record| {
+            record.late_stacks = match diagnosis.is_stack_late {
+                true => record.late_stacks + 1,
+                false => 0,
+            };
+            let is_worth_it = (1..MAX_STACK_TRIES).contains(&record.late_stacks);
+            record.next_stack_at = is_worth_it.then(|| self.status.charged + STACK_RETRY_NANOS);
+            if let Some(known) = &mut record.diagnosis {
+                known.stack = better(diagnosis.stack.clone(), known.stack.take());
+            }
+        });
     }
 
     /// Returns the charged time at which to report or diagnose the poll again.
     pub(super) fn next_report_at(&self) -> u64 {
-        let mut diagnostics = self.slot.diagnostics();
-        diagnostics.record(&self.status.poll).next_report_at
+        self.with_record(|record| record.next_report_at)
     }
 
     /// Returns the charged time of the next escalation step.
-    fn next_step_at(&self) -> u64 {
-        let mut diagnostics = self.slot.diagnostics();
-        let record = diagnostics.record(&self.status.poll);
+    fn next_step_at(&self, record: &PollRecord) -> u64 {
         let steps = &self.watchdog.sink.policy().steps;
         let next = steps.get(record.steps_taken);
         next.filter(|_| !record.is_handed_over())
@@ -100,11 +99,11 @@ impl StalledPoll<'_> {
     pub(super) fn excuse(&self) {
         const MIN_WAIT_NANOS: u64 = 1_000_000;
         let wait = (self.status.poll.budget / 4).max(MIN_WAIT_NANOS);
-        let mut diagnostics = self.slot.diagnostics();
-        let record = diagnostics.record(&self.status.poll);
         let next = self.status.charged.saturating_add(wait);
-        record.next_report_at = record.next_report_at.max(next);
-        record.next_step_at = record.next_report_at;
+        self.with_record(|record| {
+            record.next_report_at = record.next_report_at.max(next);
+            record.next_step_at = record.next_report_at;
+        });
     }
 
     pub(super) fn report(&self, diagnosis: &Diagnosis) {
@@ -115,12 +114,14 @@ impl StalledPoll<'_> {
         let BudgetStatus { charged, poll, .. } = *self.status;
         let doubled = charged.saturating_mul(2);
         let never_suppressed = never_suppressed_from(poll.budget);
-        let mut diagnostics = self.slot.diagnostics();
-        let record = diagnostics.record(&poll);
-        record.next_report_at = match record.report_state {
-            ReportState::Suppressed if charged < never_suppressed => doubled.min(never_suppressed),
-            _ => doubled,
-        };
+        self.with_record(|record| {
+            record.next_report_at = match record.report_state {
+                ReportState::Suppressed if charged < never_suppressed => {
+                    doubled.min(never_suppressed)
+                }
+                _ => doubled,
+            };
+        });
     }
 
     /// Calls `report`, unless the poll has ended. The poll's end waits until then, and reports after it.

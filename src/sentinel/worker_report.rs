@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::stack_sampler::STACK_RETRY_NANOS;
 use super::worker_scan::{RuntimeScan, budget_of};
 use super::worker_state::StuckState;
 use crate::clock::Clock;
@@ -16,8 +17,6 @@ const MAX_DIAGNOSIS_INTERVAL_NANOS: u64 = 1_000_000_000;
 
 /// Requests for the stack of a thread that does not answer, before its worker is reported without one.
 const MAX_STACK_TRIES: u32 = 8;
-/// The time between two of these requests: a thread on a busy host is usually scheduled within it.
-const STACK_RETRY_NANOS: u64 = 5_000_000;
 
 impl RuntimeScan {
     /// Counts a worker that is stuck or busy. Reports it, unless a watched poll `is_reported` instead.
