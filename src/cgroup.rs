@@ -1,8 +1,7 @@
-//! Floor 1: whether the container's limit of processor time took it away.
+//! Floor 1: whether the CPU limit of the container throttled the process.
 //!
-//! The scheduler's account of a thread has throttling inside the wait for a processor (measured), so
-//! a thread that waited may have been held by the limit or by a busy host, and the remedies differ.
-//! The group's own file tells the two apart.
+//! The kernel counts throttled time of a thread as time on the run queue (measured). So a starved thread waited for the
+//! CPU limit or for a busy host, and the remedies differ. The `cpu.stat` file of the cgroup distinguishes them.
 
 use std::collections::VecDeque;
 use std::path::{Component, Path, PathBuf};
@@ -12,16 +11,16 @@ use std::time::{Duration, Instant};
 use crate::procfs::read_lossy;
 use crate::sync::Lock;
 
-/// How often the total is read at most, and how many readings are kept: together four seconds. The
-/// kernel takes 100 µs for it.
-const EVERY: Duration = Duration::from_millis(500);
-const READINGS: usize = 8;
-/// How often the groups are looked up again: a process may be moved.
-const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two readings. One takes the kernel 100 µs.
+const READING_INTERVAL: Duration = Duration::from_millis(500);
+/// The readings that are kept, of the last four seconds. A longer poll is compared with the oldest one.
+const MAX_READINGS: usize = 8;
+/// The time between two searches for the files, because a process may be moved to another cgroup.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The files of the groups that this process is in, and what they said lately.
+/// The files of the cgroups of this process, and their recent readings.
 struct Throttling {
-    /// Of the file system.
+    /// The root of the file system.
     root: &'static Path,
     known: Lock<Known>,
 }
@@ -35,17 +34,17 @@ struct Known {
 
 static THROTTLING: LazyLock<Throttling> = LazyLock::new(|| Throttling::new(Path::new("/")));
 
-/// Reads the total, if it was not read lately. The sentinel calls it while polls are in flight.
-pub(crate) fn look() {
-    THROTTLING.look(Instant::now());
+/// Reads the throttled time, if the last reading is old. The sentinel calls it while polls are in flight.
+pub(crate) fn update() {
+    THROTTLING.update(Instant::now());
 }
 
-/// Whether the limit took processor time away within the last so long.
+/// Returns whether the limit throttled the process in the time `within` before now.
 pub(crate) fn was_throttled(within: Duration) -> bool {
     THROTTLING.was_throttled(within, Instant::now())
 }
 
-/// What can be known of it here: an error says why nothing can.
+/// Checks that the throttled time can be read. The error says why not.
 pub(crate) fn is_readable() -> Result<(), String> {
     let is_readable = THROTTLING.with_files(Instant::now(), |known| known.total().is_some());
     is_readable
@@ -63,7 +62,7 @@ impl Throttling {
 
     fn with_files<T>(&self, now: Instant, read: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.known.lock();
-        let is_old = |at: Instant| now.duration_since(at) >= LOOK_UP_EVERY;
+        let is_old = |at: Instant| now.duration_since(at) >= LOOK_UP_INTERVAL;
         if known.looked_up.is_none_or(is_old) {
             let files = stat_files(self.root);
             if files != known.files {
@@ -75,12 +74,12 @@ impl Throttling {
         read(&mut known)
     }
 
-    fn look(&self, now: Instant) {
+    fn update(&self, now: Instant) {
         self.with_files(now, |known| {
-            let is_old = |(at, _): &(Instant, u64)| now.duration_since(*at) >= EVERY;
+            let is_old = |(at, _): &(Instant, u64)| now.duration_since(*at) >= READING_INTERVAL;
             let is_due = known.readings.back().is_none_or(is_old);
             if let Some(total) = is_due.then(|| known.total()).flatten() {
-                if known.readings.len() == READINGS {
+                if known.readings.len() == MAX_READINGS {
                     known.readings.pop_front();
                 }
                 known.readings.push_back((now, total));
@@ -99,14 +98,14 @@ impl Throttling {
 }
 
 impl Known {
-    /// Nanoseconds for which any group was throttled so far, over all processors.
+    /// Returns the nanoseconds for which any cgroup was throttled so far, over all CPUs.
     fn total(&self) -> Option<u64> {
         let texts = self.files.iter().filter_map(|f| read_lossy(f).ok());
         texts.filter_map(|text| parse_throttled(&text)).max()
     }
 }
 
-/// Version 2 counts in microseconds, version 1 in nanoseconds.
+/// Returns the throttled nanoseconds in a `cpu.stat`. Version 2 has microseconds there, and version 1 nanoseconds.
 pub(crate) fn parse_throttled(text: &str) -> Option<u64> {
     text.lines().find_map(|line| match line.split_once(' ')? {
         ("throttled_usec", value) => value.trim().parse::<u64>().ok()?.checked_mul(1_000),
@@ -115,8 +114,7 @@ pub(crate) fn parse_throttled(text: &str) -> Option<u64> {
     })
 }
 
-/// The `cpu.stat` of the group of this process and of every group around it, each of which may have
-/// a limit. `root` is that of the file system.
+/// Returns the `cpu.stat` of the process's cgroup and of each cgroup above it, because each may have a limit.
 fn stat_files(root: &Path) -> Vec<PathBuf> {
     let read = |path: &str| read_lossy(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
@@ -125,11 +123,11 @@ fn stat_files(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Where they may be, by the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+/// Returns where these files may be, by the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
 pub(crate) fn possible_files(root: &Path, groups: &str, mounts: &str) -> Vec<PathBuf> {
     let mounts: Vec<_> = mounts.lines().filter_map(parse_mount).collect();
     let mut files = Vec::new();
-    // Not `lines`: the name of a group may end in a carriage return.
+    // Not `lines`: the name of a cgroup may end in a carriage return.
     for group in groups.split('\n') {
         let mut fields = group.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -137,9 +135,9 @@ pub(crate) fn possible_files(root: &Path, groups: &str, mounts: &str) -> Vec<Pat
         };
         for mount in mounts.iter().filter(|mount| mount.has(controllers)) {
             let path = Path::new(path);
-            // In a container the mount may show a part of the tree only.
+            // In a container the mount may show only a part of the tree.
             let inside = path.strip_prefix(&mount.root).unwrap_or(path);
-            // A group outside of the part that is shown is written with dots, and is not there.
+            // The kernel writes a cgroup outside this part with dots. It has no path here.
             if inside.components().any(|part| part == Component::ParentDir) {
                 continue;
             }
@@ -152,7 +150,7 @@ pub(crate) fn possible_files(root: &Path, groups: &str, mounts: &str) -> Vec<Pat
     files
 }
 
-/// A path taken as one that begins at `top`.
+/// Returns a path as one that begins at `top`.
 fn beneath(top: &Path, path: &Path) -> PathBuf {
     top.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -166,7 +164,7 @@ struct Mount<'l> {
 }
 
 impl Mount<'_> {
-    /// Whether it is of the tree of groups with these controllers; version 2 names none.
+    /// Returns whether this is the tree of cgroups with these controllers. Version 2 names none.
     fn has(&self, controllers: &str) -> bool {
         let controls_cpu = |list: &str| list.split(',').any(|controller| controller == "cpu");
         match controllers {
@@ -188,8 +186,8 @@ fn parse_mount(line: &str) -> Option<Mount<'_>> {
     })
 }
 
-/// The kernel writes blanks and backslashes of a path as three octal digits there, and systemd has
-/// backslashes in the names of groups.
+/// Decodes a path. The kernel writes blanks and backslashes as three octal digits, and systemd uses backslashes in the
+/// names of cgroups.
 fn unescaped(path: &str) -> String {
     let mut parts = path.split('\\');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -213,7 +211,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A directory that is gone with the value.
+    /// A directory that is removed on drop.
     struct Root(PathBuf);
 
     impl Root {
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_say_for_how_long() {
+    fn parse_throttled_of_both_versions_returns_nanoseconds() {
         assert_eq!(
             parse_throttled("nr_throttled 3\nthrottled_usec 7\n"),
             Some(7_000)
@@ -261,7 +259,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "uses the file system")]
-    fn version_2_is_found_with_the_groups_around() {
+    fn total_with_version_2_reads_the_cgroups_above() {
         let root = Root::new("v2");
         root.write("proc/self/cgroup", "0::/pod/app\n");
         root.write(
@@ -276,7 +274,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "uses the file system")]
-    fn version_1_is_found_where_it_is_mounted() {
+    fn total_with_version_1_reads_where_it_is_mounted() {
         let root = Root::new("v1");
         root.write(
             "proc/self/cgroup",
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_kernel_escapes_are_found() {
+    fn possible_files_with_escaped_names_are_decoded() {
         assert_eq!(
             possible(
                 "0::/app\\x2da.service/b\n",
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_shows_what_is_beneath_its_root() {
+    fn possible_files_of_a_partial_mount_are_below_its_root() {
         let whole = possible("0::/docker/bcd\n", "/docker/b /cg");
         assert_eq!(whole[0], "/cg/docker/bcd/cpu.stat", "not /cg/cd");
         assert_eq!(possible("0::/../c\n", "/ /cg"), [""; 0]);
@@ -318,7 +316,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "uses the file system")]
-    fn what_grew_lately_was_throttled() {
+    fn was_throttled_after_recent_growth_is_true() {
         let root = Root::new("grew");
         root.write("proc/self/cgroup", "0::/\n");
         root.write(
@@ -328,24 +326,24 @@ mod tests {
         root.write("cg/cpu.stat", "throttled_usec 5\n");
         let throttling = root.throttling();
         let start = Instant::now();
-        throttling.look(start);
-        assert!(!throttling.was_throttled(EVERY, start + EVERY));
+        throttling.update(start);
+        assert!(!throttling.was_throttled(READING_INTERVAL, start + READING_INTERVAL));
         root.write("cg/cpu.stat", "throttled_usec 6\n");
-        assert!(throttling.was_throttled(EVERY, start + EVERY));
-        throttling.look(start + EVERY);
-        assert!(!throttling.was_throttled(EVERY / 2, start + 2 * EVERY));
-        // Moved to another group, of which nothing was read before.
+        assert!(throttling.was_throttled(READING_INTERVAL, start + READING_INTERVAL));
+        throttling.update(start + READING_INTERVAL);
+        assert!(!throttling.was_throttled(READING_INTERVAL / 2, start + 2 * READING_INTERVAL));
+        // The process has moved to another cgroup, which has no earlier reading.
         root.write("proc/self/cgroup", "0::/other\n");
         root.write("cg/other/cpu.stat", "throttled_usec 9\n");
-        assert!(!throttling.was_throttled(EVERY, start + 2 * LOOK_UP_EVERY));
+        assert!(!throttling.was_throttled(READING_INTERVAL, start + 2 * LOOK_UP_INTERVAL));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "uses the file system")]
-    fn without_files_nothing_is_said() {
+    fn was_throttled_without_files_is_false() {
         let root = Root::new("none");
         let throttling = root.throttling();
-        throttling.look(Instant::now());
-        assert!(!throttling.was_throttled(EVERY, Instant::now()));
+        throttling.update(Instant::now());
+        assert!(!throttling.was_throttled(READING_INTERVAL, Instant::now()));
     }
 }

@@ -1,4 +1,4 @@
-//! Floor 1: a limit on events a second, and the number of events that it left out.
+//! Floor 1: a limit on events a second, and the number of events that it suppressed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,27 +6,27 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const USED_BITS: u32 = 32;
 const USED_MASK: u64 = (1 << USED_BITS) - 1;
 
-/// A moment that lies this far behind the current window belongs to it: two threads read the clock in one
-/// order and get here in the other. One that lies further behind comes from a clock that went back.
-const LATE_SECONDS: u64 = 2;
+/// A time that is at most this far before the current window belongs to it, because two threads may read the clock in
+/// one order and arrive here in the other. An earlier time comes from a clock that was set back.
+const MAX_LATE_SECONDS: u64 = 2;
 
-/// What lasts for this number of its budgets is reported whatever the limit says: it is no noise.
-const LONG_BUDGETS: u64 = 10;
+/// A poll that lasts for this number of budgets is reported whatever the limit says, because it is no noise.
+const LONG_POLL_BUDGETS: u64 = 10;
 
-/// … but nothing shorter than this: a thread then has at most a hundred such reports a second, however small
-/// the budget is.
-const LONG_LEAST_NANOS: u64 = 10_000_000;
+/// The shortest such poll. A thread then has at most a hundred of these reports a second, however small the budget is.
+const MIN_LONG_POLL_NANOS: u64 = 10_000_000;
 
-/// From how many nanoseconds on a poll or a worker is never left out, by its budget in nanoseconds.
-pub(crate) fn never_suppressed_from(budget: u64) -> u64 {
-    budget.saturating_mul(LONG_BUDGETS).max(LONG_LEAST_NANOS)
+/// Returns the nanoseconds from which the limit never suppresses a poll or a worker.
+pub(crate) fn never_suppressed_from(budget_nanos: u64) -> u64 {
+    budget_nanos
+        .saturating_mul(LONG_POLL_BUDGETS)
+        .max(MIN_LONG_POLL_NANOS)
 }
 
-/// Lets through a number of events in each whole second of a clock.
+/// Admits a number of events in each whole second of a clock.
 ///
-/// `window` packs the second (upper 32 bits; it wraps after 136 years) and the number of events that passed
-/// in it (lower 32), so that one compare-and-swap decides and no thread waits. Because seconds are whole,
-/// two bursts on either side of a boundary may be closer than a second.
+/// `window` packs the second (upper 32 bits, which wrap after 136 years) and the events admitted in it (lower 32). So
+/// one compare-and-swap decides, and no thread waits. Two bursts around the boundary of a second are both admitted.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     window: AtomicU64,
@@ -34,12 +34,12 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Whether one more event may pass at `nanos`.
+    /// Returns whether to admit one more event at `nanos`, and counts it.
     pub(crate) fn admits(&self, nanos: u64, per_second: u32) -> bool {
         let now = (nanos / NANOS_PER_SECOND) & USED_MASK;
         let next = |window: u64| {
             let current = window >> USED_BITS;
-            let is_late = now < current && current - now <= LATE_SECONDS;
+            let is_late = now < current && current - now <= MAX_LATE_SECONDS;
             let second = if is_late { current } else { now };
             let used = if second == current {
                 window & USED_MASK
@@ -51,12 +51,12 @@ impl Limiter {
         self.window.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
-    /// Counts events that did not pass, or that passed and then got lost.
+    /// Counts events that were not admitted, or that were lost later.
     pub(crate) fn suppress(&self, count: u64) {
         self.suppressed.fetch_add(count, Relaxed);
     }
 
-    /// Takes the number of events that were left out since the last call.
+    /// Returns the number of events suppressed since the last call.
     pub(crate) fn take_suppressed(&self) -> u64 {
         self.suppressed.swap(0, Relaxed)
     }
@@ -66,7 +66,7 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    /// How many of the moments pass, at five a second.
+    /// Returns the number of admitted events, at five a second.
     fn passed(limiter: &Limiter, moments: impl Iterator<Item = u64>) -> usize {
         moments.filter(|nanos| limiter.admits(*nanos, 5)).count()
     }
@@ -84,7 +84,7 @@ mod tests {
         let limiter = Limiter::default();
         let moments = (0..1_000).map(|n| (5 - n % 2) * NANOS_PER_SECOND);
         assert_eq!(passed(&limiter, moments), 5);
-        let moments = (0..1_000).map(|n| (5 - n % (LATE_SECONDS + 1)) * NANOS_PER_SECOND);
+        let moments = (0..1_000).map(|n| (5 - n % (MAX_LATE_SECONDS + 1)) * NANOS_PER_SECOND);
         assert_eq!(passed(&limiter, moments), 0);
     }
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn left_out_when_taken_starts_again_at_zero() {
+    fn take_suppressed_twice_returns_zero() {
         let limiter = Limiter::default();
         limiter.suppress(1);
         limiter.suppress(2);

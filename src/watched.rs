@@ -1,4 +1,4 @@
-//! Floor 5: the wrappers that users hold, and the guard.
+//! Floor 5: the wrapper of futures and streams, and the guard of synchronous sections.
 
 use std::fmt;
 use std::future::Future;
@@ -16,16 +16,15 @@ use crate::poll_timer::{PollTimer, Section};
 use crate::sys::{Enter, FlaggedRef, GuardedDrop};
 use crate::watch::Watch;
 
-/// `.watched(&watch)` for futures and streams.
+/// Adds `.watched(&watch)` to futures and streams.
 pub trait WatchExt: Sized {
     /// Times every poll of this future or stream, and its destructor, under `watch`.
     ///
-    /// Wrapping allocates nothing and adds two pointers to the size of the future. Where it is
-    /// called is what a report names as the location; a function that calls it for others passes
-    /// their line on if it is `#[track_caller]` (and not `async`).
+    /// It allocates nothing, and adds two pointers to the size of the future. A report names the line of this call. In
+    /// a function with `#[track_caller]` that is not `async`, the report names the line of that function's caller.
     ///
-    /// A slow poll is logged inside the `tracing` span that is current *around* the watched future:
-    /// write `.watched(&watch).instrument(span)`, in this order.
+    /// The watchdog logs a slow poll inside the `tracing` span that is current *around* the watched future. So write
+    /// `.watched(&watch).instrument(span)`, in this order.
     ///
     /// # Examples
     ///
@@ -47,12 +46,12 @@ pub trait WatchExt: Sized {
     ///
     /// # Cancel safety
     ///
-    /// As cancel safe as what it wraps.
+    /// The wrapper is as cancel safe as the wrapped future.
     ///
     /// # Non-guarantees
     ///
-    /// What runs between polls (the queue of the runtime, the wait for a socket) is not timed. A
-    /// poll is timed by the wall: a thread that the operating system does not run makes it longer.
+    /// The time between polls, in the runtime's queue or until a socket is ready, is not part of a poll. The duration
+    /// of a poll is wall-clock time, so it contains the time in which the operating system did not run the thread.
     #[track_caller]
     fn watched(self, watch: &Watch) -> Watched<Self> {
         Watched::new(self, watch.clone(), Location::caller())
@@ -62,9 +61,9 @@ pub trait WatchExt: Sized {
 impl<T> WatchExt for T {}
 
 pin_project! {
-    /// A future or stream whose polls are timed. Made by [`WatchExt::watched`].
+    /// Times the polls of a future or stream. [`WatchExt::watched`] makes it.
     ///
-    /// It is a `Future` if what it wraps is one, and a `Stream` if that is one.
+    /// It is a `Future` if the wrapped value is one, and a `Stream` if that is one.
     #[must_use = "futures and streams do nothing unless they are polled"]
     pub struct Watched<T> {
         #[pin]
@@ -72,7 +71,7 @@ pin_project! {
     }
 }
 
-/// The watch, and the line where the wrapping was done, which is flagged when the future is done.
+/// The watch, and the line of the call of `watched`. The flag says whether the future is done.
 struct At {
     watch: Watch,
     location: FlaggedRef<Location<'static>>,
@@ -101,22 +100,21 @@ impl At {
         PollTimer::begin(&self.watch, self.location.get(), section)
     }
 
-    /// A poll that is expected to be slow: the worker's other tasks are handed over first, if that is
-    /// possible here.
+    /// Makes a poll that is expected to be slow. Hands the worker's other tasks over first, if that is possible here.
     #[cold]
     #[inline(never)]
     fn contain<T>(&self, mut poll: impl FnMut() -> Poll<T>) -> Poll<T> {
-        let place = ContainmentPermit::acquire(&self.watch);
+        let permit = ContainmentPermit::acquire(&self.watch);
         self.watch.counters().expected_overrun.decay();
-        let possession = match place {
+        let timer = match permit {
             Some(_) => self.begin(Section::CONTAINED),
             None => self.begin(Section::POLL),
         };
-        let polled = match place {
-            Some(place) => place.poll(&self.watch, poll),
+        let polled = match permit {
+            Some(permit) => permit.poll(&self.watch, poll),
             None => poll(),
         };
-        possession.end();
+        timer.end();
         polled
     }
 }
@@ -142,28 +140,28 @@ impl<T> Watched<T> {
         if containment::pays(&at.watch) {
             return at.contain(|| poll(inner.as_mut()));
         }
-        let possession = at.begin(Section::POLL);
+        let timer = at.begin(Section::POLL);
         let polled = poll(inner);
-        possession.end();
+        timer.end();
         polled
     }
 
-    /// What was wrapped.
+    /// Returns the wrapped value.
     pub fn inner(&self) -> &T {
         self.inner.get()
     }
 
-    /// What was wrapped, to be changed in place.
+    /// Returns the wrapped value, mutably.
     pub fn inner_mut(&mut self) -> &mut T {
         self.inner.get_mut()
     }
 
-    /// What was wrapped, pinned as this is.
+    /// Returns the wrapped value, pinned and mutable.
     pub fn inner_pin_mut(self: Pin<&mut Self>) -> Pin<&mut T> {
         self.project().inner.split().1
     }
 
-    /// The watch under which it is timed.
+    /// Returns the watch that times it.
     pub fn watch(&self) -> &Watch {
         &self.inner.around().watch
     }
@@ -217,7 +215,7 @@ impl<T: fmt::Debug> fmt::Debug for Watched<T> {
 }
 
 impl Watch {
-    /// Times a synchronous section of code as if it were a poll, until the guard is dropped.
+    /// Times a synchronous section of code like a poll, until the guard is dropped.
     ///
     /// # Examples
     ///
@@ -235,27 +233,26 @@ impl Watch {
     ///
     /// # Non-guarantees
     ///
-    /// The guard is for code without `.await` in it. Held across one, in a watched future, the
-    /// section counts as ended where the poll ended: it is in the histogram with the time until the
-    /// guard was dropped, but it is never reported and adds nothing to the busy time. Guards of one
-    /// thread that are not dropped in the reverse of the order in which they were made count, but
-    /// what overlaps is in the busy time of both. A guard that is leaked stays in flight until the
-    /// poll around it returns or the thread ends.
+    /// The guard is for code without `.await`. Held across one, in a watched future, the section ends with the poll.
+    /// The histogram then has the time until the guard was dropped, but no report and no busy time has it.
+    ///
+    /// Drop the guards of one thread in the reverse of their order. Otherwise the time in which two overlap is in the
+    /// busy time of both. A leaked guard stays in flight until the poll around it returns or the thread ends.
     #[inline(always)]
     #[track_caller]
     #[must_use = "the section ends where the guard is dropped"]
     pub fn enter(&self) -> Entered<'_> {
         Entered {
-            possession: Some(PollTimer::begin(self, Location::caller(), Section::ENTERED)),
+            timer: Some(PollTimer::begin(self, Location::caller(), Section::ENTERED)),
             was_panicking: std::thread::panicking(),
             not_send: PhantomData,
         }
     }
 }
 
-/// A synchronous section of code that is being timed. Made by [`Watch::enter`].
+/// Times a synchronous section of code until it is dropped. [`Watch::enter`] makes it.
 pub struct Entered<'w> {
-    possession: Option<PollTimer<'w>>,
+    timer: Option<PollTimer<'w>>,
     was_panicking: bool,
     /// The section belongs to the thread where it began.
     not_send: PhantomData<*const ()>,
@@ -264,9 +261,9 @@ pub struct Entered<'w> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let panicked = std::thread::panicking() && !self.was_panicking;
-        match self.possession.take() {
-            Some(possession) if !panicked => possession.end(),
-            possession => drop(possession),
+        match self.timer.take() {
+            Some(timer) if !panicked => timer.end(),
+            timer => drop(timer),
         }
     }
 }

@@ -143,7 +143,7 @@ impl Sentinel {
         self.sleep_monitor.after_scan();
         let workers_due = self.scan_workers();
         if dispatch::run_deferred() || !result.is_idle {
-            cgroup::look();
+            cgroup::update();
             self.idle = Duration::ZERO;
         } else {
             self.idle += interval;

@@ -1,4 +1,4 @@
-//! The counters of one watch: one set of cells for each thread, written by that thread alone.
+//! The counters of one watch: a set of cells for each thread, which only that thread writes.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
@@ -24,14 +24,14 @@ pub(crate) struct WatchCounters {
     pub(crate) causes: Causes,
     pub(crate) expected_overrun: ExpectedOverrun,
     by_slot: AppendTable<Box<Cells>>,
-    /// For polls on a thread whose slot has gone back already: behind a lock, and very rare.
+    /// For polls on a thread that has returned its slot. These are rare, so they share a lock.
     slotless: Lock<Cells>,
 }
 
-/// How many slow polls had which cause. All threads share it: a slow poll has time for that.
+/// The slow polls by cause. All threads share it, because a slow poll has time for contention.
 ///
-/// These are true counters: what is published is never taken back. A poll whose cause is not decided yet is
-/// therefore under no cause, and the sum over the causes is at most the number of slow polls.
+/// A count never decreases. A poll whose cause is not decided yet has no cause here, so the sum over the causes is at
+/// most the number of slow polls.
 #[derive(Debug, Default)]
 pub(crate) struct Causes {
     computing: AtomicU64,
@@ -50,7 +50,7 @@ impl Causes {
             Cause::Suspended => &self.suspended,
             Cause::Unknown => &self.unknown,
         };
-        // The poll was counted as slow before: whoever reads this count reads that one too.
+        // The poll was counted as slow before. A thread that reads this count also reads that one.
         cell.fetch_add(1, Release);
     }
 
@@ -66,11 +66,12 @@ impl Causes {
     }
 }
 
-/// The labels that the metrics have, in the order of [`Causes`].
+/// The labels of the metrics, in the order of [`Causes`].
 const CAUSES: [&str; 5] = ["computing", "blocked", "starved", "suspended", "unknown"];
 
-/// A slow poll that is under no cause yet. It is counted once, whatever happens: where it is dropped without a
-/// cause (the judgement panicked, or a reporter's own thread was slow), as unknown.
+/// A slow poll whose cause is not decided yet. It is counted once, whatever happens.
+///
+/// Dropped without a cause, it counts as unknown: the diagnosis panicked, or the poll ran on a reporter's thread.
 pub(crate) struct Undecided {
     counters: Arc<WatchCounters>,
     cause: Cause,
@@ -95,7 +96,7 @@ impl Drop for Undecided {
     }
 }
 
-/// What one thread counted for one watch.
+/// The counters of one thread for one watch. Times in nanoseconds.
 pub(crate) struct Cells {
     histogram: [AtomicU64; CELLS],
     total: AtomicU64,
@@ -103,11 +104,11 @@ pub(crate) struct Cells {
     longest: AtomicU64,
     panicked: AtomicU64,
     slow: AtomicU64,
-    /// Of those that were not timed.
+    /// For polls that are counted and not timed.
     sampled: OnceLock<Box<Sampled>>,
 }
 
-/// What is to be counted of one stretch of code. Times in nanoseconds.
+/// One measured section of code, to count. Times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counted {
     pub(crate) elapsed: u64,
@@ -118,7 +119,7 @@ pub(crate) struct Counted {
     pub(crate) panicked: bool,
 }
 
-/// The sums over all threads, at rest.
+/// The sums over all threads. Times in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) distribution: Distribution,
@@ -146,14 +147,14 @@ impl WatchCounters {
         }
     }
 
-    /// The cells that the slot's owner writes to. `None` before the first poll of this watch there.
+    /// Returns the cells that the slot's owner writes. `None` before its first poll of this watch.
     #[inline]
     pub(crate) fn cells(&self, slot: &Slot) -> Option<&Cells> {
         self.by_slot.get(slot.index()).map(|cells| &**cells)
     }
 
-    /// Counts where [`cells`](Self::cells) found none: for the first time in this slot, or on a
-    /// thread without one.
+    /// Counts a poll for which [`cells`](Self::cells) returned none: the first one in this slot, or one on a thread
+    /// without a slot.
     #[cold]
     #[inline(never)]
     pub(crate) fn count_rarely(&self, slot: Option<&Slot>, poll: Counted) {
@@ -167,7 +168,7 @@ impl WatchCounters {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        // Before the slow polls: so no poll is read under its cause and not among the slow ones.
+        // The causes are read first, so a poll that is read under its cause is also read as slow.
         let mut totals = Totals {
             causes: self.causes.read(),
             ..Totals::default()
@@ -183,7 +184,7 @@ impl WatchCounters {
 }
 
 impl Totals {
-    /// Slow polls by the label of their cause. The sum lacks those whose cause is not decided yet.
+    /// Returns the slow polls by the label of their cause, without those whose cause is not decided yet.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
     pub(crate) fn slow_by_cause(&self) -> [(&'static str, u64); CAUSES.len()] {
         std::array::from_fn(|index| (CAUSES[index], self.causes[index]))
@@ -209,13 +210,13 @@ impl Cells {
         }
     }
 
-    /// What is known of the polls that are not timed. `None` before the first one was.
+    /// Returns the counters of polls that are not timed. `None` before the first sample.
     #[inline]
     pub(crate) fn sampled(&self) -> Option<&Sampled> {
         self.sampled.get().map(|sampled| &**sampled)
     }
 
-    /// A poll was timed that stands for some of those to come.
+    /// Records a sample: a timed poll that stands for some of the next ones.
     pub(crate) fn sample(&self, slot: &Slot, elapsed: u64, self_time: u64) {
         let new = || Box::new(Sampled::new(slot.index() as u64));
         self.sampled.get_or_init(new).renew(elapsed, self_time);
@@ -253,7 +254,7 @@ impl Cells {
 }
 
 impl Totals {
-    /// Nanoseconds. They wrap around as the cells do: after 584 years, or under a clock that jumps.
+    /// Adds nanoseconds. The sums wrap around as the cells do: after 584 years, or under a clock that jumps.
     pub(crate) fn add_time(&mut self, total: u64, busy: u64) {
         self.total = self.total.wrapping_add(total);
         self.busy = self.busy.wrapping_add(busy);
@@ -278,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_without_a_slot_still_counts() {
+    fn count_rarely_without_a_slot_counts() {
         let counters = WatchCounters::new("slotless".into());
         let poll = |elapsed, self_time| Counted {
             elapsed,
@@ -297,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_as_large_as_the_architecture_says() {
+    fn cells_have_the_documented_size() {
         assert_eq!((size_of::<Cells>(), size_of::<Sampled>()), (792, 1_104));
     }
 
     #[test]
-    fn a_slow_poll_is_under_no_cause_until_it_is_decided_and_then_under_one() {
+    fn undecided_poll_counts_under_one_cause_once_decided() {
         let counters = Arc::new(WatchCounters::new("causes".into()));
         let causes = [
             Cause::Computing,
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn totals_of_two_watches_are_added_up() {
+    fn add_of_two_totals_sums_each_field() {
         let mut sum = Totals::default();
         for times in [1, 10] {
             let mut totals = Totals {

@@ -1,4 +1,4 @@
-//! Floor 2: a named point of the program, and what is counted there.
+//! Floor 2: watches, their counters, and the polls in flight.
 
 #[cfg(feature = "metrics")]
 mod aggregate;
@@ -47,11 +47,11 @@ pub(crate) use stuck_workers::StuckWorkers;
 pub use timing::Timing;
 pub(crate) use timing::tick_nanos;
 
-/// A named point of the program whose polls are timed.
+/// Names a point of the program, and counts the polls there.
 ///
-/// A handle: cloning it is cheap, and all clones count into the same statistics. Get one from
-/// [`Watchdog::watch`](crate::Watchdog::watch), once, and keep it where futures are made. It keeps
-/// its watchdog's statistics and reporters alive.
+/// A watch is a handle. A clone is cheap, and all clones count into the same statistics. Get one from
+/// [`Watchdog::watch`](crate::Watchdog::watch), once, and keep it where futures are made. It keeps the watchdog's
+/// statistics and reporters alive.
 ///
 /// # Examples
 ///
@@ -75,14 +75,14 @@ pub struct Watch {
     inner: Arc<WatchInner>,
 }
 
-/// A watch with one of its budgets, and all that the hot path needs in one place.
+/// A watch with one of its budgets, and everything that the hot path reads.
 struct WatchInner {
     clock: Clock,
     budget: Duration,
     budget_nanos: u64,
-    /// Whether polls that are expected to overrun are contained.
+    /// Whether to contain polls that are expected to be slow.
     contained: bool,
-    /// Whether a poll goes by ticks, and reads no clock.
+    /// Whether polls are timed by the coarse clock.
     is_ticked: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: BudgetToken,
@@ -90,7 +90,7 @@ struct WatchInner {
     watchdog: Arc<WatchdogInner>,
 }
 
-/// What the watches of one watchdog share.
+/// The part of a watchdog that its watches share.
 pub(crate) struct WatchdogInner {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
@@ -98,23 +98,24 @@ pub(crate) struct WatchdogInner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) sink: Arc<dyn SlowPollSink>,
     pub(crate) containment: Containment,
-    /// Those that are proved to be in one poll, and those that are only busy.
+    /// Workers that are proved to be in one poll, and workers that are only busy.
     pub(crate) stuck_workers: StuckWorkers,
     pub(crate) busy_workers: StuckWorkers,
 }
 
-/// Which polls of a watchdog are contained.
+/// The setting for contained polls, and their number.
 #[derive(Debug)]
 pub(crate) struct Containment {
-    /// Those of all watches, or of those that were asked for.
+    /// Whether to contain the polls of all watches.
     pub(crate) everywhere: bool,
-    /// At most so many at once, and how many there are.
+    /// The largest number of contained polls at once.
     pub(crate) limit: usize,
+    /// The number of polls that are contained now.
     pub(crate) now: AtomicUsize,
 }
 
 impl WatchdogInner {
-    /// How many polls are contained at this moment, and how many may be.
+    /// Returns the number of polls that are contained now, and its limit.
     pub(crate) fn contained(&self) -> (&AtomicUsize, usize) {
         (&self.containment.now, self.containment.limit)
     }
@@ -187,7 +188,7 @@ pub(crate) struct Overrun {
 }
 
 impl Watch {
-    /// The one of that name, made if there is none yet.
+    /// Returns the watch of that name. Registers it if it is new.
     pub(crate) fn named(watchdog: &Arc<WatchdogInner>, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         let Registered {
@@ -198,7 +199,7 @@ impl Watch {
             tracing::warn!(
                 target: "shotclock",
                 name = &*name,
-                "the limit of watches is reached: this name and all further ones share the watch {OTHER:?}"
+                "the limit of watches is reached: this name and all later ones share the watch {OTHER:?}; use fewer names"
             );
         }
         Self::new(counters, watchdog)
@@ -233,22 +234,21 @@ impl Watch {
         }
     }
 
-    /// The name under which this watch counts.
+    /// Returns the name of the watch.
     pub fn name(&self) -> &str {
         &self.inner.counters.name
     }
 
-    /// How long a poll may run before it is slow.
+    /// Returns the time after which a poll is slow.
     pub fn budget(&self) -> Duration {
         self.inner.budget
     }
 
-    /// The same watch, counting into the same statistics, with another budget.
+    /// Returns the same watch, with the same statistics, and another budget.
     ///
-    /// A poll is slow when it ran *longer* than its budget. `Duration::ZERO` therefore makes slow
-    /// every poll that takes measurable time, which is of use in tests (but no destructor of less
-    /// than 10 µs, or 10 ms where the future was done). `Duration::MAX`, like everything
-    /// beyond `u64::MAX` nanoseconds (584 years), means that no poll is ever slow.
+    /// A poll is slow if it runs *longer* than its budget. With `Duration::ZERO`, each poll that takes measurable time
+    /// is slow, which is useful in tests. A destructor is slow from 10 µs on even then, or from 10 ms on if the future
+    /// was done. With `Duration::MAX`, or any budget beyond `u64::MAX` nanoseconds (584 years), no poll is slow.
     ///
     /// # Examples
     ///
@@ -270,20 +270,20 @@ impl Watch {
         Self::bind(counters, watchdog, budget, inner.contained)
     }
 
-    /// The same watch, whose polls are contained where they are expected to overrun: the worker's
-    /// other tasks are handed to another thread first ([`tokio::task::block_in_place`]), so that they
-    /// go on while this code is not yet mended.
+    /// Returns the same watch, and contains its polls that are expected to be slow.
     ///
-    /// It does so only where it pays. The watch learns by how much its polls overrun their budget, and
-    /// hands over if that is more than it costs, some ten microseconds, which is measured as well. So
-    /// it begins with the poll after the first slow one, and ends some dozens of polls after the last;
-    /// a watch that behaves pays a comparison. The slow polls are reported as ever, as
-    /// [`SectionKind::Contained`], and counted (`shotclock_contained_polls_total`): what is contained still
-    /// holds up its own task, and takes a thread.
+    /// Before such a poll, the worker hands its other tasks to another thread ([`tokio::task::block_in_place`]). So
+    /// those tasks continue.
     ///
-    /// [`WatchdogBuilder::contain`](crate::WatchdogBuilder::contain) does it for all watches of a watchdog,
-    /// [`WatchdogBuilder::max_contained`](crate::WatchdogBuilder::max_contained) limits how many polls are contained
-    /// at once.
+    /// The watch estimates how far its next poll will exceed the budget. It hands the tasks over if that is more than
+    /// the handover costs, which it measures too. So containment begins with the poll after the first slow one, and
+    /// ends some dozens of polls after the last. A watch without slow polls pays one comparison.
+    ///
+    /// The watchdog reports these slow polls as [`SectionKind::Contained`], and counts all contained polls
+    /// (`shotclock_contained_polls_total`). A contained poll still holds up its own task, and takes a thread.
+    ///
+    /// [`WatchdogBuilder::contain`](crate::WatchdogBuilder::contain) contains the polls of all watches.
+    /// [`WatchdogBuilder::max_contained`](crate::WatchdogBuilder::max_contained) limits their number.
     ///
     /// # Examples
     ///
@@ -309,14 +309,13 @@ impl Watch {
     ///
     /// # Non-guarantees
     ///
-    /// Only a worker of a multi-thread runtime has tasks to hand over. On a current-thread runtime, in
-    /// a `LocalSet`, in the future given to `block_on`, on the blocking pool and outside of a runtime,
-    /// polls are plain ones ([`Watchdog::capabilities`](crate::Watchdog::capabilities) tells).
+    /// Only a worker of a multi-thread runtime has tasks to hand over. Elsewhere polls are not contained: on a
+    /// current-thread runtime, in a `LocalSet`, in the future given to `block_on`, on the blocking pool, and outside a
+    /// runtime. [`Watchdog::capabilities`](crate::Watchdog::capabilities) says whether containment is available.
     ///
-    /// Within `block_in_place` tokio's budget for cooperation does not hold: a poll that only that
-    /// budget would have ended goes on. And it goes on while its runtime shuts down; where it panics
-    /// because of that, its task is dropped as a plain one would have been, but the panic hook has
-    /// printed its message.
+    /// Inside `block_in_place` tokio's cooperative budget does not apply, so a poll that only this budget would have
+    /// ended continues. A contained poll also continues while its runtime shuts down. If it panics because of that,
+    /// its task is dropped as an ordinary one would be, but the panic hook has printed the message.
     #[must_use]
     pub fn contained(&self) -> Self {
         let inner = &self.inner;
@@ -324,7 +323,7 @@ impl Watch {
         Self::bind(counters, watchdog, inner.budget, true)
     }
 
-    /// By how many nanoseconds the next poll is expected to overrun, where that is to be contained.
+    /// Estimates by how many nanoseconds the next poll will exceed its budget. `None` if the watch contains no polls.
     #[inline]
     pub(crate) fn expected_overrun(&self) -> Option<u64> {
         let inner = &self.inner;
@@ -333,9 +332,9 @@ impl Watch {
             .then(|| inner.counters.expected_overrun.nanos())
     }
 
-    /// What was counted here so far.
+    /// Reads what the watch has counted so far.
     ///
-    /// Costs a walk over the threads that ever polled; it disturbs none of them.
+    /// Reads the counters of each thread that ever polled this watch. No thread waits for that.
     pub fn stats(&self) -> WatchStats {
         let inner = &self.inner;
         WatchStats::new(&inner.counters, &poll_statuses(&inner.clock))
@@ -351,7 +350,7 @@ impl Watch {
         self.inner.budget_nanos
     }
 
-    /// Whether its polls go by ticks.
+    /// Returns whether its polls are timed by the coarse clock.
     #[inline]
     pub(crate) fn is_ticked(&self) -> bool {
         self.inner.is_ticked

@@ -1,9 +1,7 @@
-//! The polls of one thread that were counted and not timed.
+//! Estimates the durations of polls that a thread counts and does not time.
 //!
-//! About one poll in 64 is timed exactly, the *sample*, and stands for those after it until the next one.
-//! How many those are is drawn anew each time, so that no rhythm of the program's can keep step with it:
-//! over many polls the estimate is unbiased, for the histogram and for the sums. How many polls there were
-//! is no estimate.
+//! The thread times about one poll in 64 exactly. This *sample* stands for the polls after it, until the next sample.
+//! Their number is random, so a periodic program does not bias the estimate. The number of polls itself is exact.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -11,43 +9,43 @@ use super::Totals;
 use crate::histogram::{CELLS, cell_of};
 use crate::sync::{AtomicU64, add_single_writer, broken, fence, thread, unless_broken};
 
-/// A sample stands for 1 to so many polls after it, which with itself makes one in 64: but the first ones
-/// stand for fewer, because the first poll of all is seldom like the others.
-const MOST: u64 = 125;
+/// The largest number of polls after a sample for which it stands. The mean is 63, so one poll in 64 is a sample. The
+/// first samples stand for fewer, because the very first poll is rarely typical.
+const MAX_POLLS_PER_SAMPLE: u64 = 125;
 
-/// There are as many cells as [`CELLS`], and room for so many. A model has two.
+/// The cells of the histogram, rounded up to mask an index. A model has two.
 const ROOM: usize = if cfg!(shotclock_loom) {
     2
 } else {
     CELLS.next_power_of_two()
 };
 
-/// So often a reader looks again when the owner is just writing, which takes it some nanoseconds.
-const TRIES: u32 = 10_000;
+/// The attempts of a reader, while the owner writes for some nanoseconds.
+const MAX_TRIES: u32 = 10_000;
 
-/// Written by the owner of a slot alone.
+/// The counters of one thread. Only the owner of its slot writes them.
 pub(crate) struct Sampled {
-    /// Polls by the cell of the sample that stands for them.
+    /// Untimed polls, by the cell of the sample that stands for them.
     histogram: [AtomicU64; ROOM],
-    /// Odd while the sample is being exchanged.
+    /// Odd while the owner replaces the sample.
     version: AtomicU64,
-    /// The sample: its cell, its nanoseconds, and those less the watched polls inside.
+    /// The sample: its cell, its nanoseconds, and these without the watched polls inside.
     cell: AtomicU64,
     elapsed: AtomicU64,
     self_time: AtomicU64,
-    /// How many polls there were in its cell when it was taken, and how many when the next one is due.
+    /// The polls in its cell when it was taken, and when the next sample is due.
     base: AtomicU64,
     due: AtomicU64,
-    /// Nanoseconds of those for which the samples before it stood.
+    /// The nanoseconds of the polls for which earlier samples stood.
     total: AtomicU64,
     busy: AtomicU64,
-    /// How many samples there were.
+    /// The number of samples.
     samples: AtomicU64,
     random: AtomicU64,
 }
 
 impl Sampled {
-    /// A sample is due at once. Another `seed` for each, or they would all keep step.
+    /// Makes counters whose first sample is due at once. Threads differ in `seed`, so their samples do not coincide.
     pub(super) fn new(seed: u64) -> Self {
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let zero = || AtomicU64::new(0);
@@ -66,7 +64,7 @@ impl Sampled {
         }
     }
 
-    /// Whether the next poll is to be timed.
+    /// Returns whether to time the next poll.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.counted().load(Relaxed) >= self.due.load(Relaxed)
@@ -78,7 +76,7 @@ impl Sampled {
         add_single_writer(self.counted(), 1);
     }
 
-    /// How many nanoseconds such a poll is taken for.
+    /// Returns the nanoseconds that an untimed poll counts for.
     #[inline]
     pub(crate) fn elapsed(&self) -> u64 {
         self.elapsed.load(Relaxed)
@@ -86,14 +84,14 @@ impl Sampled {
 
     #[inline]
     fn counted(&self) -> &AtomicU64 {
-        // Always within. To mask it is cheaper than to compare.
+        // The index is always in range. A mask is cheaper than a bounds check.
         &self.histogram[self.cell.load(Relaxed) as usize % ROOM]
     }
 
-    /// A poll was timed that stands for those to come. Owner only.
+    /// Replaces the sample by a poll that was just timed. Owner only.
     pub(crate) fn renew(&self, elapsed: u64, self_time: u64) {
         let samples = self.samples.load(Relaxed) + 1;
-        let gap = 1 + self.draw() % MOST.min(2 * samples);
+        let gap = 1 + self.draw() % MAX_POLLS_PER_SAMPLE.min(2 * samples);
         self.samples.store(samples, Relaxed);
         let cell = cell_of(elapsed);
         let (total, busy) = self.pending();
@@ -114,7 +112,7 @@ impl Sampled {
             .store(exchanging + 1, unless_broken("renew-done", Release));
     }
 
-    /// Nanoseconds, all and their own, of those for which the sample stands.
+    /// Returns the total and busy nanoseconds of the polls for which the present sample stands.
     fn pending(&self) -> (u64, u64) {
         let polls = self.counted().load(Relaxed);
         let polls = polls.wrapping_sub(self.base.load(Relaxed));
@@ -124,7 +122,7 @@ impl Sampled {
         )
     }
 
-    /// Marsaglia's xorshift. Never 0.
+    /// Draws a random number that is never 0, by Marsaglia's xorshift.
     fn draw(&self) -> u64 {
         let mut x = self.random.load(Relaxed);
         x ^= x << 13;
@@ -134,7 +132,7 @@ impl Sampled {
         x
     }
 
-    /// Any thread. What it adds never becomes less.
+    /// Adds the counts. Any thread may call it. What it adds never decreases.
     pub(super) fn add_to(&self, totals: &mut Totals) {
         let cells = totals.distribution.cells.iter_mut();
         for (sum, cell) in cells.zip(&self.histogram) {
@@ -145,17 +143,17 @@ impl Sampled {
     }
 
     fn sums(&self) -> (u64, u64) {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             if let Some(sums) = self.try_sums() {
                 return sums;
             }
             thread::yield_now();
         }
-        // Its owner was stopped in the middle, for good.
+        // The owner was stopped during the replacement, and may never continue.
         self.sums_at_once()
     }
 
-    /// `None` while the sample is being exchanged.
+    /// Returns `None` while the owner replaces the sample.
     fn try_sums(&self) -> Option<(u64, u64)> {
         let version = self.version.load(unless_broken("sums-version", Acquire));
         let sums = self.sums_at_once();
@@ -241,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_stands_for_those_after_it() {
+    fn sample_stands_for_the_polls_after_it() {
         let sampled = Sampled::new(0);
         assert!(sampled.is_due());
         sampled.renew(1_000, 700);
@@ -260,7 +258,7 @@ mod tests {
         assert_eq!(totals.distribution.cells[cell_of(1_000)], 1);
     }
 
-    /// For how many polls a sample stands, after so many before it; of many samples the least and the most.
+    /// Returns the smallest and the largest number of polls for which a sample stands, after `before` earlier samples.
     fn stands_for(before: usize) -> (usize, usize) {
         let gaps = (0..2_000).map(|seed| {
             let sampled = Sampled::new(seed);
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_samples_stand_for_fewer_and_each_for_one_at_least() {
+    fn first_samples_stand_for_fewer_polls_and_for_one_at_least() {
         let found = [0, 1, 9, 61, 62, 99].map(stands_for);
         assert_eq!(
             found,
@@ -286,7 +284,7 @@ mod tests {
 
     /// The first numbers that follow 1, by the shifts of Marsaglia's paper (13, 7, 17).
     #[test]
-    fn what_is_drawn_is_as_random_as_it_says() {
+    fn draw_follows_the_published_sequence() {
         let sampled = Sampled::new(0);
         sampled.random.store(1, Relaxed);
         let drawn = [sampled.draw(), sampled.draw()];
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn one_poll_in_64_is_timed() {
+    fn is_due_times_one_poll_in_64() {
         let sampled = Sampled::new(7);
         let (mut timed, polls) = (0, 640_000);
         for _ in 0..polls {
@@ -310,9 +308,9 @@ mod tests {
         assert!(timed.abs_diff(10_000) < 800, "{timed}");
     }
 
-    /// A rhythm of 64 polls, of which one is long, would fool a sample that is taken every 64 polls.
+    /// A program with one long poll in 64 would bias a sample at every 64th poll.
     #[test]
-    fn the_estimate_has_no_bias_in_a_program_with_a_rhythm() {
+    fn estimate_of_a_periodic_program_has_no_bias() {
         let sampled = Sampled::new(3);
         let (mut timed, mut exact) = (0, 0);
         let polls = 6_400_000;
@@ -328,12 +326,12 @@ mod tests {
         }
         let estimate = totals(&sampled).total + timed;
         let error = estimate.abs_diff(exact) as f64 / exact as f64;
-        // Of 100,000 samples, some 1,562 are of long polls: a relative deviation of 0.025 · 0.7.
+        // About 1,562 of 100,000 samples are long polls: a relative deviation of 0.025 · 0.7.
         assert!(error < 0.12, "{error}");
     }
 
     #[test]
-    fn sums_never_go_back_while_they_are_read() {
+    fn sums_read_during_counting_never_decrease() {
         let sampled = Sampled::new(1);
         std::thread::scope(|scope| {
             let owner = scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! What a watch has counted, read at one moment.
+//! The statistics of watches, as users read them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use crate::clock::{Clock, nanos_of};
 use crate::histogram::{BOUNDS_NANOS, Distribution};
 use crate::text_table;
 
-/// What one watch has counted since it was made.
+/// Holds what one watch has counted since it was made.
 ///
-/// The numbers are read while threads go on counting: each is exact, but two of them may be an
-/// instant apart.
+/// Threads keep counting during the read. Each number is exact, but two numbers may be of slightly different times.
 ///
 /// # Examples
 ///
@@ -33,22 +32,22 @@ use crate::text_table;
 pub struct WatchStats {
     /// The name of the watch.
     pub watch: Arc<str>,
-    /// Polls that have ended, those that panicked included, and slow destructors.
+    /// Polls that have ended, with those that panicked, and slow destructors.
     pub polls: u64,
-    /// Polls over their budget, less the slow polls inside them: see [`SlowPoll`](crate::SlowPoll).
+    /// Polls over their budget, without the time of slow polls inside them: see [`SlowPoll`](crate::SlowPoll).
     pub slow_polls: u64,
     /// Polls that ended by a panic.
     pub panicked_polls: u64,
-    /// Polls before which the worker's other tasks were handed over ([`Watch::contained`](crate::Watch::contained)).
+    /// Polls before which the worker handed its other tasks over ([`Watch::contained`](crate::Watch::contained)).
     pub contained_polls: u64,
-    /// Polls that run at this moment.
+    /// Polls that run now.
     pub in_flight: u64,
-    /// Those of them that are over their budget already.
+    /// Running polls that are over their budget.
     pub stalls: u64,
-    /// For how long the oldest of those in flight has been running.
+    /// The age of the oldest running poll.
     pub oldest_in_flight: Option<Duration>,
-    /// Time spent in polls and destructors, less that of watched polls inside them, so that the sum
-    /// over all watches is the time of the program's watched code.
+    /// Time in polls and destructors, without that of watched polls inside them. The sum over all watches is the time
+    /// of the program's watched code.
     pub busy: Duration,
     /// The longest poll. `Duration::ZERO` if there was none.
     pub longest: Duration,
@@ -83,9 +82,9 @@ impl WatchStats {
         }
     }
 
-    /// How many polls took how long: the upper bound of each cell that is not empty, and the number of
-    /// polls in it. The cells are those between 100 ns and 100 s, ten to a decade; the last one, without a
-    /// bound, has what took longer.
+    /// Returns the histogram: the upper bound of each cell that is not empty, and the number of polls in it.
+    ///
+    /// The bounds are between 100 ns and 100 s, ten to a decade. The last cell has no bound.
     pub fn histogram(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let cells = self.distribution.cells;
         let bound = |cell| BOUNDS_NANOS.get(cell).copied().map(Duration::from_nanos);
@@ -93,22 +92,21 @@ impl WatchStats {
         cells.filter(|(_, count)| *count > 0)
     }
 
-    /// The duration within which a share `q` of all polls stayed: `quantile(0.99)` is the 99th
-    /// percentile. `None` if there was no poll, or if `q` is not a number; a `q` outside of 0 to 1
-    /// is taken as the nearer of the two.
+    /// Estimates the duration that a share `q` of all polls did not exceed: `quantile(0.99)` is the 99th percentile.
     ///
-    /// It is interpolated between the edges of a cell, which are a factor of at most 1.28 apart
-    /// (from 100 ns to 100 s), so the answer is off by less than that.
+    /// Returns `None` if there was no poll, or if `q` is not a number. A `q` below 0 counts as 0, and above 1 as 1.
+    ///
+    /// The estimate is interpolated between the bounds of a cell. Between 100 ns and 100 s, these differ by a factor of
+    /// at most 1.28, and so does the estimate from the truth.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let longest = nanos_of(self.longest);
         self.distribution.quantile(q, longest)
     }
 }
 
-/// The statistics of all watches of a watchdog.
+/// Holds the statistics of all watches of a watchdog.
 ///
-/// `Display` prints an aligned table, what hurts first at its head: by slow polls, then by busy
-/// time, then by name.
+/// `Display` prints an aligned table, in descending order of slow polls, then of busy time, then by name.
 ///
 /// # Examples
 ///
@@ -132,18 +130,20 @@ impl Snapshot {
         let stats = |counters: &Arc<WatchCounters>| WatchStats::new(counters, &in_flight);
         let mut watches: Vec<_> = counters.iter().map(stats).collect();
         watches.sort_by(|a, b| {
-            let hurts = |stats: &WatchStats| (stats.slow_polls, stats.busy);
-            hurts(b).cmp(&hurts(a)).then_with(|| a.watch.cmp(&b.watch))
+            let weight = |stats: &WatchStats| (stats.slow_polls, stats.busy);
+            weight(b)
+                .cmp(&weight(a))
+                .then_with(|| a.watch.cmp(&b.watch))
         });
         Self { watches }
     }
 
-    /// The watches in the order of the table.
+    /// Returns the watches in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = &WatchStats> {
         self.watches.iter()
     }
 
-    /// The watch of that name.
+    /// Returns the statistics of the watch with that name.
     pub fn get(&self, name: &str) -> Option<&WatchStats> {
         self.watches.iter().find(|stats| &*stats.watch == name)
     }
@@ -170,7 +170,7 @@ impl fmt::Display for Snapshot {
 fn row(stats: &WatchStats) -> [String; HEADINGS.len()] {
     let time = |duration: Option<Duration>| duration.map_or("-".into(), |d| format!("{d:.1?}"));
     [
-        // A name may hold a line break; a table may not.
+        // A line break in a name would break the table.
         stats.watch.escape_debug().to_string(),
         stats.polls.to_string(),
         stats.slow_polls.to_string(),
@@ -189,7 +189,7 @@ mod tests {
     use crate::watch::Counted;
 
     #[test]
-    fn the_table_is_aligned_and_says_what_hurts_first() {
+    fn display_of_a_snapshot_is_an_aligned_table_with_slow_watches_first() {
         let (clock, _) = quanta::Clock::mock();
         let clock = Clock::mocked(clock);
         let counters =
@@ -222,7 +222,7 @@ quiet            0     0         0          0       -       -       -        -"
     }
 
     #[test]
-    fn the_histogram_has_the_cells_that_are_not_empty() {
+    fn histogram_has_the_cells_that_are_not_empty() {
         let counters = Arc::new(WatchCounters::new("histogram".into()));
         for elapsed in [4_000, 4_000, 25_000_000, 300_000_000_000] {
             let poll = Counted {
