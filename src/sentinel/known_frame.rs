@@ -1,30 +1,30 @@
-//! Functions of others that mean something where they are found in a stack, known by name.
+//! Recognizes functions of tokio, std and the C library in a stack, by name.
 
 use super::restarting_callers::{Call, call_of_c, call_of_rust};
 
-/// What a function belongs to.
+/// A function that says something about the thread whose stack has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KnownFrame {
-    /// A function that makes such a call again if a signal cuts it short.
+    /// A function that repeats such a call if a signal cuts it short.
     Repeats(Call),
-    /// The scheduler of a tokio runtime of the current thread: whose stack it is in is in `block_on`.
+    /// The scheduler of a current-thread runtime. The thread is in `block_on`.
     Scheduler,
-    /// The same: its `block_on`, which polls the future that it was given, as a scheduler polls tasks.
+    /// `block_on` of such a runtime, which polls its future as a scheduler polls tasks.
     BlockOn,
     /// A `LocalSet`, which polls tasks as a scheduler does.
     LocalSet,
-    /// Tokio's `block_in_place`: whose stack it is in has handed its worker to another thread.
+    /// Tokio's `block_in_place`. The thread has handed its worker to another thread.
     BlockInPlace,
-    /// A worker of a multi-thread runtime …
+    /// A worker of a multi-thread runtime.
     Worker,
-    /// … and the poll of a task.
+    /// The poll of a task.
     Task,
-    /// A thread of a runtime's pool, be it a worker or not.
+    /// A thread of a runtime's blocking pool. Workers are such threads too.
     Pool,
 }
 
 impl KnownFrame {
-    /// A cheap look at a mangled name, because there are many.
+    /// Returns whether a mangled name may be a known function. This is cheap, because a program has many names.
     pub(super) fn may_be_in(mangled: &str) -> bool {
         const WORDS: [&str; 9] = [
             "3std",
@@ -40,12 +40,12 @@ impl KnownFrame {
         WORDS.iter().any(|word| mangled.contains(word))
     }
 
-    /// Of a function that the C library exports.
+    /// Recognizes a function that the C library exports.
     pub(super) fn of_c(symbol: &str) -> Option<Self> {
         call_of_c(symbol).map(KnownFrame::Repeats)
     }
 
-    /// By the name without its mangling.
+    /// Recognizes a function by its demangled name.
     pub(super) fn of(name: &str) -> Option<Self> {
         let path = name.trim_start_matches('<');
         if let Some(call) = call_of_rust(name) {
@@ -73,8 +73,10 @@ impl KnownFrame {
     }
 }
 
-/// What a worker calls is the first of the two. In a release build that is nothing but a jump to the second,
-/// so that only this one is in the stack.
+/// Returns whether a function polls a task.
+///
+/// A worker calls the one in `raw`. In a release build this is only a jump to the one in `harness`, so the stack has only
+/// the latter.
 fn is_poll_of_a_task(path: &str) -> bool {
     let in_harness = path.strip_prefix("tokio::runtime::task::harness::");
     path.starts_with("tokio::runtime::task::raw::poll")
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_known_by_name() {
+    fn of_a_name_returns_its_function() {
         for (name, expected) in [
             ("std::thread::sleep", Some(KnownFrame::Repeats(Call::Sleep))),
             ("std::thread::yield_now", None),

@@ -43,7 +43,7 @@ pub(super) fn outermost_poll(functions: &[Function]) -> Option<PollSite> {
     site(block_on?, None)
 }
 
-/// The innermost function has made no call, so it has no return address.
+/// Returns the site of a call. `None` for the innermost function, which has made no call.
 fn site(scheduler: &Function, task: Option<usize>) -> Option<PollSite> {
     scheduler.is_return.then_some(PollSite {
         return_address: scheduler.address,

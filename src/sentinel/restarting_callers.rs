@@ -1,20 +1,22 @@
-//! Functions that make a system call again after a signal cut it short, so that their callers do not notice.
+//! Lists functions that repeat a system call after a signal cut it short, so their callers do not notice.
 //!
-//! Each is paired with the call. A function is on the list only if no code of the program's can be inlined into
-//! it: none of them is generic, and none takes a closure. A function of std that is not on the list, such as the
-//! generic ones around a thread's closure, may hold code of the program's that takes `EINTR` for a failure.
+//! Each is listed with its call. A function is on the list only if the compiler cannot inline code of the program into
+//! it: none is generic, and none takes a closure. Other functions of std, such as the generic ones around a thread's
+//! closure, may contain code of the program that takes `EINTR` for a failure.
 //!
-//! Not on the list, because they return early instead: std's receiving and sending with a time-out, its
-//! `File::lock`, its `io::copy` between descriptors (`copy_file_range`, `sendfile`, `splice`); C's `sleep`, `usleep`,
-//! `nanosleep`, `sem_timedwait`, `poll`, `select`, `epoll_wait`. Not here, because the kernel makes the call again:
-//! untimed locks, `Child::wait`, `JoinHandle::join`, C's `sem_wait`, `system` and `pthread_join`.
+//! Some functions are not on the list because they return early: std's receive and send with a timeout, `File::lock`,
+//! and `io::copy` between descriptors (`copy_file_range`, `sendfile`, `splice`). So do C's `sleep`, `usleep`,
+//! `nanosleep`, `sem_timedwait`, `poll`, `select` and `epoll_wait`.
+//!
+//! Others need no list because the kernel repeats the call: untimed locks, `Child::wait`, `JoinHandle::join`, and C's
+//! `sem_wait`, `system` and `pthread_join`.
 
-/// A kind of system call that may be cut short.
+/// A kind of system call that a signal may cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// Until time has passed.
+    /// A sleep.
     Sleep,
-    /// For a word of memory, with a time limit.
+    /// A wait for a word of memory, with a timeout.
     Futex,
     /// `poll` or `ppoll`.
     Poll,
@@ -22,14 +24,14 @@ pub(super) enum Call {
     Sync,
     Truncate,
     ChangeMode,
-    /// From a socket with a time-out.
+    /// An `accept` on a socket with a timeout.
     Accept,
-    /// It may have written a part. It then returns how much.
+    /// A write. It may have written a part, and then returns its length.
     Write,
 }
 
-/// Functions of Rust, by the path without generics and without the trait. `*` is any number of segments: it covers
-/// where the releases of std since 1.85 keep a function.
+/// Functions of Rust, by their path without generics and trait. `*` stands for any number of segments, because the
+/// releases of std since 1.85 have a function in different modules.
 const OF_RUST: [(&str, Call); 55] = [
     ("std::thread::*::sleep", Call::Sleep),
     ("std::thread::*::sleep_ms", Call::Sleep),
@@ -99,7 +101,7 @@ const OF_RUST: [(&str, Call); 55] = [
         Call::Accept,
     ),
     ("std::sys::*::accept", Call::Accept),
-    // These return how much they have written, which `Write::write` allows at any time: `write_all` goes on.
+    // These may return a shorter length, which `Write::write` allows at any time. `write_all` then continues.
     ("std::net::tcp::TcpStream::write", Call::Write),
     ("std::net::tcp::TcpStream::write_vectored", Call::Write),
     ("std::os::unix::net::stream::UnixStream::write", Call::Write),
@@ -119,7 +121,7 @@ const OF_RUST: [(&str, Call); 55] = [
     ("std::sys::*::write_all", Call::Write),
 ];
 
-/// Generic functions of std whose type arguments are std's own, by their whole names.
+/// Generic functions of std with type arguments from std, by their whole names.
 const OF_STD_ALONE: [(&str, Call); 2] = [
     (
         "<std::io::buffered::bufwriter::BufWriter<std::io::stdio::StdoutRaw>>::flush_buf",
@@ -131,9 +133,9 @@ const OF_STD_ALONE: [(&str, Call); 2] = [
     ),
 ];
 
-/// Functions that the C library exports. What they call inside of the library may make the system call.
+/// Functions that the C library exports. A function of the library that they call may make the system call.
 const OF_C: [(&str, Call); 16] = [
-    // The resolver asks a name server.
+    // The resolver polls the socket to its name server.
     ("getaddrinfo", Call::Poll),
     ("gethostbyname", Call::Poll),
     ("gethostbyname_r", Call::Poll),
@@ -153,7 +155,7 @@ const OF_C: [(&str, Call); 16] = [
     ("pthread_rwlock_clockwrlock", Call::Futex),
 ];
 
-/// Which call a function of Rust makes again, by its name without the mangling.
+/// Returns the call that a function of Rust repeats, by its demangled name.
 pub(super) fn call_of_rust(name: &str) -> Option<Call> {
     let alone = OF_STD_ALONE.iter().find(|(listed, _)| *listed == name);
     let call = alone.or_else(|| {
@@ -163,14 +165,15 @@ pub(super) fn call_of_rust(name: &str) -> Option<Call> {
     Some(call?.1)
 }
 
-/// Which call a function of the C library makes again, by its symbol.
+/// Returns the call that a function of the C library repeats, by its symbol.
 pub(super) fn call_of_c(symbol: &str) -> Option<Call> {
     let listed = OF_C.iter().find(|(listed, _)| *listed == symbol);
     Some(listed?.1)
 }
 
-/// The path of a function: of a method, that of its type, and its own name. `None` if a part of it is generic, or a
-/// closure, so that it may hold the program's code.
+/// Returns the path of a function. For a method, it is the path of its type and its name.
+///
+/// `None` if a part is generic or a closure, because such a function may contain code of the program.
 ///
 /// The two manglings write a method as `Type::f` and `<Type>::f`, and both write one of a trait as
 /// `<Type as Trait>::f`.
@@ -201,9 +204,9 @@ fn matches(pattern: &str, path: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// As `rustc-demangle` prints them, in both manglings and from several releases of std.
+    /// The names are those of `rustc-demangle`, in both manglings and from several releases of std.
     #[test]
-    fn call_of_rust_for_a_function_that_repeats_gives_its_call() {
+    fn call_of_rust_of_a_repeating_function_is_its_call() {
         for (name, call) in [
             ("std::thread::sleep", Call::Sleep),
             ("std::thread::functions::sleep", Call::Sleep),
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn call_of_rust_for_what_may_hold_code_of_the_program_is_none() {
+    fn call_of_rust_of_a_function_with_code_of_the_program_is_none() {
         for name in [
             "std::sys::backtrace::__rust_begin_short_backtrace",
             "std::sys::backtrace::__rust_begin_short_backtrace::<app::main::{closure#0}, ()>",
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn call_of_c_is_known_for_what_never_returns_eintr_and_for_nothing_else() {
+    fn call_of_c_is_known_only_for_functions_that_never_return_eintr() {
         assert_eq!(call_of_c("getaddrinfo"), Some(Call::Poll));
         assert_eq!(call_of_c("pthread_cond_timedwait"), Some(Call::Futex));
         for symbol in [
@@ -317,9 +320,9 @@ mod tests {
         }
     }
 
-    /// A pattern that no name can match would be a hole in the list that no test shows.
+    /// Without this test, a pattern that matches no name would stay unnoticed.
     #[test]
-    fn every_pattern_matches_the_name_that_it_stands_for() {
+    fn call_of_rust_of_each_pattern_is_its_call() {
         for (pattern, call) in OF_RUST {
             let name = pattern.replace("*::", "some::module::");
             assert_eq!(call_of_rust(&name), Some(call), "{pattern}");

@@ -1,37 +1,38 @@
-//! Whether stacks can be captured here: tried out once, by a thread of its own.
+//! Keeps the outcome of the capture that the loader's thread makes of itself, once in a process.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crate::sync::IgnorePoison as _;
 
-/// What came of trying out the capture of stacks.
+/// The outcome of the test capture.
 struct SelfTest {
     outcome: Mutex<Option<Result<(), String>>>,
     known: Condvar,
 }
 
-static TRIAL: SelfTest = SelfTest {
+static SELF_TEST: SelfTest = SelfTest {
     outcome: Mutex::new(None),
     known: Condvar::new(),
 };
 
-/// Who tried it out tells; `None` if that panicked.
-pub(super) fn tried_out(outcome: Option<Result<(), String>>) {
-    let outcome = outcome.unwrap_or_else(|| Err("trying it out panicked".into()));
-    let mut known = TRIAL.outcome.lock().ignore_poison();
+/// Records the outcome. `None` means that the test panicked.
+pub(super) fn record(outcome: Option<Result<(), String>>) {
+    let outcome = outcome.unwrap_or_else(|| Err("the test capture panicked".into()));
+    let mut known = SELF_TEST.outcome.lock().ignore_poison();
     *known = Some(outcome);
-    TRIAL.known.notify_all();
+    SELF_TEST.known.notify_all();
 }
 
-/// Waits until it was tried out, which takes some milliseconds once in a process.
+/// Waits for the outcome. The test takes some milliseconds, once in a process.
 pub(super) fn outcome() -> Result<(), String> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let outcome = TRIAL.outcome.lock().ignore_poison();
+    /// A program with large debug information on a busy host takes seconds to load.
+    const MAX_WAIT: Duration = Duration::from_secs(5);
+    let outcome = SELF_TEST.outcome.lock().ignore_poison();
     let is_open = |outcome: &mut Option<_>| outcome.is_none();
-    let (outcome, _) = TRIAL
+    let (outcome, _) = SELF_TEST
         .known
-        .wait_timeout_while(outcome, PATIENCE, is_open)
+        .wait_timeout_while(outcome, MAX_WAIT, is_open)
         .ignore_poison();
     outcome
         .clone()

@@ -1,4 +1,4 @@
-//! From registers and a copy of the stack to the functions that were being run.
+//! Unwinds registers and a copy of a stack into the functions that were running.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use super::restarting_callers::Call;
 use crate::stack::{Step, invalidate_names};
 use crate::sys::{Copied, Registers};
 
-/// Deeper stacks are cut at their outer end.
+/// The largest number of steps, to bound the time. Deeper stacks are cut at their outer end.
 pub(super) const MAX_STEPS: usize = 512;
 
-/// Unwinds copies of stacks, and knows the modules that their addresses are in.
+/// Unwinds copies of stacks, with the modules of their addresses.
 pub(super) struct Unwinder {
     unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
     modules: Modules,
-    /// An address was looked up that is in no known module.
+    /// Whether an address was in no known module.
     has_missed: bool,
 }
 
-/// How the modules that are loaded differ from those that are known, ready for an [`Unwinder`].
+/// The difference between the loaded and the known modules, ready for an [`Unwinder`].
 #[derive(Default)]
 pub(super) struct Changes {
     gone: Vec<Known>,
@@ -34,7 +34,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Reads files, so it may take long.
+    /// Compares the loaded modules with the known ones. Reads files, so it may take long.
     pub(super) fn since(known: Vec<Known>) -> Self {
         let Difference { gone, new } = difference(known);
         let ready = |(module, unwinding)| {
@@ -48,7 +48,7 @@ impl Changes {
     }
 }
 
-/// A function that was being run, and where its frame begins.
+/// A function that was running, and the begin of its frame.
 pub(super) struct Frame {
     address: FrameAddress,
     sp: u64,
@@ -57,13 +57,14 @@ pub(super) struct Frame {
 /// An unwound stack.
 pub(super) struct Unwound {
     pub(super) steps: Vec<Step>,
-    /// The stack pointer in each of them.
+    /// The stack pointer in each step.
     pub(super) sps: Vec<u64>,
 }
 
 impl Unwound {
-    /// How many steps there are from the innermost to the one that stood at `mark` when it called,
-    /// if it was reached. Beyond is what called the one.
+    /// Counts the steps from the innermost one to the one whose stack pointer was `mark` when it made its call.
+    ///
+    /// `None` if the stack does not reach it. The steps beyond are its callers.
     pub(super) fn inside(&self, mark: usize) -> Option<usize> {
         let beyond = self.sps.iter().skip(1).position(|sp| *sp > mark as u64);
         (mark != 0).then_some(beyond? + 1)
@@ -80,9 +81,9 @@ impl Unwinder {
         }
     }
 
-    /// One that knows a single module.
+    /// Makes an unwinder with a single module.
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes one")]
+    #[allow(dead_code, reason = "some test builds use it")]
     pub(super) fn over(module: Module, unwinding: Unwinding) -> Self {
         let mut unwinder = Self::new();
         unwinder
@@ -92,9 +93,9 @@ impl Unwinder {
         unwinder
     }
 
-    /// The module of an address.
+    /// Returns the module of an address.
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed nobody asks")]
+    #[allow(dead_code, reason = "some test builds use it")]
     pub(super) fn module(&self, address: u64) -> Option<&Module> {
         self.modules.at(address)
     }
@@ -123,16 +124,17 @@ impl Unwinder {
         }
     }
 
-    /// Whether a stack since the last call led through a module that is not known.
+    /// Returns whether a stack since the last call led through an unknown module.
     pub(super) fn has_missed(&mut self) -> bool {
         std::mem::take(&mut self.has_missed)
     }
 
-    /// Whether a system call is made again if a signal cuts it short: by the function that made it, the
-    /// innermost outside of the C library, or inside of the library.
+    /// Returns whether a system call is repeated if a signal cuts it short.
+    ///
+    /// The function that repeats it is the innermost one outside the C library, or one inside that library.
     pub(super) fn caller_restarts(&self, unwound: &Unwound, call: Call) -> bool {
         for step in &unwound.steps {
-            // Code that is in no file may be anything.
+            // Code outside all files, such as that of a JIT compiler, is unknown.
             let Some(module) = self.modules.at(lookup(step)) else {
                 return false;
             };
@@ -144,7 +146,7 @@ impl Unwinder {
         false
     }
 
-    /// What a function belongs to, if that is anything known.
+    /// Returns the known function of a step.
     pub(super) fn known_frame(&self, step: &Step) -> Option<KnownFrame> {
         let module = self.modules.at(lookup(step));
         module.and_then(|module| module.known_frame_at(lookup(step)))
@@ -167,7 +169,7 @@ impl Unwinder {
         }
     }
 
-    /// Notes whether the module of an address has to be read, because it is not known or another one by now.
+    /// Forgets the module of an address if another one has replaced it. Notes whether the address has no module.
     fn look_up(&mut self, address: u64) {
         if let Some(start) = self.modules.forget_if_replaced(address) {
             self.unwinder.remove_module(start);
@@ -226,12 +228,12 @@ fn section_info(module: &Module, unwinding: Unwinding) -> framehop::Module<Arc<[
     )
 }
 
-/// An address in the function: after a call there may be nothing of it any more.
+/// Returns an address in the function. A return address may be past its end, if the call does not return.
 pub(super) fn lookup(step: &Step) -> u64 {
     step.address as u64 - u64::from(step.is_return)
 }
 
-/// The word at an address of the thread, out of the copy.
+/// Returns the word at an address of the thread, from the copy.
 pub(super) fn word(copied: &Copied, address: u64) -> Option<u64> {
     let at = usize::try_from(address).ok()?.checked_sub(copied.from)?;
     let bytes = copied.bytes.get(at..at.checked_add(size_of::<u64>())?)?;

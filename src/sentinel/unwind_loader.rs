@@ -1,8 +1,7 @@
-//! The thread that reads files for the sentinel: how to unwind the program and its libraries.
+//! Reads the unwind tables of the program and its libraries, on a thread of its own.
 //!
-//! A file may be on a disk that is slow, and the list of what is mapped takes a lock of the address space.
-//! The sentinel waits for neither. Until a library that was loaded later has been read, a stack that leads
-//! through it ends there.
+//! A file may be on a slow disk, and the list of mappings needs a lock of the address space. The sentinel waits for
+//! neither. A stack through a library that was loaded later ends there, until the thread has read the library.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
@@ -15,68 +14,69 @@ use crate::sys::Unblocked;
 
 const NAME: &str = "shotclock-load";
 
-/// How often the list is read again at most: code that was made at runtime is in no module, ever.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The shortest time between two readings of the mappings. Code of a JIT compiler is never in a module, so a program may
+/// ask without end.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the sentinel has of it.
+/// The sentinel's side of the thread.
 pub(super) struct UnwindLoader {
     unwinder: Option<Unwinder>,
     loading: Receiver<Unwinder>,
-    asks: Sender<Vec<Known>>,
-    answers: Receiver<Changes>,
-    asked_at: Option<Instant>,
-    is_awaited: bool,
+    requests: Sender<Vec<Known>>,
+    changes: Receiver<Changes>,
+    requested_at: Option<Instant>,
+    is_pending: bool,
 }
 
 impl UnwindLoader {
-    /// Starts the thread, which tries out its unwinder, hands it over, and then waits for questions.
+    /// Starts the thread. It tests its unwinder, hands it over, and then serves requests.
     pub(super) fn start(
         test_capture: impl FnOnce(&mut Unwinder) -> Result<(), String> + Send + 'static,
     ) -> Self {
         let (loaded, loading) = mpsc::channel();
-        let (asks, questions) = mpsc::channel();
-        let (answer, answers) = mpsc::channel();
+        let (requests, incoming) = mpsc::channel();
+        let (outgoing, changes) = mpsc::channel();
         let load = move || {
             let mut unwinder = Unwinder::new();
             let outcome = catch_panic(|| test_capture(&mut unwinder));
             let _ = loaded.send(unwinder);
-            self_test::tried_out(outcome);
-            for known in questions {
+            self_test::record(outcome);
+            for known in incoming {
                 let changes = catch_panic(|| Changes::since(known)).unwrap_or_default();
-                let _ = answer.send(changes);
+                let _ = outgoing.send(changes);
             }
         };
-        // The thread asks itself for its stack.
+        // The thread captures its own stack.
         if let Err(error) = background_thread::spawn_with_signals(NAME, Unblocked::Captures, load) {
-            self_test::tried_out(Some(Err(error.to_string())));
+            self_test::record(Some(Err(error.to_string())));
         }
         Self {
             unwinder: None,
             loading,
-            asks,
-            answers,
-            asked_at: None,
-            is_awaited: false,
+            requests,
+            changes,
+            requested_at: None,
+            is_pending: false,
         }
     }
 
-    /// The unwinder, once it is loaded, with all that was read so far.
+    /// Returns the unwinder, once it is loaded, with the changes that were read so far.
     pub(super) fn unwinder(&mut self) -> Option<&mut Unwinder> {
         self.is_loading();
         let unwinder = self.unwinder.as_mut()?;
-        if let Ok(changes) = self.answers.try_recv() {
+        if let Ok(changes) = self.changes.try_recv() {
             unwinder.apply(changes);
-            self.is_awaited = false;
+            self.is_pending = false;
         }
         Some(unwinder)
     }
 
-    /// The same for who looks only at what is known.
+    /// Returns the unwinder, once it is loaded, without new changes.
     pub(super) fn loaded(&self) -> Option<&Unwinder> {
         self.unwinder.as_ref()
     }
 
-    /// Whether there is none yet, and will be.
+    /// Returns whether the unwinder is still being loaded.
     pub(super) fn is_loading(&mut self) -> bool {
         if self.unwinder.is_some() {
             return false;
@@ -89,17 +89,18 @@ impl UnwindLoader {
         false
     }
 
-    /// Has the list read again if a stack led through a module that is not known. Says whether that is
-    /// awaited.
+    /// Requests the changes if a stack led through an unknown module. Returns whether a request is pending.
     pub(super) fn load_missed(&mut self) -> bool {
-        let is_recent = self.asked_at.is_some_and(|at| at.elapsed() < AGAIN);
+        let is_recent = self
+            .requested_at
+            .is_some_and(|at| at.elapsed() < RELOAD_INTERVAL);
         if let Some(unwinder) = &mut self.unwinder {
-            if unwinder.has_missed() && !self.is_awaited && !is_recent {
-                self.asked_at = Some(Instant::now());
-                self.is_awaited = self.asks.send(unwinder.known()).is_ok();
+            if unwinder.has_missed() && !self.is_pending && !is_recent {
+                self.requested_at = Some(Instant::now());
+                self.is_pending = self.requests.send(unwinder.known()).is_ok();
             }
         }
-        self.is_awaited
+        self.is_pending
     }
 }
 
@@ -125,9 +126,9 @@ mod tests {
         });
     }
 
-    /// The sentinel's own thread has nothing but channels to wait for, and does not wait for those.
+    /// The caller waits for nothing: the other thread reads the files.
     #[test]
-    fn a_stack_in_a_module_that_is_not_known_has_the_files_read_on_the_other_thread() {
+    fn load_missed_with_an_unknown_module_loads_it_on_the_other_thread() {
         let mut loader = UnwindLoader::start(|_| Ok(()));
         while loader.is_loading() {
             std::thread::yield_now();
@@ -138,7 +139,6 @@ mod tests {
         assert!(!loader.load_missed(), "nothing was missed");
         unwind_at(loader.unwinder().unwrap(), here);
         assert!(loader.load_missed());
-        // Which goes on while the one that asked does other things.
         while !is_known(loader.unwinder().unwrap()) {
             std::thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! Floor 1: the stack of a stuck thread, and what its frames are called.
+//! Floor 1: the stack of a thread, and the names of its frames.
 
 mod symbols;
 
@@ -10,21 +10,19 @@ pub use symbols::Frame;
 #[cfg(target_os = "linux")]
 pub(crate) use symbols::invalidate_names;
 
-/// The stack of a thread at the moment when it was looked at.
+/// Shows the stack of a thread at one time.
 ///
-/// `Display` shows the frames from the blocking call down to the watched poll, one in a line, with
-/// file and line where the program's debug information has them, and folds those of std and of the
-/// runtime; [`frames`](Self::frames) has all of them.
+/// `Display` writes one frame a line, from the blocking call to the watched poll. A frame has its file and line if the
+/// program's debug information has them. Frames of std and of the runtime are folded. [`frames`](Self::frames) has all.
 ///
-/// What a stack is called is looked up when it is first asked for, by the thread that asks. That may
-/// take long (the debug information of the program is read, once), and it takes the loader's lock:
-/// ask on a reporter's thread, which is where reports arrive.
+/// The first thread that needs the names looks them up. That may take long, because it reads the program's debug
+/// information once. It also takes a lock of the dynamic loader. So use the names on a reporter's thread, where reports
+/// arrive.
 ///
 /// # Non-guarantees
 ///
-/// Functions that the compiler inlined have names of their own only in a build with debug
-/// information (`debug = "line-tables-only"` in the profile is enough). A stripped program has no
-/// names: then there are addresses.
+/// Functions that the compiler inlined have names only in a build with debug information
+/// (`debug = "line-tables-only"` in the profile is enough). A stripped program has addresses instead of names.
 #[derive(Clone)]
 pub struct Stack {
     taken: Arc<Taken>,
@@ -32,19 +30,18 @@ pub struct Stack {
 
 struct Taken {
     steps: Vec<Step>,
-    /// How many of the steps are of the watched poll, if the stack reaches it.
+    /// The number of steps inside the watched poll, if the stack reaches it.
     inside: Option<usize>,
     frames: OnceLock<Named>,
 }
 
-/// One function that was being run.
+/// One function that was running.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Step {
-    /// Where it is, or where it will go on.
+    /// The present instruction, or the return address of the call that the function made.
     pub(crate) address: usize,
-    /// Whether it will go on there, rather than being there.
     pub(crate) is_return: bool,
-    /// The file that holds the code.
+    /// The file of the code.
     pub(crate) module: Option<Arc<str>>,
 }
 
@@ -54,7 +51,7 @@ struct Named {
 }
 
 impl Stack {
-    /// `inside` says how many of the steps are of the watched poll, if it was reached.
+    /// Makes a stack. `inside` is the number of steps inside the watched poll, if the stack reaches it.
     pub(crate) fn new(steps: Vec<Step>, inside: Option<usize>) -> Self {
         let taken = Taken {
             steps,
@@ -66,9 +63,9 @@ impl Stack {
         }
     }
 
-    /// One of which the names are known.
+    /// Makes a stack with known names.
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes one")]
+    #[allow(dead_code, reason = "some test builds use it")]
     pub(crate) fn of_frames(frames: Vec<Frame>) -> Self {
         let named = Named {
             frames,
@@ -88,29 +85,28 @@ impl Stack {
         self.taken.steps.iter()
     }
 
-    /// All frames, from the innermost. One address has several where functions were inlined.
+    /// Returns all frames, innermost first. One address has several frames if functions were inlined.
     pub fn frames(&self) -> &[Frame] {
         &self.named().frames
     }
 
-    /// The frames from the innermost down to the one in which the watched poll was made; all of
-    /// them, if the stack does not reach it.
+    /// Returns the frames inside the watched poll, innermost first, or all frames if the stack does not reach it.
     pub fn frames_of_poll(&self) -> &[Frame] {
         let named = self.named();
         &named.frames[..named.inside.unwrap_or(named.frames.len())]
     }
 
-    /// Whether the stack reaches the watched poll. If not, what is missing is at its outer end.
+    /// Returns whether the stack reaches the watched poll. If not, frames at its outer end are missing.
     pub fn is_complete(&self) -> bool {
         self.taken.inside.is_some()
     }
 
-    /// The stack in one line, as `Display` shows it in several.
+    /// Returns the stack in one line. `Display` writes the same in several.
     pub fn one_line(&self) -> impl fmt::Display + '_ {
         OneLine(self)
     }
 
-    /// The frames of the libraries at the innermost end: how the program's own code waits.
+    /// Returns the frames of libraries at the innermost end. They show how the program waits.
     pub(crate) fn waiting_frames(&self) -> &[Frame] {
         let frames = self.frames_of_poll();
         let own = frames.iter().position(|frame| !frame.is_foreign());
@@ -127,7 +123,7 @@ impl Stack {
             inside,
             frames,
         } = &*self.taken;
-        // In the child of a fork, whoever looks the names up may not exist, and would be waited for.
+        // In the child of a fork, the thread that was looking names up does not exist, and would never finish.
         if sys::is_forked() {
             return frames.get().unwrap_or(&NAMELESS);
         }
@@ -148,7 +144,7 @@ impl Stack {
     }
 }
 
-/// The function that begins at an address, if it has a name. It may take long, the first time.
+/// Returns the function that begins at an address, if it has a name. The first call may take long.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn function_at(address: usize) -> Option<Frame> {
     let step = Step {
@@ -160,14 +156,14 @@ pub(crate) fn function_at(address: usize) -> Option<Frame> {
     frame.function.is_some().then_some(frame)
 }
 
-/// What `Display` shows of a run of frames.
+/// A part of the output of `Display`.
 enum Shown<'s> {
     Frame(&'s Frame, usize),
     Folded(usize),
 }
 
-/// Folds what is not the program's own: before the first own frame all but the last, which is the
-/// function that the program called; after it, all.
+/// Folds the frames of libraries. Of those inside the program's innermost frame, the outermost one stays: the function
+/// that the program called.
 fn fold(frames: &[Frame]) -> Vec<Shown<'_>> {
     if frames.iter().all(Frame::is_foreign) {
         return frames.iter().map(|frame| Shown::Frame(frame, 0)).collect();
@@ -183,7 +179,7 @@ fn fold(frames: &[Frame]) -> Vec<Shown<'_>> {
         }
     }
     if let Some(Shown::Folded(_)) = shown.last() {
-        // The runtime around the watched poll is known to be there.
+        // The runtime around the watched poll is in every stack.
         shown.pop();
     }
     shown
@@ -193,10 +189,16 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Shown::Frame(frame, 0) => write!(f, "{frame}"),
-            Shown::Frame(frame, folded) => write!(f, "{frame} (and {folded} inside)"),
-            Shown::Folded(folded) => write!(f, "({folded} of the libraries)"),
+            Shown::Frame(frame, folded) => {
+                write!(f, "{frame} (+{folded} inner {})", frames(*folded))
+            }
+            Shown::Folded(folded) => write!(f, "({folded} library {})", frames(*folded)),
         }
     }
+}
+
+fn frames(count: usize) -> &'static str {
+    if count == 1 { "frame" } else { "frames" }
 }
 
 impl fmt::Display for Stack {
@@ -227,7 +229,7 @@ impl fmt::Display for OneLine<'_> {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not by name: a debug print must not read the program's debug information.
+        // No names: a debug print must not read the program's debug information.
         f.debug_struct("Stack")
             .field("steps", &self.taken.steps.len())
             .field("is_complete", &self.is_complete())
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_folded_around_the_programs_own_frames() {
+    fn fold_with_own_frames_folds_the_libraries() {
         let frames = [
             "clock_nanosleep",
             "std::sys::thread::sleep",
@@ -265,18 +267,18 @@ mod tests {
             lines,
             [
                 "clock_nanosleep",
-                "(2 of the libraries)",
+                "(2 library frames)",
                 "app::load",
-                "(2 of the libraries)",
+                "(2 library frames)",
                 "app::handler::{{closure}}"
             ]
         );
         let lines = shown(&frames[1..]);
-        assert_eq!(lines[0], "std::thread::sleep (and 1 inside)");
+        assert_eq!(lines[0], "std::thread::sleep (+1 inner frame)");
     }
 
     #[test]
-    fn where_nothing_is_the_programs_own_nothing_is_folded() {
+    fn fold_without_own_frames_folds_nothing() {
         let frames = ["std::thread::sleep", "core::ops::FnOnce::call_once"].map(frame);
         assert_eq!(shown(&frames).len(), 2);
         assert!(shown(&[]).is_empty());
