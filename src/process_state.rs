@@ -58,9 +58,9 @@
 //! - `sync/fork.rs`: `HOME_PROCESS` and `HANDLER_RAN`, which detect a child.
 //! - `sys/linux/fork.rs`: `HANDLERS`, the handlers of `fork`. A child runs them at its own forks.
 //! - `sys/linux/fence.rs`: `REGISTERED`, whether the kernel accepted `membarrier`. A child inherits the registration.
-//! - `sys/linux/capture.rs`: `SIGNAL` and `DESK`, the capture signal, and the request and answer of its handler. A
+//! - `sys/linux/capture.rs`: `SIGNAL` and `EXCHANGE`, the capture signal, and the request and answer of its handler. A
 //!   child inherits the handler, and no thread requests a stack.
-//! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `TRIAL`, the outcome of
+//! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `SELF_TEST`, the outcome of
 //!   their self-test. In a child `capabilities` reports that stacks are unavailable.
 //! - `stack/symbols.rs`: `NAMES` and `CACHE_IS_STALE`, the names of code addresses. A child looks up no names.
 //! - `stack/mod.rs`: `NAMELESS`, a constant in place of those names.

@@ -1,11 +1,11 @@
-//! Counting how often a thread executes one instruction, by a debug register of its processor.
+//! Counts how often a thread executes one instruction, by a debug register of its processor.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::FromRawFd as _;
 
-/// The parts of the kernel's `perf_event_attr` up to its second version, which the `libc` crate does not
-/// have. All of them are numbers, and zero means "not asked for" in each.
+/// The kernel's `perf_event_attr` up to its second version. The `libc` crate does not have it. Zero means "not
+/// requested" in each field.
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -24,32 +24,35 @@ struct Attributes {
 
 const PERF_TYPE_BREAKPOINT: u32 = 5;
 const HW_BREAKPOINT_X: u32 = 4;
-/// Not what the kernel executes, nor a hypervisor: counting in one's own code takes fewer rights.
+/// Excludes the code of the kernel and of a hypervisor, because counting the own code needs fewer rights.
 const EXCLUDE_KERNEL: u64 = 1 << 5;
 const EXCLUDE_HV: u64 = 1 << 6;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 
-/// The only length that the kernel takes for an instruction: that of a `long` on x86, of an instruction
-/// elsewhere.
+/// The only length that the kernel accepts for an instruction: that of a `long` on x86, and of an instruction elsewhere.
 const LENGTH_BYTES: u64 = if cfg!(target_arch = "x86_64") { 8 } else { 4 };
 
 /// Counts how often one thread executes the instruction at one address, until it is dropped.
 ///
-/// The count is exact. Each hit costs the thread an exception of about a microsecond; a processor has four
-/// such registers, which debuggers use as well.
+/// The count is exact. Each hit costs the thread an exception of about a microsecond. A processor has four such
+/// registers, which debuggers use too.
 #[derive(Debug)]
 pub(crate) struct Breakpoint {
     event: File,
 }
 
 impl Breakpoint {
-    /// Begins to count. An error says why it is not permitted: most containers forbid the call.
+    /// Begins to count.
     ///
-    /// Under a seccomp filter it is not tried. A filter may end the process for a call that it does not list,
-    /// as systemd's `SystemCallFilter=@system-service` does, and no call says beforehand what it would do.
+    /// # Errors
+    ///
+    /// The error says why the kernel does not permit it: most containers forbid the call. Under a seccomp filter the
+    /// crate does not try. A filter may end the process for a call that it does not list, as systemd's
+    /// `SystemCallFilter=@system-service` does, and no call says so in advance.
     pub(crate) fn set(thread: u32, address: u64) -> io::Result<Self> {
         if !is_unfiltered() {
-            const WHY: &str = "a seccomp filter is in force, and may end the process for it";
+            const WHY: &str =
+                "a seccomp filter is in force, and may end the process for this system call";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, WHY));
         }
         let attributes = Attributes {
@@ -63,8 +66,8 @@ impl Breakpoint {
         };
         const ANY_PROCESSOR: libc::c_int = -1;
         const NO_GROUP: libc::c_int = -1;
-        // SAFETY: the kernel reads as many bytes of the attributes as their `size` says, and those are ours.
-        // Nothing else is a pointer. The event only counts: it neither stops nor signals the thread.
+        // SAFETY: the kernel reads `size` bytes of the attributes. No other argument is a pointer. The event only counts:
+        // it neither stops nor signals the thread.
         let event = unsafe {
             libc::syscall(
                 libc::SYS_perf_event_open,
@@ -78,12 +81,12 @@ impl Breakpoint {
         let Ok(event @ 0..) = libc::c_int::try_from(event) else {
             return Err(io::Error::last_os_error());
         };
-        // SAFETY: the call has just returned this descriptor, so it is open and belongs to nothing else.
+        // SAFETY: the call has just returned this descriptor, so it is open and has no other owner.
         let event = unsafe { File::from_raw_fd(event) };
         Ok(Self { event })
     }
 
-    /// How often the thread has executed the instruction since. `None` if the kernel does not say.
+    /// Returns how often the thread has executed the instruction since. `None` if the kernel does not say.
     pub(crate) fn count(&self) -> Option<u64> {
         let mut count = [0; 8];
         (&self.event).read_exact(&mut count).ok()?;
@@ -91,7 +94,7 @@ impl Breakpoint {
     }
 }
 
-/// Whether no seccomp filter is in force for the calling thread. False where that is not known.
+/// Returns whether the calling thread surely has no seccomp filter.
 fn is_unfiltered() -> bool {
     let status = std::fs::read("/proc/thread-self/status").unwrap_or_default();
     let mut lines = status.split(|byte| *byte == b'\n');
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn breakpoint_on_a_thread_that_is_none_is_an_error() {
+    fn breakpoint_on_an_unknown_thread_is_an_error() {
         assert!(Breakpoint::set(u32::MAX >> 1, 0x1000).is_err());
     }
 }

@@ -1,12 +1,12 @@
-//! Registers and stack of another thread, copied by that thread in a signal handler.
+//! Captures the registers and the stack of another thread. That thread copies them in a signal handler.
 //!
-//! A handler may interrupt anything: the allocator, the loader, an unwinding. So it does next to
-//! nothing: it saves and restores `errno`, checks that it is asked, copies registers and bytes to a
-//! place that has been there from the start, rings, sees to a call that it interrupted by mistake
-//! (`again`), and returns. It allocates nothing, takes no lock, touches no thread-local and cannot
-//! panic. The unwinding is done by the asker, on the copy.
+//! A handler may interrupt the allocator, the loader or an unwinder. So it does very little. It saves `errno`, checks
+//! that the request is for its thread, and copies registers and bytes into a static buffer. Then it wakes the requester,
+//! restarts a system call that the signal interrupted by mistake (`restart_syscall`), and
+//! restores `errno`. It allocates nothing, takes no lock, touches no thread-local, and cannot panic. The requester
+//! unwinds the copy.
 //!
-//! One request at a time, in one static place: there is one sentinel.
+//! There is one sentinel, so one static buffer for one request is enough.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -14,52 +14,52 @@ use std::time::{Duration, Instant};
 
 use super::memory::read_raw;
 #[cfg(target_arch = "x86_64")]
-use super::restart_syscall::make_again;
+use super::restart_syscall::restart;
 use super::thread::{Thread, current_id, send};
 use crate::sys::capture::{Copied, NoCapture, Registers};
 use crate::sys::request_cell::RequestCell;
 
-/// So much of a stack is copied at most.
-const CAPACITY: usize = 256 * 1024;
+/// The largest part of a stack that is copied. The buffer is static, so it bounds the memory too.
+const CAPACITY_BYTES: usize = 256 * 1024;
 
-/// What a leaf function may use beyond the stack pointer.
+/// The bytes beyond the stack pointer that a leaf function may use, by the ABI.
 #[cfg(target_arch = "x86_64")]
-const RED_ZONE: usize = 128;
+const RED_ZONE_BYTES: usize = 128;
 #[cfg(target_arch = "aarch64")]
-const RED_ZONE: usize = 0;
+const RED_ZONE_BYTES: usize = 0;
 
-/// The request and the place of its answer.
-struct Desk {
-    errand: RequestCell,
-    /// Where the stack of the thread that is asked is.
+/// The request and the buffer of its answer.
+struct CaptureExchange {
+    request: RequestCell,
+    /// The bounds of the stack of the requested thread.
     low: AtomicUsize,
     high: AtomicUsize,
-    /// The thread that was asked last although its call may fail by that; 0 if there is none.
-    interrupts: AtomicU32,
-    /// Counts answers; the asker waits for it to change.
-    bell: AtomicU32,
+    /// The last requested thread whose system call may fail by the signal; 0 if there is none.
+    may_interrupt: AtomicU32,
+    /// The number of answers. The requester waits for a change.
+    answers: AtomicU32,
     answer: UnsafeCell<Answer>,
 }
 
 struct Answer {
     registers: Registers,
-    /// The address of the first byte that was copied.
+    /// The address of the first copied byte.
     from: usize,
     len: usize,
-    bytes: [u8; CAPACITY],
+    bytes: [u8; CAPACITY_BYTES],
 }
 
-// SAFETY: the answer is written only between `accept` and `deliver`, by the one thread that accepted,
-// and read only by the asker after it saw the answer delivered, or before it asks (invariant 3 of
-// `RequestCell`, whose release and acquire order the two). Everything else is atomic.
-unsafe impl Sync for Desk {}
+// SAFETY: only the thread that accepted writes the answer, between `accept` and `deliver`. Only the requester reads it,
+// after it saw the answer delivered or before its next request (invariant 3 of `RequestCell`, whose release and acquire
+// order the two). Everything else is atomic.
+unsafe impl Sync for CaptureExchange {}
 
-static DESK: Desk = Desk {
-    errand: RequestCell::new(),
+static EXCHANGE: CaptureExchange = CaptureExchange {
+    request: RequestCell::new(),
     low: AtomicUsize::new(0),
     high: AtomicUsize::new(0),
-    interrupts: AtomicU32::new(0),
-    bell: AtomicU32::new(0),
+    may_interrupt: AtomicU32::new(0),
+    answers: AtomicU32::new(0),
     answer: UnsafeCell::new(Answer {
         registers: Registers {
             ip: 0,
@@ -69,20 +69,20 @@ static DESK: Desk = Desk {
         },
         from: 0,
         len: 0,
-        bytes: [0; CAPACITY],
+        bytes: [0; CAPACITY_BYTES],
     }),
 };
 
-/// The signal that is in use; 0 before the handler is installed.
+/// The capture signal; 0 before the handler is installed.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// The signal that captures are made by; 0 before the handler is installed.
+/// Returns the capture signal; 0 before the handler is installed.
 pub(super) fn signal_of_captures() -> libc::c_int {
     SIGNAL.load(Relaxed)
 }
 
-/// By these the processor or the kernel tells of a fault. A handler that returns would have it made
-/// again, for ever, where the process should have ended.
+/// The signals of faults. After a handler that returns, the thread would repeat the fault without end, where the process
+/// should have ended.
 const FAULTS: [libc::c_int; 7] = [
     libc::SIGILL,
     libc::SIGTRAP,
@@ -93,16 +93,16 @@ const FAULTS: [libc::c_int; 7] = [
     libc::SIGSYS,
 ];
 
-/// The right to ask. There is one in a process.
+/// The right to request captures. A process has one.
 pub(crate) struct Capturer {
     signal: libc::c_int,
 }
 
 impl Capturer {
-    /// Installs the handler, unless somebody else has one.
+    /// Installs the handler, unless the program has one for this signal.
     ///
-    /// `SA_RESTART`, so that what can be restarted is; no `SA_ONSTACK`, because std's alternate stack
-    /// is for overflows and small. Every signal is masked meanwhile, for a few microseconds: see `again`.
+    /// It has `SA_RESTART`, so the kernel restarts the calls that it can. It has no `SA_ONSTACK`, because std's alternate
+    /// stack is small and for overflows. It masks every signal for a few microseconds: see `restart_syscall`.
     pub(crate) fn install(signal: i32) -> Result<Self, NoCapture> {
         if FAULTS.contains(&signal) {
             return Err(NoCapture::NoSuchSignal);
@@ -138,12 +138,12 @@ impl Capturer {
         Ok(Self { signal })
     }
 
-    /// The signal by which a thread is asked.
+    /// Returns the capture signal.
     pub(crate) fn signal(&self) -> i32 {
         self.signal
     }
 
-    /// Whether the handler is still ours: somebody may have installed another since.
+    /// Returns whether the handler is still ours. The program may have installed another since.
     fn is_ours(&self) -> bool {
         // SAFETY: as in `install`.
         unsafe {
@@ -153,105 +153,111 @@ impl Capturer {
         }
     }
 
-    /// Asks a thread, and does not wait. The caller keeps the thread from ending meanwhile: its number
-    /// could be given to another one.
+    /// Requests a capture of a thread, and does not wait.
     ///
-    /// `interrupts` says that the thread waits in a call that may fail by this, and that it is meant to.
-    pub(crate) fn request(&mut self, thread: &Thread, interrupts: bool) -> Result<(), NoCapture> {
+    /// The caller keeps the thread alive until this returns, because its id could be reused. With `may_interrupt`, the
+    /// signal may make the thread's system call fail.
+    pub(crate) fn request(
+        &mut self,
+        thread: &Thread,
+        may_interrupt: bool,
+    ) -> Result<(), NoCapture> {
         if !self.is_ours() {
             return Err(NoCapture::SignalTaken);
         }
-        let interrupts = if interrupts { thread.id } else { 0 };
+        let may_interrupt = if may_interrupt { thread.id } else { 0 };
         let prepare = || {
-            DESK.interrupts.store(interrupts, Relaxed);
-            DESK.low.store(thread.stack.start, Relaxed);
-            DESK.high.store(thread.stack.end, Relaxed);
+            EXCHANGE.may_interrupt.store(may_interrupt, Relaxed);
+            EXCHANGE.low.store(thread.stack.start, Relaxed);
+            EXCHANGE.high.store(thread.stack.end, Relaxed);
         };
-        if !DESK.errand.request(thread.id, prepare) {
+        if !EXCHANGE.request.request(thread.id, prepare) {
             return Err(NoCapture::Busy);
         }
         if !send(thread.id, self.signal) {
-            DESK.errand.withdraw(thread.id);
+            EXCHANGE.request.withdraw(thread.id);
             return Err(NoCapture::NotSent);
         }
         Ok(())
     }
 
-    /// Waits for the answer of the thread that was asked, and copies it out.
+    /// Waits for the answer of the requested thread, and copies it.
     pub(crate) fn wait(&mut self, thread: &Thread, timeout: Duration) -> Result<Copied, NoCapture> {
         let deadline = Instant::now() + timeout;
         loop {
-            let rung = DESK.bell.load(Relaxed);
-            if DESK.errand.is_answered() {
+            let answers = EXCHANGE.answers.load(Relaxed);
+            if EXCHANGE.request.is_answered() {
                 break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                DESK.errand.withdraw(thread.id);
+                EXCHANGE.request.withdraw(thread.id);
                 return Err(NoCapture::NoAnswer);
             }
-            wait_for_bell(rung, left);
+            wait_for_answer(answers, left);
         }
-        // SAFETY: the answer was delivered, and nobody writes to it before the next `ask`, which
-        // takes `&mut self` (see `Sync`).
-        let answer = unsafe { &*DESK.answer.get() };
+        // SAFETY: the answer was delivered. No thread writes it before the next request, which takes `&mut self` (see
+        // `Sync`).
+        let answer = unsafe { &*EXCHANGE.answer.get() };
         Ok(Copied {
             registers: answer.registers,
             from: answer.from,
-            bytes: answer.bytes[..answer.len.min(CAPACITY)].to_vec(),
+            bytes: answer.bytes[..answer.len.min(CAPACITY_BYTES)].to_vec(),
         })
     }
 }
 
 extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: `__errno_location` gives the calling thread's own, and cannot fail.
+    // SAFETY: `__errno_location` returns the calling thread's own, and cannot fail.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
     let thread = current_id();
-    if DESK.errand.accept(thread) {
-        // SAFETY: the kernel passes a `ucontext_t` to a handler with SA_SIGINFO; and the request was
-        // accepted, so the answer is this thread's to write.
+    if EXCHANGE.request.accept(thread) {
+        // SAFETY: the kernel passes a `ucontext_t` to a handler with SA_SIGINFO. This thread accepted the request, so
+        // only it writes the answer now.
         unsafe {
             copy(
                 &*context.cast::<libc::ucontext_t>(),
-                &mut *DESK.answer.get(),
+                &mut *EXCHANGE.answer.get(),
             )
         };
-        DESK.errand.deliver(thread);
-        DESK.bell.fetch_add(1, Relaxed);
-        ring();
+        EXCHANGE.request.deliver(thread);
+        EXCHANGE.answers.fetch_add(1, Relaxed);
+        wake_requester();
     }
-    // A late signal too: it interrupts what it was not meant for.
+    // A late signal may interrupt a system call that began after the request.
     #[cfg(target_arch = "x86_64")]
-    if DESK.interrupts.load(Relaxed) != thread {
-        // SAFETY: the kernel passes a `ucontext_t`, and takes it back when the handler ends.
-        make_again(unsafe { &mut *context.cast::<libc::ucontext_t>() });
+    if EXCHANGE.may_interrupt.load(Relaxed) != thread {
+        // SAFETY: the kernel passes a `ucontext_t`, and reads it when the handler ends.
+        restart(unsafe { &mut *context.cast::<libc::ucontext_t>() });
     }
     // SAFETY: as above.
     unsafe { *errno = before };
 }
 
+/// Copies the registers and the stack of the interrupted thread.
+///
 /// # Safety
 ///
-/// Only in the handler, on the interrupted thread.
+/// Only the handler may call it, on the interrupted thread.
 unsafe fn copy(context: &libc::ucontext_t, answer: &mut Answer) {
     let registers = registers(context);
     let (sp, bytes) = (registers.sp as usize, answer.bytes.as_mut_ptr());
-    let from = sp.saturating_sub(RED_ZONE);
-    let (low, high) = (DESK.low.load(Relaxed), DESK.high.load(Relaxed));
+    let from = sp.saturating_sub(RED_ZONE_BYTES);
+    let (low, high) = (EXCHANGE.low.load(Relaxed), EXCHANGE.high.load(Relaxed));
     answer.registers = registers;
     answer.from = from;
     answer.len = if (low..high).contains(&sp) {
-        let len = (high - from).min(CAPACITY);
-        // SAFETY: from the red zone to the end of the stack everything is mapped, because the thread
-        // stands on it; `bytes` has room for CAPACITY.
+        let len = (high - from).min(CAPACITY_BYTES);
+        // SAFETY: the stack is mapped from the red zone to its end, because the thread runs on it. `bytes` has room for
+        // CAPACITY_BYTES.
         unsafe { copy_bytes(std::ptr::with_exposed_provenance(from), bytes, len) };
         len
     } else {
-        // Another stack than the thread's own, of which nobody knows the end: the kernel finds it.
-        // SAFETY: `bytes` has room for CAPACITY.
-        unsafe { read_raw(from, bytes, CAPACITY) }
+        // The thread runs on another stack, whose end is unknown. The kernel copies as much as is mapped.
+        // SAFETY: `bytes` has room for CAPACITY_BYTES.
+        unsafe { read_raw(from, bytes, CAPACITY_BYTES) }
     };
 }
 
@@ -277,15 +283,15 @@ fn registers(context: &libc::ucontext_t) -> Registers {
     }
 }
 
-/// Copies in assembler where it can be: a stack holds what sanitizers would stop at (the zones around
-/// locals), and what the language calls uninitialised.
+/// Copies bytes, in assembler where the crate has it. Sanitizers stop at the zones around the locals of a stack, and the
+/// language calls parts of a stack uninitialised.
 ///
 /// # Safety
 ///
-/// As for `std::ptr::copy_nonoverlapping`, initialised or not.
+/// As for `std::ptr::copy_nonoverlapping`, but the bytes need not be initialised.
 unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's. The direction flag is clear by the ABI; nothing is pushed.
+    // SAFETY: as for the caller. The direction flag is clear by the ABI, and the instruction pushes nothing.
     unsafe {
         std::arch::asm!(
             "rep movsb",
@@ -296,36 +302,37 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
         );
     }
     #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: the caller's.
+    // SAFETY: as for the caller.
     unsafe {
         std::ptr::copy_nonoverlapping(from, to, len);
     }
 }
 
-fn ring() {
-    // SAFETY: wakes whoever waits on the address; it is only compared, and lives for ever.
+fn wake_requester() {
+    // SAFETY: the kernel only compares the address of the word, which is static.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
-            DESK.bell.as_ptr(),
+            EXCHANGE.answers.as_ptr(),
             libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
             1,
         );
     }
 }
 
-fn wait_for_bell(rung: u32, timeout: Duration) {
+/// Waits until the number of answers is no longer `answers`.
+fn wait_for_answer(answers: u32, timeout: Duration) {
     let timeout = libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     };
-    // SAFETY: waits while the word has the value; both pointers are good for the time of the call.
+    // SAFETY: both pointers are valid during the call.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
-            DESK.bell.as_ptr(),
+            EXCHANGE.answers.as_ptr(),
             libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-            rung,
+            answers,
             &raw const timeout,
         );
     }

@@ -1,15 +1,15 @@
-//! What a file descriptor of this process is.
+//! Classifies file descriptors of this process.
 
 use crate::sys::FileType;
 
-/// What a descriptor refers to, as far as the kernel knows without asking anybody: a file system in
-/// the network, or of a program, is not waited for.
+/// Returns the type of a descriptor, as far as the kernel has it cached. The call does not wait for a network file system
+/// or one in user space.
 pub(crate) fn file_type(descriptor: u64) -> Option<FileType> {
     let descriptor = libc::c_int::try_from(descriptor).ok()?;
     let mut status = std::mem::MaybeUninit::<libc::statx>::uninit();
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
-    // SAFETY: the path is an empty string that ends with a zero, and `status` has room for what is
-    // written. A descriptor that is closed is an error.
+    // SAFETY: the path is an empty string that ends with a zero, and `status` has room for the result. A closed
+    // descriptor is an error.
     let status = unsafe {
         let path = c"".as_ptr();
         if libc::statx(
@@ -33,7 +33,7 @@ pub(crate) fn file_type(descriptor: u64) -> Option<FileType> {
     }
 }
 
-/// Whether receiving from (or sending to) a socket has a time limit. `None` if it cannot be asked.
+/// Returns whether a socket has a timeout for receiving, or for sending. `None` if the kernel does not say.
 pub(crate) fn socket_timeout(descriptor: u64, receive: bool) -> Option<bool> {
     let descriptor = libc::c_int::try_from(descriptor).ok()?;
     let option = if receive {
@@ -46,7 +46,7 @@ pub(crate) fn socket_timeout(descriptor: u64, receive: bool) -> Option<bool> {
         tv_usec: 0,
     };
     let mut len = size_of::<libc::timeval>() as libc::socklen_t;
-    // SAFETY: `limit` has room for `len` bytes, and both are ours.
+    // SAFETY: `limit` has room for `len` bytes.
     let asked = unsafe {
         let limit = (&raw mut limit).cast();
         libc::getsockopt(descriptor, libc::SOL_SOCKET, option, limit, &mut len)
@@ -54,12 +54,12 @@ pub(crate) fn socket_timeout(descriptor: u64, receive: bool) -> Option<bool> {
     (asked == 0).then_some(limit.tv_sec != 0 || limit.tv_usec != 0)
 }
 
-/// Whether a socket takes bytes as they come, and not messages as a whole. `None` if it cannot be asked.
+/// Returns whether a socket carries a byte stream instead of messages. `None` if the kernel does not say.
 pub(crate) fn is_stream(descriptor: u64) -> Option<bool> {
     let descriptor = libc::c_int::try_from(descriptor).ok()?;
     let mut kind: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `kind` has room for `len` bytes, and both are ours.
+    // SAFETY: `kind` has room for `len` bytes.
     let asked = unsafe {
         let kind = (&raw mut kind).cast();
         libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_TYPE, kind, &mut len)

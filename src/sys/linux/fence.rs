@@ -1,18 +1,18 @@
-//! `membarrier`: the dear half of a fence whose cheap half costs nothing.
+//! `membarrier`: the heavy half of an asymmetric fence, whose light half costs nothing.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 const REGISTER: libc::c_int = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
 const EXPEDITED: libc::c_int = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
 
-/// Runs a full memory fence on every thread of this process. False where the kernel is too old
-/// (before 4.14), or does not let us.
+/// Runs a full memory fence on every thread of this process. Returns false if the kernel is older than 4.14, or forbids
+/// it.
 pub(crate) fn fence_every_thread() -> bool {
     // Miri does not know the call.
     !cfg!(miri) && is_registered() && membarrier(EXPEDITED)
 }
 
-/// Registering twice does no harm, so no thread waits for the one that does it first.
+/// Returns whether the process is registered. To register twice does no harm, so no thread waits for another here.
 fn is_registered() -> bool {
     const UNKNOWN: u8 = 0;
     const NO: u8 = 1;
@@ -26,7 +26,6 @@ fn is_registered() -> bool {
 }
 
 fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: the call takes numbers and no pointers; both commands change nothing but the order
-    // in which memory is seen.
+    // SAFETY: the arguments are numbers, and both commands change only the order of memory accesses.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
 }

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use crate::sync::fork;
 
-/// What runs before a fork, and after it in both processes.
+/// The functions to run before a fork, and after it in both processes.
 struct Handlers {
     hold: fn(),
     release: fn(),
@@ -36,8 +36,8 @@ extern "C" fn after_in_child() {
 pub(crate) fn notice_forks(hold: fn(), release: fn()) {
     HANDLERS.get_or_init(|| {
         fork::set_home_process();
-        // SAFETY: the functions live as long as the program. If memory for them is missing, the process number alone
-        // tells a fork.
+        // SAFETY: the functions live as long as the program. If memory for them is missing, only the process id
+        // shows a fork.
         unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after_in_child)) };
         Handlers { hold, release }
     });

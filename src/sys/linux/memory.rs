@@ -1,15 +1,15 @@
-//! Reading our own memory where it may not be there.
+//! Reads memory of this process that may not be mapped.
 
-/// Copies what lies at `address` into `into`, and says how many bytes there were.
+/// Copies the bytes at `address` into `into`. Returns the number of bytes that were mapped.
 ///
-/// The kernel copies. So a page that is not there makes a short read and not a crash, and memory
-/// that another thread writes to at this moment may be read, which the language would not allow.
+/// The kernel copies. So an unmapped page makes a short read and no crash. The memory may change during the copy, which
+/// the language would not allow for a plain read.
 pub(crate) fn read_memory(address: usize, into: &mut [u8]) -> usize {
-    // SAFETY: `into` is ours to write for its whole length.
+    // SAFETY: `into` is valid for writes of its whole length.
     unsafe { read_raw(address, into.as_mut_ptr(), into.len()) }
 }
 
-/// As [`read_memory`], for a signal handler: no allocation, no lock.
+/// Like [`read_memory`], for a signal handler: it allocates nothing and takes no lock.
 ///
 /// # Safety
 ///
@@ -23,8 +23,8 @@ pub(super) unsafe fn read_raw(address: usize, into: *mut u8, len: usize) -> usiz
         iov_base: std::ptr::without_provenance_mut(address),
         iov_len: len,
     };
-    // SAFETY: the caller vouches for the local end; the remote one is only looked at by the kernel,
-    // which answers with an error where nothing is mapped.
+    // SAFETY: the caller guarantees the local end. Only the kernel reads the remote one, and returns an error if it is not
+    // mapped.
     let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     usize::try_from(read).unwrap_or(0)
 }
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri does not know the call")]
-    fn what_is_not_there_is_a_short_read() {
+    fn read_memory_of_an_unmapped_address_is_a_short_read() {
         let bytes = [1u8, 2, 3, 4];
         let mut into = [0; 4];
         assert_eq!(read_memory(bytes.as_ptr().addr(), &mut into), 4);

@@ -1,4 +1,4 @@
-//! What Linux tells of a thread, and lets be done to it.
+//! Linux: observes threads and descriptors, and captures stacks.
 
 mod breakpoint;
 mod descriptor;
@@ -29,11 +29,11 @@ pub(crate) use signals::with_signals_blocked;
 pub(crate) use stack::stack_pointer;
 pub(crate) use thread::{Thread, process_cpu_time};
 
-/// The signal for captures unless another is chosen. Ignored by default, so that a late one does no
-/// harm, and debuggers pass it on.
+/// The capture signal, unless the user selects another. Its default action is to ignore it, so a late one does no harm.
+/// Debuggers pass it on without a stop.
 pub(crate) const CAPTURE_SIGNAL: i32 = libc::SIGURG;
 
-/// No thread is asked for a stack here.
+/// Returns no signal: this processor has no captures.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn signal_of_captures() -> i32 {
     0

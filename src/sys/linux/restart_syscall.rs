@@ -1,23 +1,24 @@
-//! A system call that our signal made fail is made again.
+//! Restarts a system call that the capture signal made fail.
 //!
-//! The asker looks before it signals, but a thread may enter a call between the look and the signal.
-//! Most calls the kernel makes again by itself (`SA_RESTART`). The others, `poll` and its like, would
-//! return `EINTR`, for which nobody is to blame but us. The handler finds the thread behind the
-//! instruction that made the call, with that result; it puts the number of the call back and the thread
-//! before the instruction, so that the call is made once more with the same arguments.
+//! The sentinel observes a thread before it signals it, but the thread may enter a call in between. The kernel restarts
+//! most calls (`SA_RESTART`). Others, such as `poll`, would return `EINTR`, and only because of this crate. The handler
+//! finds the thread behind the instruction of the call, with this result. It restores the number of the call, and sets
+//! the thread back before the instruction. So the thread makes the call once more, with the same arguments.
 //!
-//! The kernel has thrown the number away. It is read from the code: nearly every call of the C library
-//! has it in the instruction before. Where it is not there (in the function `syscall`, in glibc from
-//! 2.41 on and in musl, where one place makes all calls), nothing is done.
+//! The kernel has overwritten the number of the call. The handler reads it from the code, because nearly every call of
+//! the C library has it in the instruction before. Some have not: the function `syscall`, glibc from 2.41 on, and musl,
+//! where one place makes all calls. There the handler changes nothing.
 //!
-//! A time limit that the call was given begins anew, so this is for a call that had only just begun.
-//! Another signal that waits to be delivered means that the call is to be interrupted: then it is left
-//! alone. A signal whose handler has ended just before, and kept ours waiting, cannot be told from ours.
+//! A timeout of the call begins again, so this is right only for a call that had just begun. If another signal is
+//! pending, the program may want the call to be interrupted, so the handler changes nothing. A signal whose handler ended
+//! just before this one cannot be distinguished from ours.
+//!
+//! `docs/decisions/stacks.md` has the figures for which this module stays.
 
 use super::memory::read_raw;
 
-/// Calls of which nothing is done yet when they fail with `EINTR`, by number. Not `close`, say.
-const CALLS: [i64; 34] = [
+/// Calls, by number, that have done nothing when they fail with `EINTR`. `close` is not one of them.
+const RESTARTABLE: [i64; 34] = [
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_clock_nanosleep,
@@ -55,41 +56,41 @@ const CALLS: [i64; 34] = [
 ];
 
 /// The instruction `syscall`.
-const INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 
-/// So many bytes before the next instruction are looked at.
-const WINDOW: usize = 32;
+/// The code that is read before the next instruction: enough for the moves between a call and its number.
+const WINDOW_BYTES: usize = 32;
 
-/// Has an interrupted call made again, if it was one.
+/// Restarts the interrupted call, if the signal interrupted one.
 ///
-/// For a handler that has every signal masked, so that those that wait can be asked for.
-pub(super) fn make_again(context: &mut libc::ucontext_t) {
+/// The handler must have every signal masked. Otherwise the pending ones would not be known.
+pub(super) fn restart(context: &mut libc::ucontext_t) {
     let registers = &mut context.uc_mcontext.gregs;
     let pc = registers[libc::REG_RIP as usize];
     let failed = registers[libc::REG_RAX as usize] == -i64::from(libc::EINTR);
-    // The instruction leaves its return address there.
+    // The instruction stores its return address in this register.
     if !failed || registers[libc::REG_RCX as usize] != pc {
         return;
     }
-    let mut code = [0; WINDOW];
-    let from = (pc as usize).wrapping_sub(WINDOW);
-    // SAFETY: there is room for the window.
-    let read = unsafe { read_raw(from, code.as_mut_ptr(), WINDOW) };
-    let number = if read == WINDOW { number(&code) } else { None };
-    if let Some(number) = number {
-        if CALLS.contains(&number) && !is_another_due(&context.uc_sigmask) {
+    let mut code = [0; WINDOW_BYTES];
+    let from = (pc as usize).wrapping_sub(WINDOW_BYTES);
+    // SAFETY: `code` has room for the window.
+    let read = unsafe { read_raw(from, code.as_mut_ptr(), WINDOW_BYTES) };
+    let is_whole = read == WINDOW_BYTES;
+    if let Some(number) = is_whole.then(|| number(&code)).flatten() {
+        if RESTARTABLE.contains(&number) && !is_another_pending(&context.uc_sigmask) {
             registers[libc::REG_RAX as usize] = number;
-            registers[libc::REG_RIP as usize] = pc - INSTRUCTION.len() as i64;
+            registers[libc::REG_RIP as usize] = pc - SYSCALL_INSTRUCTION.len() as i64;
         }
     }
 }
 
-/// The number of the call that the last instruction makes, if the code before it is known.
+/// Returns the number of the call that the last instruction makes, if the code before it is known.
 fn number(code: &[u8]) -> Option<i64> {
-    let mut code = code.strip_suffix(&INSTRUCTION)?;
+    let mut code = code.strip_suffix(&SYSCALL_INSTRUCTION)?;
     loop {
         match code {
-            // mov number, %eax: not with a prefix, which makes another register of it.
+            // mov number, %eax. A prefix would change the register.
             [.., before, 0xb8, a, b, c, d] if before & 0xf0 != 0x40 => {
                 return Some(u32::from_le_bytes([*a, *b, *c, *d]).into());
             }
@@ -103,12 +104,11 @@ fn number(code: &[u8]) -> Option<i64> {
     }
 }
 
-/// Whether a signal waits for this handler to end that did not wait before.
-fn is_another_due(before: &libc::sigset_t) -> bool {
+/// Returns whether a signal is pending that the thread does not block itself.
+fn is_another_pending(before: &libc::sigset_t) -> bool {
     const SIGNALS: std::ops::RangeInclusive<libc::c_int> = 1..=64;
     let mut waiting = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the set is written if the call succeeds, and only then it is read; both may be called in
-    // a handler.
+    // SAFETY: the set is read only if the call has written it. A handler may call both functions.
     unsafe {
         libc::sigpending(waiting.as_mut_ptr()) != 0 || {
             let waiting = waiting.assume_init();
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_is_read_from_the_code_before_the_call() {
+    fn number_of_known_code_is_that_of_the_call() {
         let known: [(&[u8], i64); 4] = [
             (b"\x90\xb8\x07\0\0\0\x0f\x05", 7),
             (b"\xe8\xb8\x0e\x01\0\0\x8b\x7c\x24\x1c\x0f\x05", 270),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_for_certain_is_no_number() {
+    fn number_of_unknown_code_is_none() {
         let unknown: [&[u8]; 5] = [
             // mov $7, %r8d
             b"\x90\x41\xb8\x07\0\0\0\x0f\x05",

@@ -1,13 +1,13 @@
-//! Which signals a thread of the crate takes.
+//! Blocks signals on the crate's threads.
 //!
-//! A new thread inherits the mask of the thread that starts it. The mask is therefore set around the start, so
-//! that there is no moment at which the new thread takes a signal.
+//! A new thread inherits the signal mask of its creator. The creator sets the mask before it starts the thread and
+//! restores it afterwards, so the new thread never accepts a signal that it should block.
 
 use super::CAPTURE_SIGNAL;
 use crate::sys::Unblocked;
 
-/// The kernel sends these to the thread that caused them. It ends the process if they are blocked, so a
-/// handler of the program's would not run.
+/// The kernel sends these to the thread that caused them. If they are blocked, it ends the process, and a handler of the
+/// program does not run.
 const FAULTS: [libc::c_int; 6] = [
     libc::SIGBUS,
     libc::SIGFPE,
@@ -17,14 +17,14 @@ const FAULTS: [libc::c_int; 6] = [
     libc::SIGTRAP,
 ];
 
-/// Calls `run` with all signals blocked on the calling thread, except for some. The mask is afterwards as it
-/// was, also if `run` panics.
+/// Calls `run` with all signals blocked on the calling thread, except for `unblocked`. Restores the mask afterwards, also
+/// if `run` panics.
 pub(crate) fn with_signals_blocked<T>(unblocked: Unblocked, run: impl FnOnce() -> T) -> T {
     let _restored = Blocked::new(unblocked);
     run()
 }
 
-/// The mask that the calling thread had before.
+/// Restores the signal mask of the calling thread on drop.
 struct Blocked {
     before: Option<libc::sigset_t>,
 }
@@ -33,15 +33,15 @@ impl Blocked {
     fn new(unblocked: Unblocked) -> Self {
         let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: `sigfillset` initialises the mask, and each number is that of a signal. `before` is read
-        // only if the call has written it. The C library keeps its own signals out of the mask.
+        // SAFETY: `sigfillset` initialises the mask, and each number is that of a signal. `before` is read only if the
+        // call has written it. The C library keeps its own signals out of the mask.
         let before = unsafe {
             libc::sigfillset(mask.as_mut_ptr());
-            for signal in left_out(unblocked) {
+            for signal in exceptions(unblocked) {
                 libc::sigdelset(mask.as_mut_ptr(), signal);
             }
-            // The thread that tries captures out is started by one that has their signal blocked. Elsewhere
-            // what the program has blocked stays blocked.
+            // The sentinel starts the thread that tests captures, and blocks their signal itself. Other threads keep
+            // what the program has blocked.
             let how = match unblocked {
                 Unblocked::Captures => libc::SIG_SETMASK,
                 Unblocked::Faults | Unblocked::CapturesAndProfile => libc::SIG_BLOCK,
@@ -56,13 +56,13 @@ impl Blocked {
 impl Drop for Blocked {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // SAFETY: the mask is one that this thread had.
+            // SAFETY: the mask is one that this thread had before.
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
         }
     }
 }
 
-fn left_out(unblocked: Unblocked) -> impl Iterator<Item = libc::c_int> {
+fn exceptions(unblocked: Unblocked) -> impl Iterator<Item = libc::c_int> {
     let others: &[libc::c_int] = match unblocked {
         Unblocked::Faults => &[],
         Unblocked::Captures => &[CAPTURE_SIGNAL],

@@ -1,7 +1,6 @@
-//! Where a thread's stack is.
+//! The stack pointer.
 
-/// The stack pointer of the calling function. It tells frames of a stack apart, and is never read
-/// through.
+/// Returns the stack pointer of the calling function. It identifies a frame, and is never dereferenced.
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
