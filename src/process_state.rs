@@ -43,7 +43,7 @@
 //!   during a fork.
 //! - `watch/ids.rs`: `ENTRIES` and `NEXT_ID`, the name and the watchdog of each watch id that a slot holds. A child
 //!   adds no entry.
-//! - `watch/budgets.rs`: `IN_USE` and `TICKED`, the budgets in use, from which the sentinel takes its scan interval.
+//! - `watch/budgets.rs`: `ALL` and `TICKED`, the budgets in use, from which the sentinel takes its scan interval.
 //! - `flight_record/enabled.rs`: `RING`, the last polls of all threads. `sentinel::start` allocates it. A child skips
 //!   a locked entry.
 //! - `containment.rs`: `HANDOVER_NANOS`, the measured cost of a hand-over on this machine. Thread-locals:

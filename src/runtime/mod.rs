@@ -132,7 +132,7 @@ impl Guarded {
             lag: Lag::new(),
             state: Lock::new(State::Unattached),
             has_ended: AtomicBool::new(false),
-            in_use: BudgetToken::new(budget_nanos / SCANS_PER_BUDGET, false),
+            in_use: BudgetToken::new(budget_nanos / SCANS_PER_BUDGET),
         })
     }
 

@@ -147,7 +147,7 @@ impl AuditSlots {
         let budget_nanos = nanos_of(budget.max(MIN_BUDGET));
         Self {
             budget_nanos,
-            in_use: BudgetToken::new(budget_nanos, false),
+            in_use: BudgetToken::new(budget_nanos),
         }
     }
 

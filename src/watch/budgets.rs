@@ -14,7 +14,8 @@ const CELLS_PER_DOUBLING: f64 = 4.0;
 
 type Counts = [AtomicU64; CELLS];
 
-static IN_USE: Counts = [const { AtomicU64::new(0) }; CELLS];
+/// The budgets of all watches.
+static ALL: Counts = [const { AtomicU64::new(0) }; CELLS];
 /// The budgets of watches whose polls are ticked.
 static TICKED: Counts = [const { AtomicU64::new(0) }; CELLS];
 
@@ -43,7 +44,7 @@ fn longest() -> Duration {
 
 /// Returns the shortest budget in use, or up to a fifth less; from 1 ms to 0.9 s.
 pub(crate) fn shortest() -> Duration {
-    shortest_in_use(&IN_USE).unwrap_or_else(longest)
+    shortest_in_use(&ALL).unwrap_or_else(longest)
 }
 
 /// Returns the shortest budget of ticked polls, if there are any.
@@ -53,32 +54,35 @@ pub(crate) fn shortest_ticked() -> Option<Duration> {
 
 /// Keeps a budget in use until it is dropped.
 pub(crate) struct BudgetToken {
+    counts: &'static Counts,
     cell: usize,
-    is_ticked: bool,
 }
 
 impl BudgetToken {
-    pub(crate) fn new(nanos: u64, is_ticked: bool) -> Self {
+    pub(crate) fn new(nanos: u64) -> Self {
+        Self::in_counts(&ALL, nanos)
+    }
+
+    /// Makes the second token of a watch whose polls are ticked.
+    pub(crate) fn ticked(nanos: u64) -> Self {
+        Self::in_counts(&TICKED, nanos)
+    }
+
+    fn in_counts(counts: &'static Counts, nanos: u64) -> Self {
         let cell = cell_of(nanos);
-        let is_new = |counts: &Counts| {
-            let shortest = first_in_use(counts);
-            counts[cell].fetch_add(1, Relaxed);
-            shortest.is_none_or(|shortest| cell < shortest)
-        };
-        if is_new(&IN_USE) | (is_ticked && is_new(&TICKED)) {
+        let shortest = first_in_use(counts);
+        counts[cell].fetch_add(1, Relaxed);
+        if shortest.is_none_or(|shortest| cell < shortest) {
             // The sentinel may nap for as long as the shortest budget was before.
             SENTINEL_PARKER.unpark();
         }
-        Self { cell, is_ticked }
+        Self { counts, cell }
     }
 }
 
 impl Drop for BudgetToken {
     fn drop(&mut self) {
-        IN_USE[self.cell].fetch_sub(1, Relaxed);
-        if self.is_ticked {
-            TICKED[self.cell].fetch_sub(1, Relaxed);
-        }
+        self.counts[self.cell].fetch_sub(1, Relaxed);
     }
 }
 
@@ -99,7 +103,7 @@ mod tests {
 
     #[test]
     fn shortest_counts_a_budget_while_it_is_in_use() {
-        let in_use = BudgetToken::new(1, true);
+        let in_use = (BudgetToken::new(1), BudgetToken::ticked(1));
         assert_eq!(shortest(), Duration::from_nanos(999_999));
         assert_eq!(shortest_ticked(), Some(shortest()));
         drop(in_use);
@@ -123,10 +127,10 @@ mod tests {
         // No other test uses this budget.
         let nanos = 650_000_000;
         let cell = cell_of(nanos);
-        let in_use = || [&IN_USE, &TICKED].map(|counts| counts[cell].load(Relaxed));
-        let ticked = BudgetToken::new(nanos, true);
+        let in_use = || [&ALL, &TICKED].map(|counts| counts[cell].load(Relaxed));
+        let ticked = (BudgetToken::new(nanos), BudgetToken::ticked(nanos));
         assert_eq!(in_use(), [1, 1]);
-        let exact = BudgetToken::new(nanos, false);
+        let exact = BudgetToken::new(nanos);
         assert_eq!(in_use(), [2, 1]);
         drop(ticked);
         assert_eq!(in_use(), [1, 0]);

@@ -82,10 +82,10 @@ struct WatchInner {
     budget_nanos: u64,
     /// Whether to contain polls that are expected to be slow.
     contained: bool,
-    /// Whether polls are timed by the coarse clock.
-    is_ticked: bool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: BudgetToken,
+    /// Present if polls are timed by the coarse clock.
+    ticked: Option<BudgetToken>,
     counters: Arc<WatchCounters>,
     watchdog: Arc<WatchdogInner>,
 }
@@ -224,8 +224,8 @@ impl Watch {
             budget,
             budget_nanos,
             contained,
-            is_ticked,
-            in_use: BudgetToken::new(budget_nanos, is_ticked),
+            in_use: BudgetToken::new(budget_nanos),
+            ticked: is_ticked.then(|| BudgetToken::ticked(budget_nanos)),
             counters,
             watchdog,
         };
@@ -353,7 +353,7 @@ impl Watch {
     /// Returns whether its polls are timed by the coarse clock.
     #[inline]
     pub(crate) fn is_ticked(&self) -> bool {
-        self.inner.is_ticked
+        self.inner.ticked.is_some()
     }
 
     #[inline]

@@ -85,7 +85,7 @@ mod tests {
         let ticks = [1, 4, 10, 40, 1_000].map(|ms| tick_nanos_for(Duration::from_millis(ms)));
         let ns = [1_000_000, 1_000_000, 2_500_000, 10_000_000, 10_000_000];
         assert_eq!(ticks, ns);
-        let _in_use = crate::watch::budgets::BudgetToken::new(10_000_000, true);
+        let _in_use = crate::watch::budgets::BudgetToken::ticked(10_000_000);
         assert!(tick_nanos().is_some_and(|tick| (MIN_TICK_NANOS..=2_500_000).contains(&tick)));
     }
 }
