@@ -30,7 +30,7 @@ struct Replacements {
 
 struct KeptTick {
     tick: AtomicU64,
-    /// From this moment on, no thread could load the tick before.
+    /// The time from which no thread could load the tick before.
     since: AtomicU64,
 }
 
@@ -237,7 +237,7 @@ mod tests {
     fn ticks_at(moments: impl IntoIterator<Item = u64>) -> CoarseClock {
         let ticks = CoarseClock::new();
         for moment in moments {
-            // It takes 3 until the tick is published for sure.
+            // The tick is surely published 3 after its reading.
             let readings = std::cell::Cell::new(moment);
             ticks.publish(|| readings.replace(moment + 3));
         }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loaded_a_tick_had_begun_when_the_next_one_was_published() {
+    fn replaced_returns_when_the_next_tick_was_published() {
         let ticks = ticks_at([100, 200, 350]);
         assert_eq!(ticks.latest(), Some(350));
         assert_eq!(ticks.replaced(100), Some(203));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nobody_ticks_that_is_said() {
+    fn latest_without_a_ticker_is_none() {
         assert_eq!(CoarseClock::new().latest(), None);
         assert_eq!(CoarseClock::new().replaced(7), None);
         let ticks = ticks_at([100]);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_moves_no_beginning_before_its_tick() {
+    fn replaced_after_a_clock_was_set_back_is_not_before_the_tick() {
         let ticks = ticks_at([100, 200]);
         // It is set back between the two readings of one tick, and once more between two ticks.
         let readings = std::cell::Cell::new(300);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_ago_may_have_begun_at_once() {
+    fn replaced_of_a_forgotten_tick_is_the_tick() {
         let last = 2 * KEPT_TICKS as u64;
         let ticks = ticks_at((1..=last).map(|number| number * 10));
         assert_eq!(ticks.replaced(50), Some(50));

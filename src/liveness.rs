@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_in_a_nap_is_silent_since_its_last_sign() {
+    fn silence_in_a_nap_begins_at_the_last_sign() {
         let (clock, liveness) = (clock(), Liveness::new());
         liveness.will_nap(100, 50);
         assert_eq!(liveness.silence_in(&clock, 0, 130), 30);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_that_overslept_was_silent_in_that_nap() {
+    fn silence_of_a_late_thread_covers_its_nap() {
         let (clock, liveness) = (clock(), Liveness::new());
         liveness.overslept(100, 300);
         liveness.runs(300);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_that_was_on_time_was_silent_for_no_longer_than_since_its_last_sign() {
+    fn silence_of_a_punctual_thread_begins_at_the_last_sign() {
         let (clock, liveness) = (clock(), Liveness::new());
         for now in [100, 200, 300] {
             liveness.will_nap(now, 100);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_that_sleeps_without_a_timer_is_never_overdue() {
+    fn overdue_without_a_timer_is_zero() {
         let (clock, liveness) = (clock(), Liveness::new());
         liveness.will_sleep(100);
         assert!(liveness.has_no_timer());

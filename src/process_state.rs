@@ -21,7 +21,7 @@
 //! A second sentinel would double the cost of a scan, and the two would signal the same threads.
 //!
 //! - `sentinel/mod.rs`: `THREAD`, the sentinel.
-//! - `sentinel/ticker.rs`: `THREAD`, the ticker. `TICKING` tells whether ticks are published; its holder publishes
+//! - `sentinel/ticker.rs`: `THREAD`, the ticker. `TICKING` says whether ticks are published; its holder publishes
 //!   one.
 //! - `slot/sentinel_parker.rs`: `SENTINEL_PARKER`, the sleep of the sentinel, which each poll ends. A child may find
 //!   it asleep, and wakes no thread.
@@ -31,7 +31,7 @@
 //! - `prober/mod.rs`: `THREAD`, the prober.
 //! - `publish/enabled.rs`: `THREAD`, the metrics thread. `DURATIONS` is its queue; `build` allocates it. `BATCH` is
 //!   held during a batch. `BUCKETS_AS_COUNTERS` is a setting of the facade, which the process has one of.
-//! - `slice_ticker.rs`: `SLICE_TICKER`, the thread that tells loops that time has passed, with its counter. In the
+//! - `slice_ticker.rs`: `SLICE_TICKER`, the thread that advances the counter for time slices. In the
 //!   child the counter stands still if the parent had the thread, and paces go by the clock alone.
 //!
 //! # A thread polls futures of several watchdogs

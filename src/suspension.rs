@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_noticed_after_the_start_counts() {
+    fn suspended_since_a_start_leaves_out_earlier_suspensions() {
         let (suspensions, clock) = (Suspensions::new(), clock());
         suspensions.record(&clock, 90, 100, 7);
         suspensions.record(&clock, 180, 200, 11);
@@ -137,7 +137,7 @@ mod tests {
     };
 
     #[test]
-    fn a_process_that_was_stopped_was_suspended() {
+    fn late_thread_of_a_stopped_process_notices_a_suspension() {
         assert!(STOPPED.is_suspension());
         let unknown = Overslept {
             used: None,
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_alone_that_was_held_up_is_no_suspension() {
+    fn late_thread_alone_is_no_suspension() {
         // The other one gave signs of life every 20 ms.
         let silence = 20 * MS;
         assert!(!Overslept { silence, ..STOPPED }.is_suspension());
     }
 
     #[test]
-    fn a_process_whose_other_threads_ran_was_not_suspended() {
+    fn late_thread_while_others_ran_is_no_suspension() {
         let used = |used| Overslept {
             used: Some(used),
             ..STOPPED
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_that_waited_for_a_processor_knows_of_no_suspension() {
+    fn late_thread_that_waited_for_a_cpu_notices_no_suspension() {
         let waited = |waited| Overslept { waited, ..STOPPED };
         assert!(waited(STOPPED.late - MIN_NANOS - 1).is_suspension());
         assert!(!waited(STOPPED.late - MIN_NANOS).is_suspension());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_threads_noticed_counts_once() {
+    fn suspension_noticed_by_two_threads_counts_once() {
         let (suspensions, clock) = (Suspensions::new(), clock());
         suspensions.record(&clock, 100, 200, 100);
         suspensions.record(&clock, 150, 210, 60);

@@ -13,7 +13,7 @@ pub(crate) struct Identity {
     pub(crate) function: Arc<str>,
 }
 
-/// What one report says about its culprit.
+/// The culprit of one report, with its time.
 pub(crate) struct CulpritSample<'r> {
     pub(crate) id: u64,
     pub(crate) identity: Identity,

@@ -21,7 +21,7 @@ const MAX_RUNNING: usize = 4_096;
 #[derive(Default)]
 pub(crate) struct CulpritTotals {
     known: HashMap<Identity, Entry>,
-    /// What was counted of each running poll.
+    /// The counted time of each running poll.
     running: HashMap<u64, Counted>,
 }
 

@@ -1,4 +1,4 @@
-//! What a slow poll and a stuck worker have in common.
+//! The common part of the reports of a slow poll and of a stuck worker.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What works here, and why the rest does not.
+//! The capabilities of this system and process.
 
 use std::fmt;
 
@@ -8,53 +8,52 @@ use crate::stolen_time;
 use crate::sys::{self, Breakpoint, Thread};
 use crate::watch::Stacks;
 
-/// What works on this system and in this process, and why not what does not. Made by
-/// [`Watchdog::capabilities`](crate::Watchdog::capabilities).
+/// Lists what works on this system and in this process, with a reason for the rest.
+/// [`Watchdog::capabilities`](crate::Watchdog::capabilities) makes it.
 ///
-/// Polls are timed and reported everywhere. What is listed here makes the reports say more; what is
-/// missing is reported as unknown. `Display` prints a table.
+/// The watchdog times and reports polls everywhere. Each capability adds to the reports, and without it the reports say
+/// "unknown". `Display` prints a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The stack of a stuck thread. Tried out once, when the first watchdog was built.
+    /// The stack of a stuck thread. The first watchdog tests it once.
     pub stacks: Capability,
     /// The system call that a stuck thread waits in, and so what blocks it.
     pub system_calls: Capability,
-    /// The processor time of another thread: computing or blocked.
+    /// The CPU time of another thread, which distinguishes computing from blocked.
     pub cpu_time: Capability,
-    /// The time that a thread waited for a processor: whether it was starved.
+    /// The time of a thread on the run queue, which shows that it was starved.
     pub run_queue_wait: Capability,
-    /// The time that a hypervisor took from the processor of a thread, to within 10 ms: it is not held against
-    /// the code. Zero where the hypervisor does not tell, or there is none.
+    /// The time that a hypervisor took from the CPU of a thread, to within 10 ms. The watchdog does not charge the code
+    /// for it. It is zero if the hypervisor does not report it, or if there is none.
     pub steal_time: Capability,
-    /// Whether the container's limit of processor time starved it.
+    /// Whether the CPU limit of the container starved the thread.
     pub cpu_limit: Capability,
-    /// Handing a worker's other tasks over before a poll that is expected to be slow
-    /// ([`Watch::contained`](crate::Watch::contained)), on the runtime around the caller.
+    /// The handover of a worker's other tasks before a poll that is expected to be slow
+    /// ([`Watch::contained`](crate::Watch::contained)), on the caller's runtime.
     pub containment: Capability,
-    /// Counting the polls of a worker by a debug register of its processor (`perf_event_open`): whether a worker
-    /// of a guarded runtime that computes does so in one poll or in many. Where it is missing, such a worker is
-    /// reported later, as [`StuckKind::Busy`](crate::report::StuckKind::Busy).
+    /// The count of a worker's polls by a debug register of its processor (`perf_event_open`).
     ///
-    /// It is missing in most containers: the crate does not try it under a seccomp filter, which may end the
-    /// process for it.
+    /// It shows whether a worker of a guarded runtime computes in one poll or in many. Without it, the sentinel reports
+    /// such a worker later, as [`StuckKind::Busy`](crate::report::StuckKind::Busy). Most containers do not have it,
+    /// because the crate does not try it under a seccomp filter, which may end the process for this system call.
     pub breakpoints: Capability,
-    /// Sleeping without a single wake-up while nothing is in flight.
+    /// The sleep of the sentinel without any wake-up while nothing is in flight.
     pub deep_sleep: Capability,
 }
 
-/// Whether something works.
+/// Says whether something works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Capability {
-    /// It does.
+    /// It works.
     Available,
-    /// It does not, for this reason.
+    /// It does not work, for this reason.
     Unavailable(String),
 }
 
 impl Capability {
-    /// Whether it works.
+    /// Returns whether it works.
     pub fn works(&self) -> bool {
         *self == Capability::Available
     }
@@ -84,18 +83,19 @@ impl Capabilities {
     }
 
     pub(crate) fn of(stacks: Stacks, obstacle: Option<&str>) -> Self {
-        // No sentinel runs there, and what is known may be locked for ever.
+        // No sentinel runs in the child, and a thread of the parent may have locked what is known.
         if sys::is_forked() {
             return Self::none("the process is the child of a fork");
         }
-        let thread = Thread::current().ok_or("threads cannot be looked at here".to_owned());
+        let thread =
+            Thread::current().ok_or("this system does not let a thread be observed".to_owned());
         let account = |thread: &Thread| {
             let account = Schedstat::open(thread).and_then(|account| account.run_queue_wait());
-            account.ok_or("the scheduler keeps no account of threads (schedstat)".to_owned())
+            account.ok_or("the kernel has no scheduler statistics (schedstat)".to_owned())
         };
         let cpu_time = |thread: &Thread| {
             let time = thread.cpu_time().filter(|time| *time > 0);
-            time.ok_or("the clock of a thread cannot be read".to_owned())
+            time.ok_or("the CPU clock of a thread cannot be read".to_owned())
         };
         Self {
             stacks: match stacks {
@@ -114,21 +114,21 @@ impl Capabilities {
             },
             deep_sleep: match sys::fence_every_thread() {
                 true => Capability::Available,
-                false => Capability::Unavailable("the kernel gives no membarrier".into()),
+                false => Capability::Unavailable("the kernel has no membarrier".into()),
             },
         }
     }
 }
 
-/// Sets one where the calling thread never is.
+/// Sets a breakpoint at a place that the calling thread does not execute.
 fn breakpoint() -> Result<(), String> {
-    let thread = Thread::current().ok_or("threads cannot be looked at here")?;
+    let thread = Thread::current().ok_or("this system does not let a thread be observed")?;
     let address = Capabilities::of as *const () as usize;
     let breakpoint = Breakpoint::set(thread.id, address as u64);
     match breakpoint {
         Ok(_) => Ok(()),
         Err(why) => Err(format!(
-            "the kernel permits no breakpoint (perf_event_open): {why}"
+            "the system permits no breakpoint (perf_event_open): {why}"
         )),
     }
 }

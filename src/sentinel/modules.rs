@@ -334,7 +334,7 @@ mod tests {
 
     /// Opening one for reading waits for a writer.
     #[test]
-    fn what_is_no_file_is_not_opened() {
+    fn open_of_a_special_file_is_refused() {
         let path = format!("shotclock-fifo-{}", std::process::id());
         let path = std::env::temp_dir().join(path);
         let made = std::process::Command::new("mkfifo").arg(&path).status();
@@ -346,7 +346,7 @@ mod tests {
 
     /// As if another library had been at this program's address until just now.
     #[test]
-    fn module_whose_address_another_file_has_by_now_is_forgotten() {
+    fn module_replaced_at_its_address_is_forgotten() {
         let address = somewhere as *const () as u64;
         let here = executable_mappings();
         let mut here = here.iter();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn module_that_was_read_is_known_again_by_its_mark() {
+    fn module_is_recognized_by_its_mark() {
         let mut modules = Modules::default();
         let address = somewhere as *const () as u64;
         for (module, _) in difference(Vec::new()).new {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn this_program_is_a_module_and_its_functions_have_names() {
+    fn modules_of_this_program_have_function_names() {
         let (mut modules, address) = (Modules::default(), somewhere as *const () as u64);
         let Difference { gone, new } = difference(modules.known());
         assert!(gone.is_empty(), "nothing is gone");
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_no_longer_mapped_is_gone_and_those_that_are_known_are_not_read_again() {
+    fn difference_reads_only_new_modules_and_drops_unmapped_ones() {
         let Difference { new, .. } = difference(Vec::new());
         let mut modules = Modules::default();
         new.into_iter().for_each(|(module, _)| modules.add(module));

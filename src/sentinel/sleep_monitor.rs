@@ -168,7 +168,7 @@ impl SleepMonitor {
         self.own.runs(self.clock.raw());
     }
 
-    /// Returns how long this thread has waited for a processor since the last call. `u64::MAX` if the system does not tell.
+    /// Returns the nanoseconds that this thread waited for a CPU since the last call. `u64::MAX` if they are unknown.
     fn waited(&mut self, now: u64) -> u64 {
         let own = self.own;
         let open = || Schedstat::open(own.thread()?);

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_time_limit_does_not_restart() {
+    fn call_with_a_timeout_does_not_restart() {
         let untimed = waits(Sysno::futex, [0; 6]);
         let timed = waits(Sysno::futex, [0, 0, 0, 1, 0, 0]);
         assert_eq!(interrupted(&untimed), Interrupted::Restarts);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_restarts_unless_it_has_a_time_out() {
+    fn socket_without_a_timeout_restarts() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let descriptor = socket.as_raw_fd().cast_unsigned().into();
         let receive = waits(Sysno::recvfrom, [descriptor, 0, 0, 0, 0, 0]);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_may_have_done_a_part_is_cut_short() {
+    fn partial_write_is_cut_short() {
         let cut_short = Interrupted::IsCutShort(Call::Write);
         let (_from, to) = std::io::pipe().unwrap();
         let pipe = to.as_raw_fd().cast_unsigned().into();
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accept_with_a_time_out_is_cut_short() {
+    fn accept_with_a_timeout_is_cut_short() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let accept = waits(
             Sysno::accept4,
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_says_for_how_long() {
+    fn sleep_has_its_duration() {
         let spec = [3u64, 500_000_000];
         let address = spec.as_ptr().addr() as u64;
         let sleep = waits(Sysno::clock_nanosleep, [1, 0, address, 0, 0, 0]);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_none_has_no_name() {
+    fn unknown_number_has_no_name() {
         let call = describe(&Waits {
             number: i64::MAX,
             ..waits(Sysno::read, [0; 6])

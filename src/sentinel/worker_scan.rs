@@ -41,7 +41,7 @@ pub(super) struct WorkerScans {
     shared: SharedState,
 }
 
-/// What the scans of all runtimes share.
+/// The part that the scans of all runtimes share.
 #[derive(Default)]
 struct SharedState {
     ids: IntervalIds,

@@ -1,4 +1,4 @@
-//! What the sentinel remembers of one worker between two scans.
+//! The state of one worker between two scans.
 
 use super::poll_breakpoints::{Breakpoints, SampleTarget};
 use super::same_poll::{Continuity, Observation};

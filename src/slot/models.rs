@@ -47,7 +47,7 @@ fn assert_is_of_one_moment(nest: &PollStack) {
 /// A reading is of one moment: its frames belong together, whatever is published, nested and taken
 /// back meanwhile.
 #[test]
-fn a_reader_never_sees_half_a_poll() {
+fn read_during_polls_is_consistent() {
     let model = Model::new(|| {
         let slot = Arc::new(Slot::new(0));
         let reader = {

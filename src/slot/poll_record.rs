@@ -1,4 +1,4 @@
-//! What the sentinel knows of one poll that it has seen.
+//! The record of one poll that the sentinel has seen.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::sync::AtomicBool;
 
-mod by_ticks;
+mod ticked_polls;
 
 const BUDGET: u64 = 10;
 
@@ -30,7 +30,7 @@ fn watches(slot: &Slot) -> Vec<u64> {
 }
 
 #[test]
-fn nested_time_is_taken_off_the_outer_self_time() {
+fn end_of_an_inner_poll_lowers_the_outer_self_time() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 100);
     let inner = begin(&slot, 2, 101);
@@ -51,7 +51,7 @@ fn nested_time_is_taken_off_the_outer_self_time() {
 }
 
 #[test]
-fn a_slow_inner_poll_excuses_the_outer_one() {
+fn slow_inner_poll_excuses_the_outer_poll() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let inner = begin(&slot, 2, 0);
@@ -64,7 +64,7 @@ fn a_slow_inner_poll_excuses_the_outer_one() {
 }
 
 #[test]
-fn an_outer_poll_that_is_slow_by_itself_is_blamed_as_well() {
+fn outer_poll_slow_by_itself_is_slow_too() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let inner = begin(&slot, 2, 0);
@@ -74,7 +74,7 @@ fn an_outer_poll_that_is_slow_by_itself_is_blamed_as_well() {
 }
 
 #[test]
-fn many_quick_polls_inside_are_the_outer_polls_fault() {
+fn fast_polls_inside_are_charged_to_the_outer_poll() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     for _ in 0..20 {
@@ -89,7 +89,7 @@ fn many_quick_polls_inside_are_the_outer_polls_fault() {
 }
 
 #[test]
-fn blame_goes_through_a_poll_in_between() {
+fn charged_time_passes_through_a_fast_poll() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let middle = begin(&slot, 2, 0);
@@ -102,7 +102,7 @@ fn blame_goes_through_a_poll_in_between() {
 }
 
 #[test]
-fn what_a_returning_poll_left_open_is_cut_off() {
+fn end_of_a_poll_cuts_off_the_frames_above() {
     let slot = Slot::new(0);
     let poll = begin(&slot, 1, 0);
     let left_open = begin(&slot, 2, 0);
@@ -120,7 +120,7 @@ fn what_a_returning_poll_left_open_is_cut_off() {
 }
 
 #[test]
-fn guards_dropped_in_the_order_they_were_made_leave_nothing_behind() {
+fn guards_dropped_in_creation_order_leave_no_frame() {
     let slot = Slot::new(0);
     let first = begin(&slot, 1, 0);
     let second = begin(&slot, 2, 0);
@@ -134,7 +134,7 @@ fn guards_dropped_in_the_order_they_were_made_leave_nothing_behind() {
 }
 
 #[test]
-fn what_ends_above_a_vacated_frame_is_handed_past_it() {
+fn end_above_a_tombstone_passes_its_time_below() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let first = begin(&slot, 2, 0);
@@ -150,7 +150,7 @@ fn what_ends_above_a_vacated_frame_is_handed_past_it() {
 }
 
 #[test]
-fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
+fn withdraw_passes_inner_times_to_the_outer_poll() {
     let slot = Slot::new(0);
     let outer = begin(&slot, 1, 0);
     let audited = begin(&slot, 2, 0);
@@ -175,7 +175,7 @@ fn what_is_withdrawn_leaves_what_was_inside_it_to_the_poll_around() {
 }
 
 #[test]
-fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
+fn polls_beyond_the_depth_limit_count_as_the_deepest() {
     let slot = Slot::new(0);
     let marks: Vec<FrameToken> = (0..20).map(|watch| begin(&slot, watch, 0)).collect();
     assert_eq!(watches(&slot).len(), MAX_DEPTH);
@@ -188,7 +188,7 @@ fn polls_too_deep_are_part_of_the_deepest_that_is_told_apart() {
 }
 
 #[test]
-fn a_reader_never_sees_half_a_poll() {
+fn read_during_polls_is_consistent() {
     let slot = Slot::new(0);
     let done = AtomicBool::new(false);
     let mut seen = 0u64;
@@ -222,12 +222,12 @@ fn a_reader_never_sees_half_a_poll() {
 }
 
 #[test]
-fn a_slot_is_as_large_as_the_architecture_says() {
+fn slot_has_the_documented_size() {
     assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (1_280, 128));
 }
 
 #[test]
-fn a_thread_that_ends_hands_its_slot_on() {
+fn slot_of_an_ended_thread_is_reused() {
     let index_of = || {
         std::thread::spawn(|| current().map(Slot::index))
             .join()
@@ -237,12 +237,12 @@ fn a_thread_that_ends_hands_its_slot_on() {
     for _ in 0..200 {
         assert!(index_of().is_some());
     }
-    // Other tests of this process may have taken some meanwhile, but never 200.
+    // Other tests of this process may have taken some slots, but never 200.
     assert!(all().len() < before + 100);
 }
 
 #[test]
-fn a_seat_is_good_until_its_thread_ends() {
+fn thread_key_of_an_ended_thread_has_no_slot() {
     let here = ThreadKey::of_current_thread().unwrap();
     assert!(is_current(here.slot().unwrap()));
     assert_eq!(ThreadKey::from_number(here.number()), Some(here));
@@ -250,7 +250,7 @@ fn a_seat_is_good_until_its_thread_ends() {
     let ended = std::thread::spawn(|| ThreadKey::of_current_thread().unwrap());
     let ended = ended.join().unwrap();
     assert!(ended.slot().is_none());
-    // Its slot may be somebody else's by now.
+    // Another thread may own its slot now.
     let _another = std::thread::spawn(|| ThreadKey::of_current_thread().unwrap())
         .join()
         .unwrap();
@@ -258,7 +258,7 @@ fn a_seat_is_good_until_its_thread_ends() {
 }
 
 #[test]
-fn seats_of_threads_at_work_are_good_and_told_apart() {
+fn thread_keys_of_running_threads_are_distinct() {
     let all_sit = std::sync::Barrier::new(8);
     let sit = || {
         let seat = ThreadKey::of_current_thread().unwrap();
@@ -282,7 +282,7 @@ fn seats_of_threads_at_work_are_good_and_told_apart() {
 }
 
 #[test]
-fn who_forks_keeps_the_list_of_slots() {
+fn all_after_a_fork_keeps_the_list_of_slots() {
     let is_released = AtomicBool::new(false);
     hold();
     std::thread::scope(|threads| {
@@ -299,7 +299,7 @@ fn who_forks_keeps_the_list_of_slots() {
 }
 
 #[test]
-fn what_is_in_flight_is_so_until_it_ends() {
+fn is_in_flight_is_true_until_the_poll_ends() {
     let slot = Slot::new(7);
     assert_eq!(slot.index(), 7);
     let outer = begin(&slot, 1, 0);
@@ -322,7 +322,7 @@ fn what_is_in_flight_is_so_until_it_ends() {
 }
 
 #[test]
-fn a_vacated_frame_is_no_poll() {
+fn read_skips_a_tombstone() {
     let slot = Slot::new(0);
     let first = begin(&slot, 1, 0);
     let second = begin(&slot, 2, 0);
@@ -342,10 +342,10 @@ fn a_vacated_frame_is_no_poll() {
 }
 
 #[test]
-fn no_state_ever_comes_back() {
+fn state_never_repeats() {
     let slot = Slot::new(0);
     let last = std::cell::Cell::new(slot.state() >> DEPTH_BITS);
-    // By one each time, so that they last.
+    // Each change adds one, so the numbers last.
     let assert_new = |what: &str| {
         last.set(last.get() + 1);
         assert_eq!(slot.state() >> DEPTH_BITS, last.get(), "{what}");
@@ -372,7 +372,7 @@ fn no_state_ever_comes_back() {
 }
 
 #[test]
-fn who_is_around_a_poll_is_known_but_for_audits() {
+fn outer_watches_leaves_out_audits() {
     let slot = Slot::new(0);
     begin(&slot, 1, 0);
     begin_kind(&slot, SectionKind::Audited, 2, 0);
@@ -382,7 +382,7 @@ fn who_is_around_a_poll_is_known_but_for_audits() {
 }
 
 #[test]
-fn a_poll_of_just_its_budget_is_not_slow() {
+fn end_at_the_budget_is_not_slow() {
     let slot = Slot::new(0);
     let poll = begin(&slot, 1, 0);
     assert!(!end(&slot, poll, BUDGET).is_slow);
@@ -392,7 +392,7 @@ fn a_poll_of_just_its_budget_is_not_slow() {
 }
 
 #[test]
-fn who_reports_is_mute() {
+fn thread_that_reports_is_marked() {
     let slot = Slot::new(0);
     assert!(!slot.is_reporting());
     slot.set_reporting(true);

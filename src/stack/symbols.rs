@@ -150,7 +150,7 @@ fn short(file: &str) -> &str {
 /// reached.
 const CACHED_ADDRESSES: usize = 4_096;
 
-/// Whether a library was loaded or unloaded since the last look-up.
+/// Whether a library was loaded or unloaded since the last lookup of a name.
 #[cfg(target_os = "linux")]
 static CACHE_IS_STALE: AtomicBool = AtomicBool::new(false);
 

@@ -72,7 +72,7 @@ pub(crate) fn aggregate() -> Aggregate {
     let in_flight = poll_statuses(&CLOCK);
     let oldest_stall_nanos = in_flight.iter().filter_map(|poll| poll.stalled_nanos).max();
     with_registries(|registries| {
-        // Of an ended watchdog's registry only this list holds a reference, so no thread writes to it. This
+        // Only this list refers to the registry of an ended watchdog, so no thread writes to it. This
         // function moves its counts under the lock that also covers the sum, so no sum misses them.
         let is_live = |registry: &Arc<Registry>| Arc::strong_count(registry) > 1;
         let (live, ended): (Vec<_>, Vec<_>) = registries.live.drain(..).partition(is_live);

@@ -113,7 +113,7 @@ pub(crate) struct Cells {
 pub(crate) struct Counted {
     pub(crate) elapsed: u64,
     pub(crate) self_time: u64,
-    /// Whether it counts as a poll; else it is only busy time.
+    /// Whether it counts as a poll, or only as busy time.
     pub(crate) is_poll: bool,
     pub(crate) slow: bool,
     pub(crate) panicked: bool,

@@ -1,4 +1,4 @@
-//! Whether anything is stuck at this moment.
+//! The health of a watchdog: its stalled polls and stuck workers now.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,59 +8,59 @@ use super::{WatchdogInner, poll_statuses};
 use crate::clock::Clock;
 use crate::liveness::SENTINEL;
 
-/// Whether polls of a watchdog are stuck at this moment. Made by
-/// [`Watchdog::health`](crate::Watchdog::health).
+/// Counts the stalled polls and stuck workers of a watchdog at one time. [`Watchdog::health`](crate::Watchdog::health)
+/// makes it.
 ///
-/// `Display` says it in a few words, for the body of a health check.
+/// `Display` writes one short line, for the body of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// In one word.
+    /// The summary.
     pub status: Status,
-    /// How many polls are over their budget and still run. What is excused is none of them: time that
-    /// [`allow_blocking`](crate::allow_blocking) declared, a poll whose worker was handed to another thread, and
-    /// time in which the system did not run the thread.
+    /// The number of polls that still run over their budget.
+    ///
+    /// Excused time does not count: time that [`allow_blocking`](crate::allow_blocking) declared, polls whose worker
+    /// another thread has taken, and time in which the system did not run the thread.
     pub stalls: u64,
-    /// How many workers of runtimes that this watchdog guards are stuck in one poll. A watched poll that holds
-    /// one is among the [`stalls`](Self::stalls) as well.
+    /// The number of workers, of guarded runtimes, that are stuck in one poll. A watched poll that holds one is among the
+    /// [`stalls`](Self::stalls) too.
     pub stuck_workers: u64,
-    /// How many of those workers are busy for very long without a proof that it is one poll
+    /// The number of such workers that have been busy for ten budgets, without proof of one poll
     /// ([`StuckKind::Busy`](crate::report::StuckKind::Busy)). They do not change the [`status`](Self::status).
     pub busy_workers: u64,
-    /// For how long the oldest stall or stuck worker has lasted, less what is excused.
+    /// The age of the oldest stall or stuck worker, without excused time.
     pub oldest_stall: Option<Duration>,
-    /// For how long the watchdog's own thread has not looked, where that is too long: more than a second
-    /// past the look that was due. Polls are known nevertheless, because they are read here; a worker that
-    /// became stuck since then is not.
+    /// The time since the sentinel's last scan, if its next scan is more than a second overdue.
+    ///
+    /// Polls are read here, so they are known even then. A worker that became stuck since that scan is not.
     pub unseen: Option<Duration>,
 }
 
-/// How many nanoseconds a look may be late before `health` says so. More than a busy host delays a thread
-/// that sleeps most of the time, and no more than the interval of the most eager health check.
-const LATE_LOOK: u64 = 1_000_000_000;
+/// A scan that is overdue by more makes the health unknown. A busy host delays a sleeping thread by less, and health checks
+/// are rarely more frequent.
+const MAX_OVERDUE_NANOS: u64 = 1_000_000_000;
 
-/// The word of a [`Health`].
+/// Summarizes a [`Health`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {
     /// No poll in flight is over its budget, and no worker is stuck.
     Responsive,
-    /// At least one is.
+    /// A poll in flight is over its budget, or a worker is stuck.
     Stalled,
-    /// None is known to be, but the watchdog's own thread has not looked for too long
-    /// ([`Health::unseen`]): of workers nothing is known.
+    /// Neither is known, but the sentinel's scan is overdue ([`Health::unseen`]), so the state of workers is unknown.
     Unknown,
 }
 
 impl Health {
     pub(crate) fn of(watchdog: &WatchdogInner) -> Self {
         let counters = watchdog.registry.counters();
-        let own: HashSet<u64> = counters.iter().map(|counters| counters.id).collect();
+        let watches: HashSet<u64> = counters.iter().map(|counters| counters.id).collect();
         let in_flight = poll_statuses(&watchdog.clock);
-        let of_home = in_flight
+        let of_watchdog = in_flight
             .iter()
-            .filter(|flight| own.contains(&flight.watch));
-        let stalls = of_home.filter_map(|flight| flight.stalled_nanos);
+            .filter(|poll| watches.contains(&poll.watch));
+        let stalls = of_watchdog.filter_map(|poll| poll.stalled_nanos);
         let (stuck_workers, longest_stuck) = watchdog
             .stuck_workers
             .count_and_oldest_nanos(&watchdog.clock);
@@ -84,21 +84,21 @@ impl Health {
     }
 }
 
-/// For how long the sentinel has not looked, if its look is overdue by too long. Under a mocked clock it does
-/// not look.
+/// Returns the nanoseconds since the sentinel's last scan, if its next one is overdue. Under a mocked clock the sentinel
+/// makes none.
 fn unseen(clock: &Clock, in_flight: &[super::PollStatus]) -> Option<u64> {
     let now = clock.raw();
     let is_started = clock.is_real() && SENTINEL.sign() > 0;
     let silence = clock.nanos_between(SENTINEL.sign(), now);
     let (silence, overdue) = match SENTINEL.has_no_timer() {
-        // It sleeps while nothing is in flight, and is roused by the first poll.
+        // The sentinel sleeps while nothing is in flight, and the first poll wakes it.
         true => {
-            let oldest = in_flight.iter().map(|flight| flight.elapsed_nanos).max()?;
+            let oldest = in_flight.iter().map(|poll| poll.elapsed_nanos).max()?;
             (oldest.min(silence), oldest.min(silence))
         }
         false => (silence, SENTINEL.overdue(clock, now)),
     };
-    (is_started && overdue > LATE_LOOK).then_some(silence)
+    (is_started && overdue > MAX_OVERDUE_NANOS).then_some(silence)
 }
 
 impl fmt::Display for Health {
@@ -113,7 +113,7 @@ impl fmt::Display for Health {
                 }
             }
             (None, Some(unseen)) => {
-                write!(f, "unknown, the watchdog has not looked for {unseen:.1?}")
+                write!(f, "unknown, the sentinel has made no scan for {unseen:.1?}")
             }
             (Some(oldest), _) => {
                 write!(f, "{} stalled", self.stalls)?;
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_workers_are_named_without_a_verdict() {
+    fn display_of_busy_workers_stays_responsive() {
         let health = |busy_workers| Health {
             status: Status::Responsive,
             stalls: 0,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_in_a_few_words_what_is_stuck() {
+    fn display_counts_stalls_and_stuck_workers() {
         let health = |stalls, stuck_workers, oldest_stall| Health {
             status: Status::Stalled,
             stalls,
@@ -170,7 +170,7 @@ mod tests {
             unseen: Some(Duration::from_secs(3)),
             ..health(0, 0, None)
         };
-        let words = "unknown, the watchdog has not looked for 3.0s";
+        let words = "unknown, the sentinel has made no scan for 3.0s";
         assert_eq!(unknown.to_string(), words);
     }
 }

@@ -1,74 +1,77 @@
-//! What the sentinel is to do about the stalls of one watchdog, besides telling of them.
+//! The settings for the sentinel: stacks, paths and escalation steps.
 
-/// How the stacks of stuck threads are taken.
+/// Selects the threads whose stacks the sentinel captures.
 ///
-/// On Linux, a thread's stack is taken by a signal to it: its handler copies the stack, and
-/// everything else is done elsewhere, on the copy. The signal is `SIGURG` unless
-/// [`WatchdogBuilder::stack_signal`](crate::WatchdogBuilder::stack_signal) says otherwise. A system call that the
-/// thread waits in is interrupted by it; what that means depends on the call.
+/// On Linux, the sentinel signals the thread, and the signal handler copies the stack. The sentinel unwinds the copy. The
+/// signal is `SIGURG`, or the one of [`WatchdogBuilder::stack_signal`](crate::WatchdogBuilder::stack_signal). It
+/// interrupts the system call that the thread waits in, and the effect of that depends on the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stacks {
-    /// Looks before it signals: a thread that computes, or waits in a system call that the kernel
-    /// restarts, is signalled. One that waits in a call that a signal would cut short (`nanosleep`,
-    /// `poll`, `epoll_wait`, a `futex` with a time limit, a socket with a time-out, a `write` that may
-    /// have written a part, …) is signalled only if a function made the call that makes it again. Such
-    /// functions are on a list: those of Rust's standard library (`thread::sleep`, parking, channels,
-    /// `Command::output`, `File::sync_all`, writing), of `parking_lot`, and of the C library
-    /// (`pthread_cond_timedwait`, `getaddrinfo`). They are known by their symbols, so in a stripped program,
-    /// and where link-time optimization inlined them, no such thread is signalled. A thread that has the
-    /// signal blocked is not signalled either. Of any other thread the report names the call, says why there
-    /// is no whole stack (`no_stack`), and has those frames that can be had from outside.
+    /// Signals a thread only if the signal does no harm.
+    ///
+    /// The sentinel observes the thread first. It signals a thread that computes, or that waits in a system call that
+    /// the kernel restarts.
+    ///
+    /// A signal would cut other calls short: `nanosleep`, `poll`, `epoll_wait`, a `futex` with a timeout, a socket with
+    /// a timeout, a `write` of which a part may be written, and more. The sentinel signals a thread in such a call only
+    /// if the function that made the call repeats it. The crate has a list of such functions:
+    ///
+    /// - Rust's standard library: `thread::sleep`, parking, channels, `Command::output`, `File::sync_all`, writes;
+    /// - `parking_lot`;
+    /// - the C library: `pthread_cond_timedwait`, `getaddrinfo`.
+    ///
+    /// It recognizes them by their symbols. So it signals no such thread in a stripped program, or if link-time
+    /// optimization inlined the function. It also signals no thread that blocks the signal.
+    ///
+    /// For a thread without a signal, the report names the system call, gives the reason (`no_stack`), and has the
+    /// frames that can be read from outside.
     ///
     /// # Non-guarantees
     ///
-    /// A thread may enter such a call in the microseconds between the look and the signal. On x86-64 the
-    /// handler then has the call made again, so that it does not fail; but it must find the number of the
-    /// call in the code before it. It cannot where one place makes all calls: in the C function
-    /// `syscall`, in glibc from 2.41 on, in musl. There, and on other processors, such a call may return
-    /// `EINTR`.
+    /// A thread may enter such a call in the microseconds between the observation and the signal. On x86-64, the signal
+    /// handler then restarts the call, if it finds the number of the call in the code before it. It finds none where one
+    /// place makes all calls: in the C function `syscall`, in glibc from 2.41 on, and in musl. There, and on other
+    /// processors, such a call may return `EINTR`.
     ///
-    /// A call that *runs* in the kernel for long, and looks for signals, may return early with a part of
-    /// its work: `getrandom` of many megabytes, or reading `/dev/zero`. Nothing distinguishes it from a computation.
-    /// The kernel says "running" of both, and its division of a thread's time into user and system is an
-    /// estimate over the thread's whole life.
+    /// A call that *runs* in the kernel for long may return early with a part of its work: `getrandom` of many
+    /// megabytes, or a read of `/dev/zero`. The kernel says "running" for it as for a computation, so the sentinel
+    /// cannot distinguish the two.
     #[default]
     Auto,
-    /// Signals every stuck thread.
+    /// Signals each stuck thread.
     ///
-    /// A thread that waits in one of the calls named above gets `EINTR` from it. Rust's standard
-    /// library makes most of them again by itself, but hands `ErrorKind::Interrupted` to the caller
-    /// where a socket has a time-out. Much C code takes `EINTR` for a failure, or cuts its waiting
-    /// short.
+    /// A thread that waits in one of the calls above gets `EINTR`. Rust's standard library repeats most of them, but
+    /// returns `ErrorKind::Interrupted` from a socket with a timeout. Much C code takes `EINTR` for a failure, or ends its
+    /// wait early.
     Always,
-    /// Takes no stacks, and installs no handler.
+    /// Captures no stacks, and installs no handler.
     Never,
 }
 
-/// See the module.
+/// The settings of one watchdog.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
     pub(crate) stacks: Stacks,
-    /// Not to say which file or socket a thread waits for.
+    /// Whether to leave out the file or socket that a thread waits for.
     pub(crate) without_paths: bool,
-    /// By age of the stall.
+    /// In the order of their age.
     pub(crate) steps: Vec<EscalationStep>,
 }
 
 /// One step of an escalation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct EscalationStep {
-    /// Nanoseconds.
     pub(crate) after_nanos: u64,
     pub(crate) action: Action,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Takes the stacks of all threads with polls in flight.
+    /// Reports with the stacks of all threads with polls in flight.
     Stacks,
-    /// Calls the user's function of that number.
+    /// Calls the user's function of that index.
     Call(usize),
-    /// Ends the process.
+    /// Aborts the process.
     Abort,
 }

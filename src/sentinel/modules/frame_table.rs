@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_is_in_the_section() {
+    fn entries_are_inside_the_section() {
         let is_sound = |table: &[u8]| is_sound(table, AT, &EH_FRAME);
         let sound = table(0x100 - 4, 0x100);
         assert!(is_sound(&sound));
