@@ -2,7 +2,7 @@
 //!
 //! A poll that does its work in time must never fail, one that is too slow must always; and a clock on
 //! the wall, which stands beside them in the same runs, cannot tell the two apart. The long version
-//! prints the table of the README:
+//! prints the table of docs/poll-budgets.md:
 //!
 //! ```sh
 //! cargo test --release --test noise -- --ignored --nocapture
@@ -122,7 +122,7 @@ fn beside_spinners_only_what_is_slow_fails() {
 }
 
 #[test]
-#[ignore = "takes two minutes: the table of the README"]
+#[ignore = "takes two minutes: the table of docs/poll-budgets.md"]
 fn five_hundred_times() {
     const RUNS: u32 = 500;
     let failed = runs(RUNS);
