@@ -11,7 +11,7 @@ use object::read::ReadCache;
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::part::Part;
-use crate::procfs::{Mapping, executable_mappings};
+use crate::procfs::{Mapping, executable_mappings, open_mapped};
 use crate::sys::read_memory;
 
 /// A part of a file: its addresses, and what is in it.
@@ -180,15 +180,7 @@ fn with_file<T>(
     path: &str,
     use_file: impl FnOnce(object::File<'_, &ReadCache<File>>) -> T,
 ) -> Option<T> {
-    // The program may have been replaced on disk since it was started.
-    let is_own = std::env::current_exe().is_ok_and(|exe| exe.as_os_str() == path);
-    let path = if is_own { "/proc/self/exe" } else { path };
-    // What is mapped may be a device, and another thing may be at its path by now: opening it could wait
-    // for ever, or do something.
-    if !std::fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let cache = ReadCache::new(File::open(path).ok()?);
+    let cache = ReadCache::new(open_mapped(path)?);
     Some(use_file(object::File::parse(&cache).ok()?))
 }
 
@@ -252,7 +244,7 @@ pub(super) fn parse<'d, R: object::ReadRef<'d>>(
         let (offset, size) = segment.file_range();
         let is_executable = matches!(
             segment.flags(),
-            object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0
+            object::SegmentFlags::Elf { p_flags, .. } if p_flags.contains(object::elf::PF_X)
         );
         let from = offset.saturating_sub(PAGE - 1);
         is_executable && (from..offset.saturating_add(size)).contains(&mapping.offset)

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod capture;
+mod counter;
 mod errand;
 mod flagged;
 mod guarded_drop;
@@ -17,6 +18,7 @@ mod linux;
 #[cfg(all(target_os = "linux", not(shotclock_loom)))]
 pub(crate) use linux::*;
 #[cfg(not(all(
+    feature = "stacks",
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
     not(shotclock_loom)
@@ -52,6 +54,7 @@ pub(crate) enum FileType {
 }
 
 pub(crate) use capture::{Copied, NoCapture, Registers};
+pub(crate) use counter::{has_steady_counter, read_counter};
 pub(crate) use flagged::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};
 pub(crate) use static_ref::StaticRef;
