@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use addr2line::gimli::{self, EndianSlice, NativeEndian, Section as _};
+use object::read::elf::{ElfFile64, ElfSymbol64};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolKind};
 
 use super::Step;
@@ -103,12 +104,12 @@ impl Parse for Elf {
     type Parsed<'a> = Names<'a>;
 
     fn parse(bytes: &[u8]) -> Option<Names<'_>> {
-        Names::of(&object::File::parse(bytes).ok()?)
+        Names::of(&ElfFile64::parse(bytes).ok()?)
     }
 }
 
 impl<'a> Names<'a> {
-    fn of(file: &object::File<'a>) -> Option<Self> {
+    fn of(file: &ElfFile64<'a, object::NativeEndian>) -> Option<Self> {
         let segments = file.segments().map(|segment| {
             let (offset, size) = segment.file_range();
             Segment {
@@ -211,7 +212,7 @@ impl Binary {
     }
 }
 
-fn symbol<'a>(symbol: object::Symbol<'a, '_>) -> Option<Symbol<'a>> {
+fn symbol<'a>(symbol: ElfSymbol64<'a, '_, object::NativeEndian>) -> Option<Symbol<'a>> {
     let is_function = symbol.kind() == SymbolKind::Text && symbol.size() > 0;
     Some(Symbol {
         address: symbol.address(),
@@ -221,7 +222,9 @@ fn symbol<'a>(symbol: object::Symbol<'a, '_>) -> Option<Symbol<'a>> {
 }
 
 /// Returns the debug information, if the file has some that is not compressed.
-fn dwarf<'a>(file: &object::File<'a>) -> Option<addr2line::Context<EndianSlice<'a, NativeEndian>>> {
+fn dwarf<'a>(
+    file: &ElfFile64<'a, object::NativeEndian>,
+) -> Option<addr2line::Context<EndianSlice<'a, NativeEndian>>> {
     let section = |id: gimli::SectionId| {
         let section = file.section_by_name(id.name());
         let uncompressed = section.filter(|section| {
@@ -239,7 +242,7 @@ fn dwarf<'a>(file: &object::File<'a>) -> Option<addr2line::Context<EndianSlice<'
 }
 
 /// Returns where the debug information of a stripped file may be. A relative path starts at the file's directory.
-fn debug_files(file: &object::File<'_>) -> Vec<PathBuf> {
+fn debug_files(file: &ElfFile64<'_, object::NativeEndian>) -> Vec<PathBuf> {
     const OF_THE_SYSTEM: &str = "/usr/lib/debug/.build-id";
     let hex = |bytes: &[u8]| {
         bytes
