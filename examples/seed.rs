@@ -160,7 +160,11 @@ async fn blocking_socket(server: SocketAddr) -> Outcome {
 
 /// Work that nobody thought of as long.
 async fn cpu_loop() -> Outcome {
-    let is_prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &u64| {
+        (2..)
+            .take_while(|d| d * d <= *n)
+            .all(|d| !n.is_multiple_of(d))
+    };
     black_box((2..black_box(PRIMES_BELOW)).filter(is_prime).count());
     Ok(())
 }

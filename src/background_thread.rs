@@ -66,6 +66,11 @@ pub(crate) fn spawn_with_signals(
     unblocked: Unblocked,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<Thread, Error> {
+    start(name, unblocked, Box::new(run))
+}
+
+/// Starts a thread. Not generic, because each closure would have its own copy of std's code that starts a thread.
+fn start(name: &str, unblocked: Unblocked, run: Box<dyn FnOnce() + Send>) -> Result<Thread, Error> {
     let builder = thread::Builder::new().name(name.to_owned());
     let spawned = sys::with_signals_blocked(unblocked, || builder.spawn(run));
     let spawned = spawned.map_err(|error| Error::thread(name, error))?;

@@ -150,7 +150,12 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    any(not(target_os = "linux"), shotclock_loom),
+    any(
+        not(target_os = "linux"),
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        not(feature = "stacks"),
+        shotclock_loom
+    ),
     allow(
         dead_code,
         reason = "without support by the operating system, much of the diagnosis has no caller"

@@ -211,10 +211,11 @@ impl Started<'_> {
         let clock = self.watch.clock();
         let elapsed = clock.nanos_between(self.start, clock.raw());
         let self_time = self.account(elapsed, 0, panicked);
-        if self.section.kind == SectionKind::Poll && self.watch.is_ticked() {
-            if let Some((slot, _)) = self.slot {
-                ticked_poll::sample(self.watch, slot, self.start, elapsed, self_time);
-            }
+        if self.section.kind == SectionKind::Poll
+            && self.watch.is_ticked()
+            && let Some((slot, _)) = self.slot
+        {
+            ticked_poll::sample(self.watch, slot, self.start, elapsed, self_time);
         }
     }
 

@@ -62,13 +62,16 @@
 //!   child inherits the handler, and no thread requests a stack.
 //! - `sentinel/stack_sampler.rs`: `CAPTURER`, the right to use them. `sentinel/self_test.rs`: `SELF_TEST`, the outcome of
 //!   their self-test. In a child `capabilities` reports that stacks are unavailable.
-//! - `stack/symbols.rs`: `NAMES` and `CACHE_IS_STALE`, the names of code addresses. A child looks up no names.
+//! - `stack/symbols.rs`: `NAMES` and `CACHE_IS_STALE`, the names of code addresses. `stack/debug_info.rs`: `FILES`, the
+//!   files that have them. A child looks up no names.
 //! - `stack/mod.rs`: `NAMELESS`, a constant in place of those names.
 //! - `procfs.rs`: `KEPT_FILES`, the number of open files of the crate, whose limit the process shares with the
 //!   program. A child does not close the parent's files.
 //! - `cgroup.rs`: `THROTTLING`, the CPU limit of the process. `stolen_time.rs`: `STOLEN_TIME`, the stolen time of
 //!   each processor. `suspension.rs`: `SUSPENSIONS` and `DELAYS`, when the process or the sentinel did not run. A
 //!   child reads none of them: it counts a slow poll without an attribution.
+//! - `clock.rs`: `COUNTER_SCALE`, the measured rate of the processor's counter, and `FIRST`, the origin of the clock
+//!   without such a counter. The first watchdog sets both, so a child that has a watchdog finds them set.
 //! - `coarse_clock.rs`: `COARSE_CLOCK`, the coarse reading of the machine's clock. In a child the tick stands still,
 //!   so a poll by ticks counts as its sample did, however long it was.
 //! - `watch/aggregate.rs`: `CLOCK`, a handle of the machine's clock for gauges.

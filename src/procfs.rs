@@ -238,6 +238,17 @@ pub(crate) fn executable_mappings() -> Vec<Mapping> {
     parse_mappings(&maps)
 }
 
+/// Opens the file behind a mapping for reading.
+pub(crate) fn open_mapped(path: &str) -> Option<fs::File> {
+    // The program may have been replaced on disk since it was started.
+    let is_own = std::env::current_exe().is_ok_and(|exe| exe.as_os_str() == path);
+    let path = if is_own { "/proc/self/exe" } else { path };
+    // What is mapped may be a device, and another thing may be at its path by now: opening it could wait
+    // for ever, or do something.
+    let is_file = fs::metadata(path).ok()?.is_file();
+    is_file.then(|| fs::File::open(path).ok())?
+}
+
 /// Not by `lines`: a path may end in a carriage return.
 pub(crate) fn parse_mappings(maps: &str) -> Vec<Mapping> {
     maps.split('\n').filter_map(parse_mapping).collect()

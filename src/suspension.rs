@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn clock() -> Clock {
-        Clock::mocked(quanta::Clock::mock().0)
+        Clock::mock().0
     }
 
     #[test]

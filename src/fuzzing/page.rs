@@ -14,9 +14,9 @@ use crate::watchdog::Watchdog;
 /// that is none of the page's is not found.
 pub fn page(data: &[u8]) {
     let mut input = Input::new(data);
-    let (source, time) = quanta::Clock::mock();
+    let (clock, time) = Clock::mock();
     let builder = Watchdog::builder().without_tracing();
-    let watchdog = builder.clock(Clock::mocked(source)).build();
+    let watchdog = builder.clock(clock).build();
     let watchdog = watchdog.expect("the settings are good");
     let thread = input.name().replace('\0', "");
     let names: Vec<_> = (0..1 + input.below(3)).map(|_| input.name()).collect();
@@ -25,7 +25,7 @@ pub fn page(data: &[u8]) {
         for (name, elapsed) in names.iter().zip(&polls) {
             let watch = watchdog.watch(name.clone());
             let _poll = watch.enter();
-            time.increment(*elapsed);
+            time.increment(Duration::from_nanos(*elapsed));
         }
     };
     // Not for each, because a thread costs more than all the rest.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::Input;
-use crate::clock::Clock;
+use crate::clock::{Clock, MockTime};
 use crate::{Escalation, Lane, SlowPoll, Stacks, Timing, Watch, Watchdog};
 use crate::{allow_blocking, yield_after, yield_every};
 
@@ -79,7 +79,7 @@ fn signal(input: &mut Input<'_>) -> i32 {
 
 fn watchdog(input: &mut Input<'_>) {
     let settings = Settings::new(input);
-    let (source, time) = quanta::Clock::mock();
+    let (clock, time) = Clock::mock();
     let reports = Arc::new(AtomicU32::new(0));
     let count = {
         let reports = Arc::clone(&reports);
@@ -89,7 +89,7 @@ fn watchdog(input: &mut Input<'_>) {
     };
     let mut builder = Watchdog::builder()
         .without_tracing()
-        .clock(Clock::mocked(source))
+        .clock(clock)
         .budget(settings.budget)
         .guard_budget(settings.guard_budget)
         .max_watches(settings.max_watches)
@@ -162,7 +162,7 @@ fn assert_names(input: &mut Input<'_>, watchdog: &Watchdog, limit: usize) {
 fn assert_counts(
     input: &mut Input<'_>,
     watch: &Watch,
-    time: &quanta::Mock,
+    time: &MockTime,
     elapsed: u64,
 ) -> (bool, bool) {
     let is_allowed = input.below(4) == 0;
@@ -170,7 +170,7 @@ fn assert_counts(
     {
         let _allowed = is_allowed.then(|| allow_blocking(input.name(), input.duration()));
         let _poll = watch.enter();
-        time.increment(elapsed);
+        time.increment(Duration::from_nanos(elapsed));
     }
     let stats = watch.stats();
     let is_slow = u128::from(elapsed) > watch.budget().as_nanos();

@@ -113,10 +113,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::New(_) = this.stage {
-            if let Stage::New(future) = std::mem::replace(&mut this.stage, Stage::Done) {
-                this.stage = start(&this.lane, this.cancellations, future)?;
-            }
+        if let Stage::New(_) = this.stage
+            && let Stage::New(future) = std::mem::replace(&mut this.stage, Stage::Done)
+        {
+            this.stage = start(&this.lane, this.cancellations, future)?;
         }
         let outcome = match &mut this.stage {
             // The thread that would poll it is the parent's.

@@ -72,10 +72,10 @@ impl Future for Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if !self.was_polled {
-            if let Some(guarded) = self.guarded.upgrade() {
-                guarded.end();
-            }
+        if !self.was_polled
+            && let Some(guarded) = self.guarded.upgrade()
+        {
+            guarded.end();
         }
     }
 }

@@ -135,7 +135,7 @@ pub fn elf(data: &[u8]) {
         path: "/any".into(),
     };
     let image = input.bytes(usize::MAX);
-    let Ok(file) = object::File::parse(image) else {
+    let Ok(file) = super::modules::Elf::parse(image) else {
         return;
     };
     let known_frames = known_frames(&file);

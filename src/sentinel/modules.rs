@@ -8,11 +8,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use object::read::ReadCache;
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
+use object::read::elf::{ElfFile64, ElfSegment64, ElfSymbol64};
+use object::{
+    NativeEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+};
 
 use super::known_frame::KnownFrame;
-use crate::procfs::{Mapping, executable_mappings};
+use crate::procfs::{Mapping, executable_mappings, open_mapped};
 use crate::sys::read_memory;
+
+/// A file of this processor. `object::File` would also read the files of others, which doubles the code.
+pub(super) type Elf<'d, R> = ElfFile64<'d, NativeEndian, R>;
 
 /// A part of a file: its addresses, and what is in it.
 type Section = (Range<u64>, Arc<[u8]>);
@@ -176,20 +182,9 @@ pub(super) fn difference(known: Vec<Known>) -> Difference {
 }
 
 /// Runs `use_file` on the file behind a path of `/proc/self/maps`.
-fn with_file<T>(
-    path: &str,
-    use_file: impl FnOnce(object::File<'_, &ReadCache<File>>) -> T,
-) -> Option<T> {
-    // The program may have been replaced on disk since it was started.
-    let is_own = std::env::current_exe().is_ok_and(|exe| exe.as_os_str() == path);
-    let path = if is_own { "/proc/self/exe" } else { path };
-    // What is mapped may be a device, and another thing may be at its path by now: opening it could wait
-    // for ever, or do something.
-    if !std::fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let cache = ReadCache::new(File::open(path).ok()?);
-    Some(use_file(object::File::parse(&cache).ok()?))
+fn with_file<T>(path: &str, use_file: impl FnOnce(Elf<'_, &ReadCache<File>>) -> T) -> Option<T> {
+    let cache = ReadCache::new(open_mapped(path)?);
+    Some(use_file(Elf::parse(&cache).ok()?))
 }
 
 fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
@@ -217,7 +212,7 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
 }
 
 /// The number of its build; in a file that has none, its first instructions.
-fn mark<'d, R: object::ReadRef<'d>>(file: &object::File<'d, R>, bias: u64) -> Option<Mark> {
+fn mark<'d, R: object::ReadRef<'d>>(file: &Elf<'d, R>, bias: u64) -> Option<Mark> {
     /// A build number has 20 bytes behind a header, and some bytes of code tell two files apart as well.
     const MOST_BYTES: usize = 256;
     let section = |name| file.section_by_name(name);
@@ -238,21 +233,21 @@ fn read_from_memory(mapping: &Mapping) -> Option<(u64, Unwinding)> {
     let len = usize::try_from(mapping.addresses.end - mapping.addresses.start).ok()?;
     let mut image = vec![0; len.min(LARGEST)];
     let read = read_memory(usize::try_from(mapping.addresses.start).ok()?, &mut image);
-    parse(&object::File::parse(image.get(..read)?).ok()?, mapping)
+    parse(&Elf::parse(image.get(..read)?).ok()?, mapping)
 }
 
 /// The file may be any by now, so nothing that it says is added up unchecked.
 pub(super) fn parse<'d, R: object::ReadRef<'d>>(
-    file: &object::File<'d, R>,
+    file: &Elf<'d, R>,
     mapping: &Mapping,
 ) -> Option<(u64, Unwinding)> {
     // A mapping begins at the page in which its segment begins.
     const PAGE: u64 = 64 * 1024;
-    let holds = |segment: &object::Segment<'d, '_, R>| {
+    let holds = |segment: &ElfSegment64<'d, '_, NativeEndian, R>| {
         let (offset, size) = segment.file_range();
         let is_executable = matches!(
             segment.flags(),
-            object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0
+            object::SegmentFlags::Elf { p_flags, .. } if p_flags.contains(object::elf::PF_X)
         );
         let from = offset.saturating_sub(PAGE - 1);
         is_executable && (from..offset.saturating_add(size)).contains(&mapping.offset)
@@ -290,9 +285,9 @@ fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
 /// Finds the known functions, in the order of their addresses. A program that is stripped has no symbols, and
 /// so none of them.
 pub(super) fn known_frames<'d, R: object::ReadRef<'d>>(
-    file: &object::File<'d, R>,
+    file: &Elf<'d, R>,
 ) -> Vec<(Range<u64>, KnownFrame)> {
-    let part = |symbol: object::Symbol<'d, '_, R>| {
+    let part = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
         let name = symbol
             .name()
             .ok()
@@ -304,10 +299,8 @@ pub(super) fn known_frames<'d, R: object::ReadRef<'d>>(
 }
 
 /// The same of the C library, which is nearly always stripped: of what it exports.
-fn parts_of_c<'d, R: object::ReadRef<'d>>(
-    file: &object::File<'d, R>,
-) -> Vec<(Range<u64>, KnownFrame)> {
-    let part = |symbol: object::Symbol<'d, '_, R>| {
+fn parts_of_c<'d, R: object::ReadRef<'d>>(file: &Elf<'d, R>) -> Vec<(Range<u64>, KnownFrame)> {
+    let part = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
         let part = KnownFrame::of_c(symbol.name().ok()?)?;
         Some((addresses(symbol.address(), symbol.size())?, part))
     };
@@ -318,7 +311,7 @@ fn in_order(
     known_frames: impl Iterator<Item = (Range<u64>, KnownFrame)>,
 ) -> Vec<(Range<u64>, KnownFrame)> {
     let mut known_frames: Vec<_> = known_frames.collect();
-    known_frames.sort_by_key(|(range, _)| range.start);
+    known_frames.sort_unstable_by_key(|(range, _)| range.start);
     known_frames
 }
 

@@ -1,4 +1,4 @@
-//! Where no system calls are seen.
+//! Stands in for `syscalls` on platforms whose system calls are unknown.
 
 use std::sync::Arc;
 

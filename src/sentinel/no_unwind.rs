@@ -1,4 +1,4 @@
-//! Where no stack can be captured, none is unwound either.
+//! Stands in for `unwind` where no stack can be captured.
 
 use super::known_frame::KnownFrame;
 use super::restarting_callers::Call;

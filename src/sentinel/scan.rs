@@ -137,10 +137,10 @@ pub(super) fn mark_seen<'p>(
         .is_none_or(|at| elapsed(at) > MAX_SAMPLE_AGE_NANOS);
     let mut is_new_past_half =
         |poll: &InFlightPoll| elapsed(poll.start) >= poll.budget / 2 && !diagnostics.was_seen(poll);
-    if polls.clone().any(&mut is_new_past_half) || is_old {
-        if let Some((before, now)) = diagnostics.sample(now, clock) {
-            polls.for_each(|poll| diagnostics.mark_seen(poll, before, now));
-        }
+    if (polls.clone().any(&mut is_new_past_half) || is_old)
+        && let Some((before, now)) = diagnostics.sample(now, clock)
+    {
+        polls.for_each(|poll| diagnostics.mark_seen(poll, before, now));
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syscalls::Sysno;
+use libc::c_long;
 
 use super::restarting_callers::Call;
+use super::syscall_names::name_of;
 use crate::procfs::{Waits, descriptor};
 use crate::report::{Resource, Syscall};
 use crate::sys::{self, FileType};
@@ -42,101 +43,96 @@ enum Timeout {
     Send,
 }
 
-fn sort(call: Sysno) -> Sort {
+fn sort(call: c_long) -> Sort {
     match call {
-        Sysno::nanosleep => Sort::Sleep(0),
-        Sysno::clock_nanosleep => Sort::Sleep(2),
-        Sysno::futex => Sort::Futex,
-        Sysno::read
-        | Sysno::readv
-        | Sysno::pread64
-        | Sysno::preadv
-        | Sysno::recvfrom
-        | Sysno::recvmsg
-        | Sysno::accept
-        | Sysno::accept4
-        | Sysno::flock
-        | Sysno::ioctl
-        | Sysno::fcntl
-        | Sysno::splice
-        | Sysno::fsync
-        | Sysno::fdatasync => Sort::Descriptor(Timeout::Receive),
-        Sysno::write
-        | Sysno::writev
-        | Sysno::pwrite64
-        | Sysno::pwritev
-        | Sysno::sendto
-        | Sysno::sendmsg
-        | Sysno::sendfile
-        | Sysno::connect => Sort::Descriptor(Timeout::Send),
-        Sysno::openat
-        | Sysno::openat2
-        | Sysno::statx
-        | Sysno::getdents64
-        | Sysno::unlinkat
-        | Sysno::renameat2
-        | Sysno::mkdirat
-        | Sysno::copy_file_range
-        | Sysno::ftruncate
-        | Sysno::fchmod
-        | Sysno::fallocate => Sort::File,
-        Sysno::wait4 | Sysno::waitid => Sort::Child,
-        Sysno::ppoll
-        | Sysno::pselect6
-        | Sysno::epoll_pwait
-        | Sysno::epoll_pwait2
-        | Sysno::io_uring_enter => Sort::Events,
+        libc::SYS_nanosleep => Sort::Sleep(0),
+        libc::SYS_clock_nanosleep => Sort::Sleep(2),
+        libc::SYS_futex => Sort::Futex,
+        libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_pread64
+        | libc::SYS_preadv
+        | libc::SYS_recvfrom
+        | libc::SYS_recvmsg
+        | libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_flock
+        | libc::SYS_ioctl
+        | libc::SYS_fcntl
+        | libc::SYS_splice
+        | libc::SYS_fsync
+        | libc::SYS_fdatasync => Sort::Descriptor(Timeout::Receive),
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_pwrite64
+        | libc::SYS_pwritev
+        | libc::SYS_sendto
+        | libc::SYS_sendmsg
+        | libc::SYS_sendfile
+        | libc::SYS_connect => Sort::Descriptor(Timeout::Send),
+        libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_statx
+        | libc::SYS_getdents64
+        | libc::SYS_unlinkat
+        | libc::SYS_renameat2
+        | libc::SYS_mkdirat
+        | libc::SYS_copy_file_range
+        | libc::SYS_ftruncate
+        | libc::SYS_fchmod
+        | libc::SYS_fallocate => Sort::File,
+        libc::SYS_wait4 | libc::SYS_waitid => Sort::Child,
+        libc::SYS_ppoll
+        | libc::SYS_pselect6
+        | libc::SYS_epoll_pwait
+        | libc::SYS_epoll_pwait2
+        | libc::SYS_io_uring_enter => Sort::Events,
         other => sort_of_old(other),
     }
 }
 
 /// Calls that newer architectures do without.
 #[cfg(target_arch = "x86_64")]
-fn sort_of_old(call: Sysno) -> Sort {
+fn sort_of_old(call: c_long) -> Sort {
     match call {
-        Sysno::poll | Sysno::select | Sysno::epoll_wait => Sort::Events,
-        Sysno::open
-        | Sysno::creat
-        | Sysno::stat
-        | Sysno::newfstatat
-        | Sysno::lstat
-        | Sysno::unlink
-        | Sysno::rename
-        | Sysno::mkdir => Sort::File,
+        libc::SYS_poll | libc::SYS_select | libc::SYS_epoll_wait => Sort::Events,
+        libc::SYS_open
+        | libc::SYS_creat
+        | libc::SYS_stat
+        | libc::SYS_newfstatat
+        | libc::SYS_lstat
+        | libc::SYS_unlink
+        | libc::SYS_rename
+        | libc::SYS_mkdir => Sort::File,
         _ => Sort::Other,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn sort_of_old(_: Sysno) -> Sort {
+fn sort_of_old(_: c_long) -> Sort {
     Sort::Other
-}
-
-fn number(waits: &Waits) -> Option<Sysno> {
-    Sysno::new(usize::try_from(waits.number).ok()?)
 }
 
 /// The call in words.
 pub(super) fn describe(waits: &Waits) -> Syscall {
-    let call = number(waits);
-    let resource = match call.map(sort) {
-        Some(Sort::Sleep(_)) => Resource::Clock,
-        Some(Sort::Futex) => Resource::Futex,
-        Some(Sort::Descriptor(_)) => resource_of(waits.arguments[0]),
-        Some(Sort::File) => Resource::File,
-        Some(Sort::Child) => Resource::Process,
-        Some(Sort::Events) => Resource::Events,
-        Some(Sort::Other) | None => Resource::Unknown,
+    let resource = match sort(waits.number) {
+        Sort::Sleep(_) => Resource::Clock,
+        Sort::Futex => Resource::Futex,
+        Sort::Descriptor(_) => resource_of(waits.arguments[0]),
+        Sort::File => Resource::File,
+        Sort::Child => Resource::Process,
+        Sort::Events => Resource::Events,
+        Sort::Other => Resource::Unknown,
     };
     Syscall {
-        name: call.map(|call| call.name()),
+        name: name_of(waits.number),
         resource,
     }
 }
 
 /// What the call waits for: a duration, or what is behind the file descriptor.
 pub(super) fn waiting_on(waits: &Waits) -> Option<Arc<str>> {
-    match number(waits).map(sort)? {
+    match sort(waits.number) {
         Sort::Sleep(argument) => duration(waits, argument),
         Sort::Descriptor(_) => descriptor(waits.arguments[0]).map(Arc::from),
         _ => None,
@@ -174,38 +170,38 @@ fn duration(waits: &Waits, argument: usize) -> Option<Arc<str>> {
 
 /// What a signal would do to the call.
 pub(super) fn interrupted(waits: &Waits) -> Interrupted {
-    let Some(call) = number(waits) else {
-        return Interrupted::Fails;
-    };
+    let call = waits.number;
     match (sort(call), call) {
         (Sort::Sleep(_), _) => Interrupted::IsCutShort(Call::Sleep),
         // Without a time limit it restarts.
         (Sort::Futex, _) if waits.arguments[3] != 0 => Interrupted::IsCutShort(Call::Futex),
         (Sort::Futex | Sort::Child, _) => Interrupted::Restarts,
         (Sort::Descriptor(timeout), _) => on_descriptor(waits, call, timeout),
-        (Sort::File, Sysno::openat) => Interrupted::Restarts,
-        (Sort::File, Sysno::ftruncate) => Interrupted::IsCutShort(Call::Truncate),
-        (Sort::File, Sysno::fchmod) => Interrupted::IsCutShort(Call::ChangeMode),
+        (Sort::File, libc::SYS_openat) => Interrupted::Restarts,
+        (Sort::File, libc::SYS_ftruncate) => Interrupted::IsCutShort(Call::Truncate),
+        (Sort::File, libc::SYS_fchmod) => Interrupted::IsCutShort(Call::ChangeMode),
         (Sort::Events, call) if is_poll(call) => Interrupted::IsCutShort(Call::Poll),
         (Sort::File | Sort::Events | Sort::Other, _) => Interrupted::Fails,
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn is_poll(call: Sysno) -> bool {
-    matches!(call, Sysno::poll | Sysno::ppoll)
+fn is_poll(call: c_long) -> bool {
+    matches!(call, libc::SYS_poll | libc::SYS_ppoll)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn is_poll(call: Sysno) -> bool {
-    call == Sysno::ppoll
+fn is_poll(call: c_long) -> bool {
+    call == libc::SYS_ppoll
 }
 
-fn on_descriptor(waits: &Waits, call: Sysno, timeout: Timeout) -> Interrupted {
+fn on_descriptor(waits: &Waits, call: c_long, timeout: Timeout) -> Interrupted {
     let is_restarted = restarts_on(waits, call, timeout);
     match call {
-        Sysno::fsync | Sysno::fdatasync => Interrupted::IsCutShort(Call::Sync),
-        Sysno::accept | Sysno::accept4 if !is_restarted => Interrupted::IsCutShort(Call::Accept),
+        libc::SYS_fsync | libc::SYS_fdatasync => Interrupted::IsCutShort(Call::Sync),
+        libc::SYS_accept | libc::SYS_accept4 if !is_restarted => {
+            Interrupted::IsCutShort(Call::Accept)
+        }
         _ if !is_restarted || waits_for_all(waits, call) => Interrupted::Fails,
         // Once a part is written, a signal has the call return how much.
         _ if writes(call) && !is_all_or_nothing(waits, call) => {
@@ -216,16 +212,16 @@ fn on_descriptor(waits: &Waits, call: Sysno, timeout: Timeout) -> Interrupted {
 }
 
 /// Whether the kernel makes the call again, as long as nothing is done yet.
-fn restarts_on(waits: &Waits, call: Sysno, timeout: Timeout) -> bool {
+fn restarts_on(waits: &Waits, call: c_long, timeout: Timeout) -> bool {
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => !has_timeout(waits.arguments[0], timeout),
         // A file of the network, or of a program in user space, may be interrupted.
         Some(FileType::File) => false,
         Some(FileType::Pipe | FileType::Device) => {
-            matches!(call, Sysno::read | Sysno::readv) || writes(call)
+            matches!(call, libc::SYS_read | libc::SYS_readv) || writes(call)
         }
         // An eventfd, a timer, an inotify.
-        None => call == Sysno::read,
+        None => call == libc::SYS_read,
     }
 }
 
@@ -235,28 +231,28 @@ fn has_timeout(descriptor: u64, timeout: Timeout) -> bool {
     sys::socket_timeout(descriptor, is_receive).unwrap_or(true)
 }
 
-fn writes(call: Sysno) -> bool {
-    let is_plain = matches!(call, Sysno::write | Sysno::writev);
-    is_plain || matches!(call, Sysno::sendto | Sysno::sendmsg)
+fn writes(call: c_long) -> bool {
+    let is_plain = matches!(call, libc::SYS_write | libc::SYS_writev);
+    is_plain || matches!(call, libc::SYS_sendto | libc::SYS_sendmsg)
 }
 
 /// Whether the call waits until nothing is left to write before it has written anything.
-fn is_all_or_nothing(waits: &Waits, call: Sysno) -> bool {
+fn is_all_or_nothing(waits: &Waits, call: c_long) -> bool {
     // POSIX: a pipe takes up to this number of bytes at once, or waits.
     const PIPE_BUF: u64 = 4096;
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => sys::is_stream(waits.arguments[0]) == Some(false),
-        Some(FileType::Pipe) => call == Sysno::write && waits.arguments[2] <= PIPE_BUF,
+        Some(FileType::Pipe) => call == libc::SYS_write && waits.arguments[2] <= PIPE_BUF,
         _ => false,
     }
 }
 
 /// Whether it waits for more, though it has received a part.
-fn waits_for_all(waits: &Waits, call: Sysno) -> bool {
+fn waits_for_all(waits: &Waits, call: c_long) -> bool {
     const MSG_WAITALL: u64 = 0x100;
     let flags = match call {
-        Sysno::recvfrom => waits.arguments[3],
-        Sysno::recvmsg => waits.arguments[2],
+        libc::SYS_recvfrom => waits.arguments[3],
+        libc::SYS_recvmsg => waits.arguments[2],
         _ => 0,
     };
     flags & MSG_WAITALL != 0
@@ -267,9 +263,9 @@ mod tests {
     use super::*;
     use std::os::fd::AsRawFd as _;
 
-    fn waits(call: Sysno, arguments: [u64; 6]) -> Waits {
+    fn waits(call: c_long, arguments: [u64; 6]) -> Waits {
         Waits {
-            number: call.id().into(),
+            number: call,
             arguments,
             sp: 0,
             pc: 0,
@@ -278,24 +274,24 @@ mod tests {
 
     #[test]
     fn call_with_a_timeout_does_not_restart() {
-        let untimed = waits(Sysno::futex, [0; 6]);
-        let timed = waits(Sysno::futex, [0, 0, 0, 1, 0, 0]);
+        let untimed = waits(libc::SYS_futex, [0; 6]);
+        let timed = waits(libc::SYS_futex, [0, 0, 0, 1, 0, 0]);
         assert_eq!(interrupted(&untimed), Interrupted::Restarts);
         assert_eq!(interrupted(&timed), Interrupted::IsCutShort(Call::Futex));
         for (call, kind) in [
-            (Sysno::nanosleep, Call::Sleep),
-            (Sysno::clock_nanosleep, Call::Sleep),
-            (Sysno::poll, Call::Poll),
-            (Sysno::ppoll, Call::Poll),
-            (Sysno::fsync, Call::Sync),
-            (Sysno::fdatasync, Call::Sync),
-            (Sysno::ftruncate, Call::Truncate),
-            (Sysno::fchmod, Call::ChangeMode),
+            (libc::SYS_nanosleep, Call::Sleep),
+            (libc::SYS_clock_nanosleep, Call::Sleep),
+            (libc::SYS_poll, Call::Poll),
+            (libc::SYS_ppoll, Call::Poll),
+            (libc::SYS_fsync, Call::Sync),
+            (libc::SYS_fdatasync, Call::Sync),
+            (libc::SYS_ftruncate, Call::Truncate),
+            (libc::SYS_fchmod, Call::ChangeMode),
         ] {
             let cut_short = Interrupted::IsCutShort(kind);
             assert_eq!(interrupted(&waits(call, [0; 6])), cut_short, "{call}");
         }
-        for call in [Sysno::epoll_pwait, Sysno::select, Sysno::sync] {
+        for call in [libc::SYS_epoll_pwait, libc::SYS_select, libc::SYS_sync] {
             assert_eq!(interrupted(&waits(call, [0; 6])), Interrupted::Fails);
         }
     }
@@ -304,11 +300,11 @@ mod tests {
     fn socket_without_a_timeout_restarts() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let descriptor = socket.as_raw_fd().cast_unsigned().into();
-        let receive = waits(Sysno::recvfrom, [descriptor, 0, 0, 0, 0, 0]);
+        let receive = waits(libc::SYS_recvfrom, [descriptor, 0, 0, 0, 0, 0]);
         assert_eq!(interrupted(&receive), Interrupted::Restarts);
-        let whole = waits(Sysno::recvfrom, [descriptor, 0, 0, 0x100, 0, 0]);
+        let whole = waits(libc::SYS_recvfrom, [descriptor, 0, 0, 0x100, 0, 0]);
         assert_eq!(interrupted(&whole), Interrupted::Fails);
-        let send = waits(Sysno::sendto, [descriptor, 0, 1 << 20, 0, 0, 0]);
+        let send = waits(libc::SYS_sendto, [descriptor, 0, 1 << 20, 0, 0, 0]);
         assert_eq!(interrupted(&send), Interrupted::Restarts, "a datagram");
         socket
             .set_read_timeout(Some(Duration::from_secs(1)))
@@ -329,12 +325,12 @@ mod tests {
         let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let stream = stream.as_raw_fd().cast_unsigned().into();
         for (call, descriptor, len, expected) in [
-            (Sysno::write, pipe, 4096, Interrupted::Restarts),
-            (Sysno::write, pipe, 4097, cut_short),
-            (Sysno::writev, pipe, 1, cut_short),
-            (Sysno::write, stream, 1, cut_short),
-            (Sysno::sendto, stream, 1, cut_short),
-            (Sysno::sendmsg, stream, 1, cut_short),
+            (libc::SYS_write, pipe, 4096, Interrupted::Restarts),
+            (libc::SYS_write, pipe, 4097, cut_short),
+            (libc::SYS_writev, pipe, 1, cut_short),
+            (libc::SYS_write, stream, 1, cut_short),
+            (libc::SYS_sendto, stream, 1, cut_short),
+            (libc::SYS_sendmsg, stream, 1, cut_short),
         ] {
             let write = waits(call, [descriptor, 0, len, 0, 0, 0]);
             assert_eq!(interrupted(&write), expected, "{call} of {len}");
@@ -345,12 +341,12 @@ mod tests {
     fn accept_with_a_timeout_is_cut_short() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let accept = waits(
-            Sysno::accept4,
+            libc::SYS_accept4,
             [listener.as_raw_fd().cast_unsigned().into(), 0, 0, 0, 0, 0],
         );
         assert_eq!(interrupted(&accept), Interrupted::Restarts);
         // What cannot be asked is taken to have one.
-        let nothing = waits(Sysno::accept4, [u64::MAX, 0, 0, 0, 0, 0]);
+        let nothing = waits(libc::SYS_accept4, [u64::MAX, 0, 0, 0, 0, 0]);
         let cut_short = Interrupted::IsCutShort(Call::Accept);
         assert_eq!(interrupted(&nothing), cut_short);
     }
@@ -359,12 +355,12 @@ mod tests {
     fn sleep_has_its_duration() {
         let spec = [3u64, 500_000_000];
         let address = spec.as_ptr().addr() as u64;
-        let sleep = waits(Sysno::clock_nanosleep, [1, 0, address, 0, 0, 0]);
+        let sleep = waits(libc::SYS_clock_nanosleep, [1, 0, address, 0, 0, 0]);
         assert_eq!(describe(&sleep).to_string(), "clock_nanosleep");
         assert_eq!(waiting_on(&sleep).as_deref(), Some("3.5s"));
-        let until = waits(Sysno::clock_nanosleep, [1, 1, address, 0, 0, 0]);
+        let until = waits(libc::SYS_clock_nanosleep, [1, 1, address, 0, 0, 0]);
         assert_eq!(waiting_on(&until), None);
-        let nowhere = waits(Sysno::nanosleep, [8, 0, 0, 0, 0, 0]);
+        let nowhere = waits(libc::SYS_nanosleep, [8, 0, 0, 0, 0, 0]);
         assert_eq!(waiting_on(&nowhere), None);
     }
 
@@ -372,7 +368,7 @@ mod tests {
     fn unknown_number_has_no_name() {
         let call = describe(&Waits {
             number: i64::MAX,
-            ..waits(Sysno::read, [0; 6])
+            ..waits(libc::SYS_read, [0; 6])
         });
         assert_eq!(call, Syscall::default());
     }

@@ -94,11 +94,13 @@ impl UnwindLoader {
         let is_recent = self
             .requested_at
             .is_some_and(|at| at.elapsed() < RELOAD_INTERVAL);
-        if let Some(unwinder) = &mut self.unwinder {
-            if unwinder.has_missed() && !self.is_pending && !is_recent {
-                self.requested_at = Some(Instant::now());
-                self.is_pending = self.requests.send(unwinder.known()).is_ok();
-            }
+        if let Some(unwinder) = &mut self.unwinder
+            && unwinder.has_missed()
+            && !self.is_pending
+            && !is_recent
+        {
+            self.requested_at = Some(Instant::now());
+            self.is_pending = self.requests.send(unwinder.known()).is_ok();
         }
         self.is_pending
     }

@@ -1,5 +1,20 @@
 //! Floor 1: the stack of a thread, and the names of its frames.
 
+#[cfg(all(
+    feature = "stacks",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shotclock_loom)
+))]
+mod debug_info;
+#[cfg(not(all(
+    feature = "stacks",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shotclock_loom)
+)))]
+#[path = "no_debug_info.rs"]
+mod debug_info;
 mod symbols;
 
 use std::fmt;
@@ -7,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::sys;
 pub use symbols::Frame;
-#[cfg(target_os = "linux")]
+#[allow(unused_imports, reason = "only `unwind` calls it")]
 pub(crate) use symbols::invalidate_names;
 
 /// Shows the stack of a thread at one time.

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::Step;
+use super::debug_info;
 use crate::catch_panic::catch_panic;
 use crate::sync::IgnorePoison as _;
 
@@ -151,13 +151,11 @@ fn short(file: &str) -> &str {
 const CACHED_ADDRESSES: usize = 4_096;
 
 /// Whether a library was loaded or unloaded since the last lookup of a name.
-#[cfg(target_os = "linux")]
 static CACHE_IS_STALE: AtomicBool = AtomicBool::new(false);
 
 /// Makes the next look-up drop all cached names, because a library was loaded or unloaded.
 ///
 /// Waits for no other thread: a look-up may take long.
-#[cfg(target_os = "linux")]
 pub(crate) fn invalidate_names() {
     CACHE_IS_STALE.store(true, Relaxed);
 }
@@ -168,16 +166,15 @@ type Names = HashMap<Step, Arc<[Frame]>>;
 pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     static NAMES: Mutex<Option<Names>> = Mutex::new(None);
     let lock = || NAMES.lock().ignore_poison();
-    #[cfg(target_os = "linux")]
     if CACHE_IS_STALE.swap(false, Relaxed) {
         *lock() = None;
-        backtrace::clear_symbol_cache();
+        debug_info::forget();
     }
     if let Some(known) = lock().as_ref().and_then(|names| names.get(step)) {
         return Arc::clone(known);
     }
     // Outside the lock, because a look-up may take long.
-    let frames = catch_panic(|| look_up(step)).unwrap_or_default();
+    let frames = catch_panic(|| debug_info::look_up(step)).unwrap_or_default();
     let frames: Arc<[Frame]> = if frames.is_empty() {
         [unnamed(step)].into()
     } else {
@@ -192,7 +189,7 @@ pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     frames
 }
 
-fn unnamed(step: &Step) -> Frame {
+pub(super) fn unnamed(step: &Step) -> Frame {
     Frame {
         address: step.address,
         function: None,
@@ -200,29 +197,6 @@ fn unnamed(step: &Step) -> Frame {
         line: None,
         module: step.module.clone(),
     }
-}
-
-#[cfg(target_os = "linux")]
-fn look_up(step: &Step) -> Vec<Frame> {
-    // `resolve` takes a return address, and looks up the call before it.
-    let address = step.address + usize::from(!step.is_return);
-    let mut frames = Vec::new();
-    backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
-        let file = symbol.filename();
-        frames.push(Frame {
-            // The alternate form leaves out the hash.
-            function: symbol.name().map(|name| format!("{name:#}").into()),
-            file: file.map(|file| file.to_string_lossy().into()),
-            line: symbol.lineno(),
-            ..unnamed(step)
-        });
-    });
-    frames
-}
-
-#[cfg(not(target_os = "linux"))]
-fn look_up(_: &Step) -> Vec<Frame> {
-    Vec::new()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) struct Copied {
 /// Why there is no copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoCapture {
-    /// The crate supports no captures on this operating system or processor.
+    /// The crate supports no captures on this operating system or processor, or was built without them.
     Unsupported,
     /// The crate has installed its handler for another signal already.
     InUse,
@@ -58,6 +58,9 @@ impl NoCapture {
     /// Returns the reason as text for reports and capabilities.
     pub(crate) fn reason(self) -> &'static str {
         match self {
+            NoCapture::Unsupported if !cfg!(feature = "stacks") => {
+                "built without the feature `stacks`"
+            }
             NoCapture::Unsupported => "this operating system or processor is not supported",
             NoCapture::InUse => "another signal is in use already",
             NoCapture::SignalTaken => "the signal has another handler",

@@ -7,6 +7,7 @@
 
 mod asymmetric_fence;
 mod capture;
+mod counter;
 mod flagged_ref;
 mod guarded_drop;
 mod request_cell;
@@ -18,6 +19,7 @@ mod linux;
 #[cfg(all(target_os = "linux", not(shotclock_loom)))]
 pub(crate) use linux::*;
 #[cfg(not(all(
+    feature = "stacks",
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
     not(shotclock_loom)
@@ -55,6 +57,7 @@ pub(crate) enum FileType {
 pub(crate) use crate::sync::fork::{is_forked, note_home_process};
 pub(crate) use asymmetric_fence::{heavy_fence, light_fence};
 pub(crate) use capture::{Copied, NoCapture, Registers};
+pub(crate) use counter::{has_steady_counter, read_counter};
 pub(crate) use flagged_ref::FlaggedRef;
 pub(crate) use guarded_drop::{Enter, GuardedDrop};
 pub(crate) use static_ref::StaticRef;

@@ -1,10 +1,16 @@
-//! Stands in for `linux::capture` on platforms without captures.
+//! Stands in for `linux::capture` on platforms without captures, and without the feature `stacks`.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use super::Thread;
 use super::capture::{Copied, NoCapture};
+
+/// No thread is asked for a stack.
+#[cfg(target_os = "linux")]
+pub(super) fn signal_of_captures() -> i32 {
+    0
+}
 
 /// Has no values: nothing can make one.
 pub(crate) struct Capturer {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, MockTime};
 use crate::sentinel::Scanner;
 use crate::sync::IgnorePoison as _;
 use crate::watchdog::WatchdogBuilder;
@@ -48,15 +48,14 @@ use crate::watchdog::WatchdogBuilder;
 #[derive(Clone)]
 pub struct MockClock {
     clock: Clock,
-    time: Arc<quanta::Mock>,
+    time: Arc<MockTime>,
     scanner: Arc<Mutex<Scanner>>,
 }
 
 impl MockClock {
     /// A clock of its own: no two of them tell the same time.
     pub fn new() -> Self {
-        let (source, time) = quanta::Clock::mock();
-        let clock = Clock::mocked(source);
+        let (clock, time) = Clock::mock();
         let scanner = Arc::new(Mutex::new(Scanner::new(clock.clone())));
         Self {
             clock,
@@ -71,8 +70,7 @@ impl MockClock {
     ///
     /// If the clock comes to more than `u64::MAX` nanoseconds, which is 584 years.
     pub fn advance(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).expect("584 years are too long for this clock");
-        self.time.increment(nanos);
+        self.time.increment(time);
     }
 
     /// Looks at the polls in flight as the sentinel would at this moment: what is over its budget and

@@ -366,7 +366,7 @@ fn a_thread_that_is_ending_still_counts() {
 
 #[test]
 fn a_thread_without_a_slot_knows_what_is_slow() {
-    struct PollsLast(Watch, std::sync::Arc<quanta::Mock>, Duration);
+    struct PollsLast(Watch, std::sync::Arc<crate::clock::MockTime>, Duration);
     impl Drop for PollsLast {
         fn drop(&mut self) {
             let Self(watch, time, takes) = self;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, MockTime};
 use crate::sync::IgnorePoison as _;
 use crate::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 
@@ -32,7 +32,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(match cfg!(shotclock_m
 pub(crate) struct Scene {
     pub(crate) watchdog: Watchdog,
     clock: Clock,
-    time: Arc<quanta::Mock>,
+    time: Arc<MockTime>,
     reports: Arc<Mutex<Vec<SlowPoll>>>,
 }
 
@@ -42,14 +42,13 @@ impl Scene {
     }
 
     pub(crate) fn with(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> Self {
-        let (clock, time) = quanta::Clock::mock();
+        let (clock, time) = Clock::mock();
         let reports = Arc::<Mutex<Vec<SlowPoll>>>::default();
         let collect = {
             let reports = Arc::clone(&reports);
             move |slow: &SlowPoll| reports.lock().unwrap().push(slow.clone())
         };
         let builder = Watchdog::builder().without_tracing();
-        let clock = Clock::mocked(clock);
         let builder = builder.clock(clock.clone()).on_slow_poll(collect);
         Self {
             clock,

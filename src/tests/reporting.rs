@@ -115,7 +115,7 @@ fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
 
 #[test]
 fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
-    let (clock, time) = quanta::Clock::mock();
+    let (clock, time) = Clock::mock();
     let own = Arc::<Mutex<Option<Watch>>>::default();
     let reports = Arc::new(AtomicU64::new(0));
     let reporter = {
@@ -128,9 +128,7 @@ fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
             drop(entered);
         }
     };
-    let builder = Watchdog::builder()
-        .without_tracing()
-        .clock(Clock::mocked(clock));
+    let builder = Watchdog::builder().without_tracing().clock(clock);
     let watchdog = builder.on_slow_poll(reporter).build().unwrap();
     let logging = watchdog.watch("logging");
     *own.lock().unwrap() = Some(logging.clone());

@@ -127,8 +127,7 @@ fn what_the_limit_leaves_out_is_counted_once_and_not_told_when_it_ends() {
 
 #[test]
 fn a_stall_on_a_reporters_own_thread_is_not_told() {
-    let (source, time) = quanta::Clock::mock();
-    let clock = Clock::mocked(source);
+    let (clock, time) = Clock::mock();
     let (tx, rx) = std::sync::mpsc::channel();
     let own = Arc::<Mutex<Option<Watch>>>::default();
     let reporter = {

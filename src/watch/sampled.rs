@@ -158,7 +158,7 @@ impl Sampled {
         let version = self.version.load(unless_broken("sums-version", Acquire));
         let sums = self.sums_at_once();
         fence(Acquire, "sums-fence");
-        let is_even = version % 2 == 0 || broken("sums-even");
+        let is_even = version.is_multiple_of(2) || broken("sums-even");
         let is_of_one_moment = self.version.load(Relaxed) == version || broken("sums-again");
         (is_even && is_of_one_moment).then_some(sums)
     }

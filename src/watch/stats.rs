@@ -190,8 +190,7 @@ mod tests {
 
     #[test]
     fn display_of_a_snapshot_is_an_aligned_table_with_slow_watches_first() {
-        let (clock, _) = quanta::Clock::mock();
-        let clock = Clock::mocked(clock);
+        let (clock, _) = Clock::mock();
         let counters =
             ["quiet", "line\nbreak", "worst"].map(|name| Arc::new(WatchCounters::new(name.into())));
         for (index, elapsed, slow) in [(1, 4_000, false), (2, 25_000_000, true)] {
@@ -245,8 +244,8 @@ quiet            0     0         0          0       -       -       -        -"
     #[cfg(feature = "serde")]
     #[test]
     fn watch_stats_json_has_every_public_field() {
-        let (clock, _) = quanta::Clock::mock();
-        let flights = poll_statuses(&Clock::mocked(clock));
+        let (clock, _) = Clock::mock();
+        let flights = poll_statuses(&clock);
         let stats = WatchStats::new(&WatchCounters::new("w".into()), &flights);
         crate::serialize::assert_json_has_public_fields!(stats, WatchStats {
             watch, polls, slow_polls, panicked_polls, contained_polls, in_flight, stalls, oldest_in_flight, busy,

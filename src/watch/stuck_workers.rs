@@ -40,8 +40,7 @@ mod tests {
 
     #[test]
     fn count_and_oldest_follows_inserts_and_removes() {
-        let (clock, time) = quanta::Clock::mock();
-        let clock = Clock::mocked(clock);
+        let (clock, time) = Clock::mock();
         let stuck = StuckWorkers::default();
         assert_eq!(stuck.count_and_oldest_nanos(&clock), (0, None));
         stuck.insert(1, 0, clock.raw());

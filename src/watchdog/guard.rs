@@ -280,11 +280,11 @@ impl GuardHooks {
         let Some(guarded) = self.guarded.as_ref().filter(|guarded| !guarded.has_ended()) else {
             return;
         };
-        if !guarded.is_attached() {
-            if let Ok(handle) = Handle::try_current() {
-                guarded.attach(&handle);
-                prober::wake();
-            }
+        if !guarded.is_attached()
+            && let Ok(handle) = Handle::try_current()
+        {
+            guarded.attach(&handle);
+            prober::wake();
         }
         if let Some(workers) = guarded.workers() {
             workers.bind_current_thread();

@@ -20,7 +20,7 @@ pub(super) fn do_harm(app: &Arc<App>) {
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
     let Some(sabotage) = app.sabotage else { return };
     let number = REQUESTS.fetch_add(1, Relaxed);
-    if number % RARELY == 0 {
+    if number.is_multiple_of(RARELY) {
         harm(app, sabotage, number);
     }
 }

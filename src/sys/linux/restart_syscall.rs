@@ -77,11 +77,12 @@ pub(super) fn restart(context: &mut libc::ucontext_t) {
     // SAFETY: `code` has room for the window.
     let read = unsafe { read_raw(from, code.as_mut_ptr(), WINDOW_BYTES) };
     let is_whole = read == WINDOW_BYTES;
-    if let Some(number) = is_whole.then(|| number(&code)).flatten() {
-        if RESTARTABLE.contains(&number) && !is_another_pending(&context.uc_sigmask) {
-            registers[libc::REG_RAX as usize] = number;
-            registers[libc::REG_RIP as usize] = pc - SYSCALL_INSTRUCTION.len() as i64;
-        }
+    if let Some(number) = is_whole.then(|| number(&code)).flatten()
+        && RESTARTABLE.contains(&number)
+        && !is_another_pending(&context.uc_sigmask)
+    {
+        registers[libc::REG_RAX as usize] = number;
+        registers[libc::REG_RIP as usize] = pc - SYSCALL_INSTRUCTION.len() as i64;
     }
 }
 

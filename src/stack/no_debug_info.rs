@@ -1,0 +1,10 @@
+//! Replaces `debug_info` on platforms without captures: no address has a name.
+
+use super::Step;
+use super::symbols::Frame;
+
+pub(super) fn look_up(_: &Step) -> Vec<Frame> {
+    Vec::new()
+}
+
+pub(super) fn forget() {}
