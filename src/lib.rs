@@ -183,6 +183,7 @@ mod flight_record;
     target_arch = "x86_64",
     feature = "page",
     feature = "prometheus",
+    feature = "stacks",
     feature = "testing"
 ))]
 #[doc(hidden)]

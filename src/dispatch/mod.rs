@@ -4,8 +4,8 @@
 //! queue of each [`ReporterThread`]. The default reporter logs through `tracing`; the history sums culprits and keeps
 //! recent reports for the debug page.
 
-mod culprit_sample;
-mod culprit_totals;
+pub(crate) mod culprit_sample;
+pub(crate) mod culprit_totals;
 mod deferred;
 mod dispatcher;
 mod history;
@@ -16,12 +16,6 @@ mod reporter_thread;
 mod stuck_workers;
 mod tracing_reporter;
 
-#[cfg(any(test, fuzzing))]
-#[allow(unused_imports, reason = "only the fuzz targets use them")]
-pub(crate) use culprit_sample::{CulpritSample, Identity};
-#[cfg(any(test, fuzzing))]
-#[allow(unused_imports, reason = "only the fuzz targets use them")]
-pub(crate) use culprit_totals::{CulpritTotals, MAX_CULPRITS, MAX_STACKS};
 pub(crate) use deferred::{is_any as is_any_deferred, run_all as run_deferred};
 #[cfg(feature = "testing")]
 pub(crate) use dispatcher::finished_report;

@@ -1,9 +1,4 @@
-//! Fuzzes the sums of culprits with hostile names of functions.
-
-#![allow(
-    clippy::missing_panics_doc,
-    reason = "a target panics where it finds something"
-)]
+//! The sums over reports of functions with hostile names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use super::{Input, assert_is_table};
 use crate::counters::CulpritSums;
-use crate::dispatch::{CulpritSample, CulpritTotals, Identity, MAX_CULPRITS, MAX_STACKS};
+use crate::dispatch::culprit_sample::{CulpritSample, Identity};
+use crate::dispatch::culprit_totals::{CulpritTotals, MAX_CULPRITS, MAX_STACKS};
 use crate::report::{Cause, Frame, Stack};
 
-/// Nothing of what is reported is lost or counted twice, memory is bounded, and what is printed is read as
-/// it was meant.
+/// Adds up reports. The sums lose no report and count none twice, memory is bounded, and a reader of the text gets the
+/// names and numbers that went in.
 pub fn culprits(data: &[u8]) {
     let mut input = Input::new(data);
     let mut model = Model::default();
@@ -23,7 +19,7 @@ pub fn culprits(data: &[u8]) {
     while !input.is_empty() {
         let watch = &watches[input.below(watches.len())];
         let function = input.name();
-        // Now and then so many that they have no names of their own any more.
+        // Sometimes too many functions for each to keep its name.
         let times = match input.byte() {
             250.. => 60 + 4 * usize::from(input.byte()),
             _ => 1,
@@ -54,11 +50,11 @@ struct Report {
 #[derive(Default)]
 struct Model {
     totals: CulpritTotals,
-    /// What was counted of each poll that has not ended.
+    /// Nanoseconds that were counted of each poll that has not ended.
     in_flight: HashMap<u8, u64>,
     total: u64,
     sums: CulpritSums,
-    /// The latest of each series.
+    /// The latest value of each series.
     series: BTreeMap<(Arc<str>, Arc<str>), u64>,
     sums_total: u128,
 }
@@ -102,7 +98,7 @@ impl Model {
         }
     }
 
-    /// No series of the metrics goes back or comes twice, and together they have all.
+    /// Adds to the metrics. No series decreases or comes twice, and their sum is complete.
     fn sums(&mut self, watch: &Arc<str>, function: &str, nanos: u64) {
         for number in 0..60 {
             self.sums
@@ -148,14 +144,14 @@ impl Model {
         assert_is_table(&culprits.to_string(), culprits.iter().len());
         let counts = self.sums.counts();
         assert!(counts.len() <= 50 + watches);
-        // The largest number there is stands for all beyond it.
+        // The sum saturates at `u64::MAX`.
         if self.sums_total < u128::from(u64::MAX) {
             assert_eq!(self.sums.total(), self.sums_total);
         }
     }
 }
 
-/// As the tools read it: a stack, a blank, a number; and a number before it would make a difference of it.
+/// Asserts that tools read the line as a stack, a blank and a number. A second number would make it a difference.
 fn assert_is_folded(line: &str, micros: u64) {
     let (stack, number) = line.rsplit_once(' ').expect("a number at the end");
     assert_eq!(number, micros.to_string());
@@ -166,7 +162,7 @@ fn assert_is_folded(line: &str, micros: u64) {
     };
     let has_blank = stack.trim_end().contains(char::is_whitespace);
     assert!(!(has_blank && last.is_some_and(is_number)), "{line:?}");
-    // Two watches and two functions; or what has no room for itself.
+    // Two watches and two functions, or the row for all that have no row.
     let parts = stack.split(';').count();
     assert!(parts == 4 || stack == "other", "{line:?}");
     assert!(!line.chars().any(char::is_control), "{line:?}");

@@ -1,14 +1,13 @@
-//! A strict reader of the text format for Prometheus. It is here because those that can be had split at
-//! every comma, and know no escapes.
+//! A strict reader of the text format for Prometheus. The crates that read it split at every comma and know no escapes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name and the labels of a sample.
-pub(crate) type Series = (String, BTreeMap<String, String>);
+pub(super) type Series = (String, BTreeMap<String, String>);
 
-/// Every sample of a text, with its value as it stands there. Panics where the text breaks a rule: an
-/// escape that does not exist, a label or a series that comes twice, a line that is none.
-pub(crate) fn read(text: &str) -> BTreeMap<Series, String> {
+/// Reads every sample, with its value as text. Panics where the text breaks a rule: an unknown escape, a label or series
+/// that comes twice, or a line of no known kind.
+pub(super) fn read(text: &str) -> BTreeMap<Series, String> {
     let mut samples = BTreeMap::new();
     let mut heads = BTreeSet::new();
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
@@ -77,7 +76,7 @@ fn label(text: &str) -> (String, String, &str) {
     (key.to_owned(), unescaped(&rest[..end]), &rest[end + 1..])
 }
 
-/// The value of a label.
+/// Replaces the escapes in the value of a label.
 fn unescaped(text: &str) -> String {
     let mut chars = text.chars();
     let mut value = String::new();

@@ -1,4 +1,4 @@
-//! What the kernel writes of control groups and of where they are mounted.
+//! The kernel's files about control groups and their mounts.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::Input;
 use crate::cgroup::{parse_throttled, possible_files};
 
-/// Files about control groups: each file of a group and of those around it is named, beneath its mount, and
-/// no other.
+/// Reads files about control groups. The parser names the file of the group and of each group around it, beneath the
+/// mount, and no other file.
 pub fn groups(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (groups, mounts) = text.split_once("\n\n").unwrap_or((&text, &text));
@@ -44,7 +44,7 @@ fn throttled(text: &str) {
 
 type Parts = Vec<String>;
 
-/// Parts of a path: any but the empty and those of dots.
+/// Takes the parts of a path: neither empty nor of dots.
 fn parts(input: &mut Input<'_>) -> Parts {
     let part = |input: &mut Input<'_>| {
         let name = input.name().replace(['/', '\0', '\n'], "_");
@@ -61,7 +61,7 @@ fn text_of(parts: &[String]) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// As `/proc/self/mountinfo` has it.
+/// Escapes a path as `/proc/self/mountinfo` does.
 fn escaped(path: &str) -> String {
     let escape = |c: char| match c {
         ' ' | '\t' | '\n' | '\\' => format!("\\{:03o}", u32::from(c)),
@@ -70,10 +70,10 @@ fn escaped(path: &str) -> String {
     path.chars().map(escape).collect()
 }
 
-/// A tree of groups that is mounted somewhere, from a group on; this process is in another one.
+/// Mounts the tree of groups below one group somewhere, and puts this process into another group.
 fn mounted(input: &mut Input<'_>) {
     let (point, shown, inside) = (parts(input), parts(input), parts(input));
-    // Beneath what is shown, or anywhere.
+    // Beneath the mounted group, or anywhere.
     let group = if input.flag() {
         [shown.clone(), inside].concat()
     } else {

@@ -1,40 +1,43 @@
-//! What is fuzzed: functions that take any bytes, and panic where something is not as it should be.
+//! Fuzz targets: functions that take any bytes, and panic where the crate does something wrong.
 //!
-//! The targets in `fuzz/` call them one to one. The same functions run over the committed corpus, and over
-//! bytes that proptest makes up, in the plain tests: so what was found once shows without a fuzzer.
+//! Each target in `fuzz/` calls one of them. The plain tests run the same functions over the committed corpus and over
+//! bytes from proptest, so a fault that a fuzzer found once shows without a fuzzer.
 //!
-//! Here are what the targets share and those that need only what the crate can see; the others stand
-//! in their own modules, under the same name as this one.
+//! All targets stand here, under one condition (in `lib.rs`). The items that they need from elsewhere are `pub(crate)`.
 
 #![allow(
     clippy::missing_panics_doc,
     reason = "a target panics where it finds something"
 )]
 
+mod culprits;
+mod elf;
 mod exposition;
 mod groups;
+mod http;
 mod input;
+mod metrics;
 mod page;
 mod polls;
 mod procfs;
 mod settings;
+mod stack;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use exposition::{Series, read as read_exposition};
-pub(crate) use input::Input;
-
-pub use crate::prometheus::fuzzing::{http, metrics};
-mod culprits;
-pub use crate::sentinel::fuzzing::{elf, stack};
 pub use culprits::culprits;
+pub use elf::elf;
 pub use groups::groups;
+pub use http::http;
+use input::Input;
+pub use metrics::metrics;
 pub use page::page;
 pub use procfs::procfs;
 pub use settings::settings;
+pub use stack::stack;
 
-/// A table of text must have a line for each row and one for the headings, and be aligned.
-pub(crate) fn assert_is_table(table: &str, rows: usize) {
+/// Asserts that a table of text has a line for each row and one for the headings, and is aligned.
+fn assert_is_table(table: &str, rows: usize) {
     let lines: Vec<_> = table.split('\n').collect();
     assert_eq!(lines.len(), rows + 1, "{table}");
     let width = |line: &&str| line.chars().count();

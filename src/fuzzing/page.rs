@@ -1,4 +1,4 @@
-//! What is shown of watches, threads and polls with hostile names.
+//! The page's data of watches and threads with hostile names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::clock::Clock;
 use crate::page::{Answer, Page};
 use crate::watchdog::Watchdog;
 
-/// Names are on the page, in the trace and in the tables as they were given, whatever they hold; and a path
-/// that is none of the page's is not found.
+/// Builds the page's data, the trace and the tables. Each has every name as it went in, and the page answers no other
+/// path than its own.
 pub fn page(data: &[u8]) {
     let mut input = Input::new(data);
     let (clock, time) = Clock::mock();
@@ -28,7 +28,7 @@ pub fn page(data: &[u8]) {
             time.increment(Duration::from_nanos(*elapsed));
         }
     };
-    // Not for each, because a thread costs more than all the rest.
+    // Only sometimes: a thread costs more time than all the rest.
     let is_named = input.below(8) == 0;
     if is_named {
         std::thread::scope(|scope| {
@@ -55,7 +55,7 @@ pub fn page(data: &[u8]) {
     assert_finds(&page, &input.name());
 }
 
-/// A watch must have a name.
+/// The name of a watch; an empty one becomes `unnamed`.
 fn shown(name: &str) -> &str {
     if name.is_empty() { "unnamed" } else { name }
 }
@@ -82,7 +82,7 @@ fn assert_has_watches(page: &Page, known: &BTreeSet<&str>) -> usize {
     watches.len()
 }
 
-/// Each slow poll is among the latest reports, under the name of its thread.
+/// Asserts that each slow poll is among the recent reports, under the name of its thread.
 fn assert_has_reports(page: &Page, polls: &[u64], thread: Option<&str>) {
     const BUDGET: u64 = 10_000_000;
     let state = json(&page.answer("/state.json"));

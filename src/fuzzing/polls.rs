@@ -1,4 +1,4 @@
-//! Polls by the real clock, because under a mocked one none goes by ticks.
+//! Nested polls under the real clock: no poll is ticked under a mocked one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use super::Input;
 use crate::{Stacks, Timing, Watch, WatchExt as _, WatchStats, Watchdog};
 
 thread_local! {
-    /// They stay, so that there are ticks to go by: a new watchdog does not tick at once.
+    /// Kept for all inputs, because the ticker of a new watchdog does not tick at once.
     static WATCHES: [Watch; 2] = [Timing::Exact, Timing::Ticked].map(watch);
 }
 
@@ -20,7 +20,7 @@ fn watch(timing: Timing) -> Watch {
     watchdog.watch("polls")
 }
 
-/// Each poll is counted once, however it is timed, whatever its budget, and inside of whatever others.
+/// Runs nested polls. Each one counts once, whatever its timing, its budget and the polls around it.
 pub(super) fn nested(input: &mut Input<'_>) {
     WATCHES.with(|watches| {
         let before = watches.each_ref().map(Watch::stats);
@@ -43,7 +43,7 @@ pub(super) fn nested(input: &mut Input<'_>) {
     });
 }
 
-/// By which of the watches, and with which budget of its own.
+/// Takes the index of a watch, and a budget if the poll has its own.
 fn link(input: &mut Input<'_>) -> (usize, Option<Duration>) {
     let timing = input.below(2);
     (timing, input.flag().then(|| input.duration()))
@@ -70,7 +70,7 @@ fn run(mut future: Boxed) {
     while future.as_mut().poll(&mut context).is_pending() {}
 }
 
-/// Is done at its first poll, or at its second.
+/// A future that is ready at its first poll, or at its second.
 struct Innermost {
     is_pending: bool,
 }

@@ -1,15 +1,18 @@
-//! What the kernel writes of threads and mappings.
+//! The kernel's files about threads and mappings.
+
+use std::time::Duration;
 
 use super::Input;
 use crate::procfs::{Mapping, SchedCounts, SyscallState, Waits};
 use crate::procfs::{
     parse_mappings, parse_processor, parse_sched_counts, parse_state, parse_syscall_state,
 };
-use crate::sentinel::fuzzing::system_call;
+use crate::report::{Resource, Syscall};
+use crate::sentinel::restarting_callers::Call;
+use crate::sentinel::syscalls::{Interrupted, describe, interrupted, waiting_on};
 use crate::stolen_time::parse_counts;
 
-/// Files of `/proc`: what the kernel may write is read as it is meant, and of what it does not write
-/// nothing is made up.
+/// Reads files of `/proc`. The parsers read each text that the kernel may write, and make up nothing from another one.
 pub fn procfs(data: &[u8]) {
     any(&String::from_utf8_lossy(data));
     let mut input = Input::new(data);
@@ -21,7 +24,7 @@ pub fn procfs(data: &[u8]) {
     system_call(&mut input);
 }
 
-/// Text that nobody vouches for: what is understood says the same when it is written again.
+/// Reads any text. If a parser understands it, the same value written again reads the same.
 fn any(text: &str) {
     match parse_syscall_state(text) {
         Some(SyscallState::Waits(waits)) => {
@@ -58,7 +61,7 @@ fn any(text: &str) {
     assert_eq!(parse_mappings(&lines.concat()), mappings);
 }
 
-/// Digits one by one, which the parser does not do.
+/// Reads a number digit by digit, unlike the parser.
 fn decimal(word: &str) -> Option<u64> {
     let digits = word.strip_prefix('+').unwrap_or(word).chars();
     digits.map(|c| c.to_digit(10)).try_fold(0u64, |sum, digit| {
@@ -103,7 +106,7 @@ fn turns(input: &mut Input<'_>) {
 fn state(input: &mut Input<'_>) {
     let state = char::from(b"RSDTtZXIPW"[input.below(10)]);
     let name = input.name();
-    // The kernel keeps 15 bytes of a name, whatever they are.
+    // The kernel cuts a name after 15 bytes, also inside of a character.
     let name = String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]);
     let stat = format!("4242 ({name}) {state} 1 4242 4242 0 -1 4194304\n");
     assert_eq!(parse_state(&stat), Some(state), "{stat:?}");
@@ -141,7 +144,7 @@ fn mappings(input: &mut Input<'_>) {
         let mapping = Mapping {
             addresses: from..from + 1 + (input.number() >> 1),
             offset: input.number(),
-            // A line break is the only thing that the kernel escapes.
+            // The kernel escapes line breaks only.
             path: format!("/{}", input.name().replace('\n', "\\012")),
         };
         let line = maps_line(&mapping);
@@ -153,4 +156,42 @@ fn mappings(input: &mut Input<'_>) {
         }
     }
     assert_eq!(parse_mappings(&text), expected, "{text}");
+}
+
+/// Describes a system call with any number and any arguments, of which none need be valid.
+fn system_call(input: &mut Input<'_>) {
+    let spec = [input.number(), input.number()];
+    let number = match input.flag() {
+        true => i64::from(input.u32() % 500),
+        false => (input.number() >> 1) as i64,
+    };
+    let mut waits = Waits {
+        number,
+        arguments: std::array::from_fn(|_| input.number()),
+        sp: 0,
+        pc: 0,
+    };
+    // A sleep has the address of its time there, another call any number.
+    let address = spec.as_ptr().addr() as u64;
+    waits.arguments[0] = address;
+    let Syscall { name, resource } = describe(&waits);
+    assert!(name.is_some() || resource == Resource::Unknown);
+    assert!(name.is_none_or(|name| !name.is_empty() && number < 1_000));
+    let text = waiting_on(&waits);
+    if name == Some("nanosleep") {
+        let is_valid = spec[1] < 1_000_000_000;
+        let expected =
+            is_valid.then(|| Duration::from_secs(spec[0]) + Duration::from_nanos(spec[1]));
+        assert_eq!(
+            text.as_deref(),
+            expected.map(|time| format!("{time:?}")).as_deref()
+        );
+        assert_eq!(interrupted(&waits), Interrupted::IsCutShort(Call::Sleep));
+    } else if resource != Resource::Clock {
+        // No descriptor has such a large number as an address.
+        assert_eq!(text, None, "{name:?}");
+    }
+    if name.is_none() {
+        assert_eq!(interrupted(&waits), Interrupted::Fails);
+    }
 }

@@ -1,4 +1,4 @@
-//! What can be set: every value is refused, or works.
+//! Settings: the crate refuses a value, or works with it.
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ thread_local! {
     });
 }
 
-/// A watchdog, its watches, a lane, a pace and polls, with any settings.
+/// Builds a watchdog, watches, a lane and a pace with any settings, and runs polls.
 pub fn settings(data: &[u8]) {
     let mut input = Input::new(data);
     watchdog(&mut input);
@@ -50,7 +50,7 @@ impl Settings {
                 true => input.below(4),
                 false => input.number() as usize,
             },
-            // A large one is allocated whole.
+            // Rarely any size: the queue allocates all of it.
             report_queue: match input.below(32) {
                 0 => input.number() as usize,
                 _ => input.below(300),
@@ -67,7 +67,7 @@ impl Settings {
     }
 }
 
-/// There is one handler in a process. Among the plain tests are some that need it, for the usual signal.
+/// Takes a signal. A process has one handler, and in the plain tests other tests need it for the usual signal.
 fn signal(input: &mut Input<'_>) -> i32 {
     let any = input.u32() as i32;
     if cfg!(test) {
@@ -137,7 +137,7 @@ fn watchdog(input: &mut Input<'_>) {
     );
 }
 
-/// Names have watches of their own up to the limit, and share one beyond it.
+/// Asserts that names have their own watches up to the limit, and share one beyond it.
 fn assert_names(input: &mut Input<'_>, watchdog: &Watchdog, limit: usize) {
     let mut known = BTreeSet::new();
     for _ in 0..input.below(6) {
@@ -157,8 +157,8 @@ fn assert_names(input: &mut Input<'_>, watchdog: &Watchdog, limit: usize) {
     assert_eq!(watchdog.snapshot().iter().count(), known.len());
 }
 
-/// One poll is one poll, slow if it took longer than its budget. Says whether it was, and whether something
-/// was allowed meanwhile.
+/// Asserts that a poll counts once, and as slow if it took longer than its budget. Returns whether it was slow, and
+/// whether it was allowed to block.
 fn assert_counts(
     input: &mut Input<'_>,
     watch: &Watch,
@@ -203,7 +203,7 @@ fn lane(input: &mut Input<'_>) {
         return;
     };
     let own = if name.is_empty() { "unnamed" } else { &*name };
-    // There may be a thousand names of lanes by now.
+    // Earlier inputs may have used up the thousand names of lanes.
     assert!([own, "other"].contains(&lane.name()), "{:?}", lane.name());
     assert!(limit.is_none_or(|limit| limit == lane.limit()) && lane.limit() > 0);
     let seven = RUNTIME.with(|runtime| runtime.block_on(lane.try_run(|| 7)));
@@ -211,7 +211,7 @@ fn lane(input: &mut Input<'_>) {
 }
 
 fn pace(input: &mut Input<'_>) {
-    // 0 is documented to panic.
+    // 0 panics, as documented.
     let every = input.number().max(1);
     let mut context = Context::from_waker(Waker::noop());
     let mut by_count = yield_every(every);

@@ -1,11 +1,11 @@
-//! The targets over the committed corpus, and over bytes that are made up.
+//! The targets over the committed corpus, and over bytes from proptest.
 
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
 
-/// What is in the corpus of a target. In the package there is none.
+/// The files in the corpus of a target. The package has none.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !fuzz.exists() {

@@ -138,7 +138,7 @@ fn make_room(open: &mut VecDeque<Connection>) {
     }
 }
 
-pub(super) async fn serve_connection(
+pub(crate) async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     exporter: Exporter,
     has_request: Arc<AtomicBool>,

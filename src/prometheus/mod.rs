@@ -51,19 +51,9 @@
 //! [`Exporter::allow_host`]. A request of HTTP/1.0 may name no host. Other requests get status 421, or 400 if the
 //! host is ambiguous, and a line that says what to do.
 
-#[cfg(all(
-    any(test, fuzzing),
-    not(any(shotclock_loom, miri)),
-    target_os = "linux",
-    target_arch = "x86_64",
-    feature = "page",
-    feature = "prometheus",
-    feature = "testing"
-))]
-pub(crate) mod fuzzing;
 mod host;
-mod listener;
-mod text;
+pub(crate) mod listener;
+pub(crate) mod text;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -127,7 +117,7 @@ pub fn builder() -> PrometheusBuilder {
 #[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
-    labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
     local_addr: Option<SocketAddr>,
     /// Shared with the listener.
     hosts: Hosts,

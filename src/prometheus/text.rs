@@ -10,7 +10,7 @@ use crate::publish::{CULPRITS, POLL_BUSY, POLL_DURATION, seconds};
 use crate::watch::{Aggregate, Totals};
 
 /// Appends the distribution and the busy time of every watch, and the culprits.
-pub(super) fn write(
+pub(crate) fn write(
     text: &mut String,
     sums: &Aggregate,
     culprits: &[CulpritCount],

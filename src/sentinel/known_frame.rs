@@ -4,7 +4,7 @@ use super::restarting_callers::{Call, call_of_c, call_of_rust};
 
 /// A function that says something about the thread whose stack has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KnownFrame {
+pub(crate) enum KnownFrame {
     /// A function that repeats such a call if a signal cuts it short.
     Repeats(Call),
     /// The scheduler of a current-thread runtime. The thread is in `block_on`.

@@ -10,20 +10,10 @@
 mod capabilities;
 mod diagnose;
 mod escalation;
-#[cfg(all(
-    any(test, fuzzing),
-    not(any(shotclock_loom, miri)),
-    target_os = "linux",
-    target_arch = "x86_64",
-    feature = "page",
-    feature = "prometheus",
-    feature = "testing"
-))]
-pub(crate) mod fuzzing;
-mod known_frame;
+pub(crate) mod known_frame;
 mod poll_breakpoints;
 mod poll_site;
-mod restarting_callers;
+pub(crate) mod restarting_callers;
 mod run_state;
 mod same_poll;
 mod sample_budget;
@@ -43,13 +33,13 @@ mod worker_state;
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
-mod modules;
+pub(crate) mod modules;
 #[cfg(all(
     feature = "stacks",
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
-mod unwind;
+pub(crate) mod unwind;
 
 #[cfg(not(all(
     feature = "stacks",
@@ -76,7 +66,7 @@ mod syscall_names;
         target_arch = "riscv64"
     )
 ))]
-mod syscalls;
+pub(crate) mod syscalls;
 #[cfg(not(all(
     target_os = "linux",
     any(

@@ -18,32 +18,32 @@ use crate::procfs::{Mapping, executable_mappings, open_mapped};
 use crate::sys::read_memory;
 
 /// A file of this processor. `object::File` would also read the files of others, which doubles the code.
-pub(super) type Elf<'d, R> = ElfFile64<'d, NativeEndian, R>;
+pub(crate) type Elf<'d, R> = ElfFile64<'d, NativeEndian, R>;
 
 /// A part of a file: its addresses, and what is in it.
 type Section = (Range<u64>, Arc<[u8]>);
 
 /// What one file says about unwinding.
-pub(super) struct Unwinding {
-    pub(super) eh_frame: Option<Section>,
-    pub(super) eh_frame_hdr: Option<Section>,
-    pub(super) text: Option<Range<u64>>,
+pub(crate) struct Unwinding {
+    pub(crate) eh_frame: Option<Section>,
+    pub(crate) eh_frame_hdr: Option<Section>,
+    pub(crate) text: Option<Range<u64>>,
 }
 
 /// One executable mapping of a file.
-pub(super) struct Module {
-    pub(super) path: Arc<str>,
-    pub(super) addresses: Range<u64>,
+pub(crate) struct Module {
+    pub(crate) path: Arc<str>,
+    pub(crate) addresses: Range<u64>,
     /// What is added to an address of the file to get one of the process.
-    pub(super) bias: u64,
+    pub(crate) bias: u64,
     /// Where such functions are, as addresses of the file, in order.
-    pub(super) known_frames: Vec<(Range<u64>, KnownFrame)>,
+    pub(crate) known_frames: Vec<(Range<u64>, KnownFrame)>,
     /// Distinguishes it from another file that is mapped there later.
-    pub(super) mark: Option<Mark>,
+    pub(crate) mark: Option<Mark>,
 }
 
 /// Some bytes of a file, and where they are in memory.
-pub(super) struct Mark {
+pub(crate) struct Mark {
     address: u64,
     bytes: Box<[u8]>,
 }
@@ -71,7 +71,7 @@ impl Module {
     }
 
     /// What the function at an address belongs to.
-    pub(super) fn known_frame_at(&self, address: u64) -> Option<KnownFrame> {
+    pub(crate) fn known_frame_at(&self, address: u64) -> Option<KnownFrame> {
         let address = address.wrapping_sub(self.bias);
         let after = self
             .known_frames
@@ -237,7 +237,7 @@ fn read_from_memory(mapping: &Mapping) -> Option<(u64, Unwinding)> {
 }
 
 /// The file may be any by now, so nothing that it says is added up unchecked.
-pub(super) fn parse<'d, R: object::ReadRef<'d>>(
+pub(crate) fn parse<'d, R: object::ReadRef<'d>>(
     file: &Elf<'d, R>,
     mapping: &Mapping,
 ) -> Option<(u64, Unwinding)> {
@@ -284,7 +284,7 @@ fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
 
 /// Finds the known functions, in the order of their addresses. A program that is stripped has no symbols, and
 /// so none of them.
-pub(super) fn known_frames<'d, R: object::ReadRef<'d>>(
+pub(crate) fn known_frames<'d, R: object::ReadRef<'d>>(
     file: &Elf<'d, R>,
 ) -> Vec<(Range<u64>, KnownFrame)> {
     let part = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {

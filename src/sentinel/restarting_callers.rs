@@ -13,7 +13,7 @@
 
 /// A kind of system call that a signal may cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(crate) enum Call {
     /// A sleep.
     Sleep,
     /// A wait for a word of memory, with a timeout.

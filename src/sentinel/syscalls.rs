@@ -13,7 +13,7 @@ use crate::sys::{self, FileType};
 
 /// What a signal with a restarting handler does to a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Interrupted {
+pub(crate) enum Interrupted {
     /// The kernel makes it again, or it cannot be interrupted.
     Restarts,
     /// It returns `EINTR`, or that a part is done. Some functions make it again then.
@@ -114,7 +114,7 @@ fn sort_of_old(_: c_long) -> Sort {
 }
 
 /// The call in words.
-pub(super) fn describe(waits: &Waits) -> Syscall {
+pub(crate) fn describe(waits: &Waits) -> Syscall {
     let resource = match sort(waits.number) {
         Sort::Sleep(_) => Resource::Clock,
         Sort::Futex => Resource::Futex,
@@ -131,7 +131,7 @@ pub(super) fn describe(waits: &Waits) -> Syscall {
 }
 
 /// What the call waits for: a duration, or what is behind the file descriptor.
-pub(super) fn waiting_on(waits: &Waits) -> Option<Arc<str>> {
+pub(crate) fn waiting_on(waits: &Waits) -> Option<Arc<str>> {
     match sort(waits.number) {
         Sort::Sleep(argument) => duration(waits, argument),
         Sort::Descriptor(_) => descriptor(waits.arguments[0]).map(Arc::from),
@@ -169,7 +169,7 @@ fn duration(waits: &Waits, argument: usize) -> Option<Arc<str>> {
 }
 
 /// What a signal would do to the call.
-pub(super) fn interrupted(waits: &Waits) -> Interrupted {
+pub(crate) fn interrupted(waits: &Waits) -> Interrupted {
     let call = waits.number;
     match (sort(call), call) {
         (Sort::Sleep(_), _) => Interrupted::IsCutShort(Call::Sleep),

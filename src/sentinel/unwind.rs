@@ -15,10 +15,10 @@ use crate::stack::{Step, invalidate_names};
 use crate::sys::{Copied, Registers};
 
 /// The largest number of steps, to bound the time. Deeper stacks are cut at their outer end.
-pub(super) const MAX_STEPS: usize = 512;
+pub(crate) const MAX_STEPS: usize = 512;
 
 /// Unwinds copies of stacks, with the modules of their addresses.
-pub(super) struct Unwinder {
+pub(crate) struct Unwinder {
     unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
     modules: Modules,
@@ -49,30 +49,30 @@ impl Changes {
 }
 
 /// A function that was running, and the begin of its frame.
-pub(super) struct Frame {
+pub(crate) struct Frame {
     address: FrameAddress,
     sp: u64,
 }
 
 /// An unwound stack.
-pub(super) struct Unwound {
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Unwound {
+    pub(crate) steps: Vec<Step>,
     /// The stack pointer in each step.
-    pub(super) sps: Vec<u64>,
+    pub(crate) sps: Vec<u64>,
 }
 
 impl Unwound {
     /// Counts the steps from the innermost one to the one whose stack pointer was `mark` when it made its call.
     ///
     /// `None` if the stack does not reach it. The steps beyond are its callers.
-    pub(super) fn inside(&self, mark: usize) -> Option<usize> {
+    pub(crate) fn inside(&self, mark: usize) -> Option<usize> {
         let beyond = self.sps.iter().skip(1).position(|sp| *sp > mark as u64);
         (mark != 0).then_some(beyond? + 1)
     }
 }
 
 impl Unwinder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             unwinder: UnwinderNative::new(),
             cache: CacheNative::new(),
@@ -84,7 +84,7 @@ impl Unwinder {
     /// Makes an unwinder with a single module.
     #[cfg(any(test, fuzzing))]
     #[allow(dead_code, reason = "some test builds use it")]
-    pub(super) fn over(module: Module, unwinding: Unwinding) -> Self {
+    pub(crate) fn over(module: Module, unwinding: Unwinding) -> Self {
         let mut unwinder = Self::new();
         unwinder
             .unwinder
@@ -96,12 +96,12 @@ impl Unwinder {
     /// Returns the module of an address.
     #[cfg(any(test, fuzzing))]
     #[allow(dead_code, reason = "some test builds use it")]
-    pub(super) fn module(&self, address: u64) -> Option<&Module> {
+    pub(crate) fn module(&self, address: u64) -> Option<&Module> {
         self.modules.at(address)
     }
 
     /// Reads the modules, on the calling thread.
-    pub(super) fn load(&mut self) {
+    pub(crate) fn load(&mut self) {
         let changes = Changes::since(self.known());
         self.apply(changes);
     }
@@ -132,7 +132,7 @@ impl Unwinder {
     /// Returns whether a system call is repeated if a signal cuts it short.
     ///
     /// The function that repeats it is the innermost one outside the C library, or one inside that library.
-    pub(super) fn caller_restarts(&self, unwound: &Unwound, call: Call) -> bool {
+    pub(crate) fn caller_restarts(&self, unwound: &Unwound, call: Call) -> bool {
         for step in &unwound.steps {
             // Code outside all files, such as that of a JIT compiler, is unknown.
             let Some(module) = self.modules.at(lookup(step)) else {
@@ -152,7 +152,7 @@ impl Unwinder {
         module.and_then(|module| module.known_frame_at(lookup(step)))
     }
 
-    pub(super) fn unwind(&mut self, copied: &Copied) -> Unwound {
+    pub(crate) fn unwind(&mut self, copied: &Copied) -> Unwound {
         let read = |address: u64| word(copied, address).ok_or(());
         self.modules.begin_stack();
         let frames = self.frames(copied.registers, read);
@@ -178,7 +178,7 @@ impl Unwinder {
         self.has_missed |= self.modules.at(address).is_none();
     }
 
-    pub(super) fn frames(
+    pub(crate) fn frames(
         &mut self,
         registers: Registers,
         mut read: impl FnMut(u64) -> Result<u64, ()>,
@@ -229,12 +229,12 @@ fn section_info(module: &Module, unwinding: Unwinding) -> framehop::Module<Arc<[
 }
 
 /// Returns an address in the function. A return address may be past its end, if the call does not return.
-pub(super) fn lookup(step: &Step) -> u64 {
+pub(crate) fn lookup(step: &Step) -> u64 {
     step.address as u64 - u64::from(step.is_return)
 }
 
 /// Returns the word at an address of the thread, from the copy.
-pub(super) fn word(copied: &Copied, address: u64) -> Option<u64> {
+pub(crate) fn word(copied: &Copied, address: u64) -> Option<u64> {
     let at = usize::try_from(address).ok()?.checked_sub(copied.from)?;
     let bytes = copied.bytes.get(at..at.checked_add(size_of::<u64>())?)?;
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))

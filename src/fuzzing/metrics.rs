@@ -1,13 +1,14 @@
-//! The text, from hostile names.
+//! The metrics text of watches with hostile names.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::{Exporter, builder, text};
+use super::Input;
+use super::exposition::{Series, read};
 use crate::counters::CulpritCount;
-use crate::fuzzing::{Input, read_exposition};
 use crate::histogram::{BOUNDS_NANOS, PUBLISHED_BOUNDS_NANOS};
+use crate::prometheus::{Exporter, builder, text};
 use crate::watch::{Aggregate, Totals, WatchSums};
 
 thread_local! {
@@ -15,7 +16,7 @@ thread_local! {
         LazyCell::new(|| Exporter::new(builder().build_recorder().handle()));
 }
 
-/// Every name comes out of the text as it went in, and every number.
+/// Writes the metrics. A reader of the text gets every name and number that went in.
 pub fn metrics(data: &[u8]) {
     let mut input = Input::new(data);
     let mut exporter = EXPORTER.with(|exporter| (**exporter).clone());
@@ -34,7 +35,7 @@ pub fn metrics(data: &[u8]) {
     let mut text = String::new();
     text::write(&mut text, &sums, &culprits, &exporter.labels);
     let mut samples = Samples {
-        left: read_exposition(&text),
+        left: read(&text),
         global: exporter.labels.iter().cloned().collect(),
     };
     assert_eq!(samples.global.len(), exporter.labels.len(), "a label twice");
@@ -73,12 +74,12 @@ fn culprits(input: &mut Input<'_>) -> Vec<CulpritCount> {
 }
 
 struct Samples {
-    left: BTreeMap<crate::fuzzing::Series, String>,
+    left: BTreeMap<Series, String>,
     global: BTreeMap<String, String>,
 }
 
 impl Samples {
-    /// The value of a sample, in thousand-millionths.
+    /// Takes a sample out, and returns its value in billionths.
     fn take(&mut self, name: &str, labels: &[(&str, &str)]) -> u128 {
         let labels = labels
             .iter()
@@ -106,7 +107,7 @@ impl Samples {
         assert_eq!(busy, totals.busy.into());
         let bucket = format!("{name}_bucket");
         for bound in PUBLISHED_BOUNDS_NANOS {
-            // Not by way of our own writing of seconds.
+            // Not by the function that writes seconds: that one is under test.
             let le = format!("{}", bound as f64 / 1e9);
             let within = BOUNDS_NANOS
                 .iter()
@@ -119,7 +120,7 @@ impl Samples {
     }
 }
 
-/// A decimal number in thousand-millionths, exactly.
+/// A decimal number in billionths, exactly.
 fn nanos(value: &str) -> u128 {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let digits = format!("{whole}{fraction:0<9}");

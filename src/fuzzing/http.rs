@@ -1,4 +1,4 @@
-//! What clients send to the listener.
+//! The bytes that a client sends to the listener.
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::listener::serve_connection;
-use super::super::{Exporter, builder};
-use crate::fuzzing::Input;
+use super::Input;
+use crate::prometheus::listener::serve_connection;
+use crate::prometheus::{Exporter, builder};
 use crate::watchdog::Watchdog;
 
 thread_local! {
@@ -29,8 +29,7 @@ fn server() -> (Runtime, Exporter) {
     (runtime.expect("a runtime can be built"), exporter)
 }
 
-/// Any bytes from a client are answered or not; a request is answered as it is said, and nothing of it comes
-/// back.
+/// Sends any bytes, or a request. The listener answers a request as documented, and no answer repeats a part of it.
 pub fn http(data: &[u8]) {
     let mut input = Input::new(data);
     let chunk = 1 + usize::from(input.byte());
@@ -89,7 +88,7 @@ const UNCLEAR: &str = "send one Host header: a name or an IP address, and a port
 const FOREIGN: &str = "this host name is not allowed here: use an IP address or localhost, \
                        or have the program call Exporter::allow_host\n";
 
-/// Headers that say for which host a request is, and what is answered if that is a refusal.
+/// Headers that name the host, and the status if the listener refuses it.
 const HOSTS: [(&str, Option<u16>); 16] = [
     ("host: 127.0.0.1\r\n", None),
     ("Host: [::1]:9000\r\n", None),
@@ -109,7 +108,7 @@ const HOSTS: [(&str, Option<u16>); 16] = [
     ("", Some(400)),
 ];
 
-/// In a target that names its host.
+/// Starts of a target that names the host, and the status if the listener refuses it.
 const AUTHORITIES: [(&str, Option<u16>); 8] = [
     ("", None),
     ("", None),
@@ -121,7 +120,7 @@ const AUTHORITIES: [(&str, Option<u16>); 8] = [
     ("http://localhost@evil.example", Some(400)),
 ];
 
-/// Whether the host is one of those that are answered, by another parser.
+/// Whether the listener answers for this host, by another parser.
 fn is_ours(host: &str) -> bool {
     let Ok(url) = format!("http://{host}/").parse::<hyper::Uri>() else {
         return false;
@@ -133,7 +132,7 @@ fn is_ours(host: &str) -> bool {
     is_localhost || name == ALLOWED || address.parse::<std::net::IpAddr>().is_ok()
 }
 
-/// What is said of it: the status, and the body where that is always the same.
+/// The expected status, and the body where it never changes.
 fn expected(method: &str, path: &str, refusal: Option<u16>) -> (u16, Option<&'static str>) {
     match refusal {
         Some(400) => return (400, Some(UNCLEAR)),
@@ -169,7 +168,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     let (host, of_host) = HOSTS[input.below(HOSTS.len())];
     let (authority, of_authority) = AUTHORITIES[input.below(AUTHORITIES.len())];
     let is_absent = host.is_empty() && !authority.is_empty();
-    // The target is looked at first; a header that is not clear, before both.
+    // A repeated header decides first, then the target, then the header.
     let is_twice = host.matches("host:").count() > 1;
     let refusal = match of_host {
         Some(400) if is_twice => of_host,
@@ -184,7 +183,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     assert_eq!(answer.status, status, "{sent:?}");
     let has_body = method != "HEAD";
     let len = answer.headers.get("content-length");
-    // Of an empty one it is not said in an answer that has none anyway.
+    // An answer to HEAD may leave out the length of an empty body.
     let len = len.map(|len| len.parse().expect("a number"));
     match has_body {
         true => assert_eq!(Some(answer.body.len()), len, "{sent:?}"),
@@ -193,7 +192,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     if let (Some(body), true) = (body, has_body) {
         assert_eq!(answer.body, body.as_bytes(), "{sent:?}");
     }
-    // The listener answers only hosts that are its own, of any kind.
+    // The listener answers a request with any host only if that host is its own.
     let any = input.name().replace(|c: char| c.is_control(), "");
     let sent = format!("GET / HTTP/1.1\r\nhost: {any}\r\n\r\n");
     let answered = converse_with(sent.as_bytes(), chunk);
@@ -205,7 +204,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     }
 }
 
-/// The first of what was answered.
+/// The first answer of a connection.
 struct Response {
     status: u16,
     headers: HashMap<String, String>,
@@ -237,7 +236,7 @@ impl Response {
     }
 }
 
-/// Sends it, and hears what is answered until the connection is closed.
+/// Sends the bytes, and collects the answers until the listener closes the connection.
 fn converse_with(sent: &[u8], chunk: usize) -> Vec<u8> {
     let mut wire = Wire {
         sent,
@@ -252,10 +251,10 @@ fn converse_with(sent: &[u8], chunk: usize) -> Vec<u8> {
     wire.answered
 }
 
-/// A connection of which the other end has sent everything, and then closed its side.
+/// A connection whose client has sent everything and then closed its side.
 struct Wire<'d> {
     sent: &'d [u8],
-    /// So much of it arrives at a time.
+    /// Bytes that arrive at a time.
     chunk: usize,
     answered: Vec<u8>,
 }
