@@ -6,13 +6,13 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::sync::{AtomicU64, broken, unless_broken};
+use crate::sync::AtomicU64;
 
 /// The tick while the ticker is stopped.
 const NONE: u64 = 0;
 
 /// Ticks whose replacement is kept: a quarter of a second at the shortest tick, 1 ms.
-const KEPT_TICKS: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
+pub(crate) const KEPT_TICKS: usize = if cfg!(shotclock_loom) { 3 } else { 256 };
 
 /// Has a cache line of its own, which readers keep in their caches between two ticks.
 #[repr(align(128))]
@@ -45,7 +45,7 @@ loom::lazy_static! {
 
 impl CoarseClock {
     #[cfg(shotclock_loom)]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let never = || KeptTick {
             tick: AtomicU64::new(NONE),
             since: AtomicU64::new(0),
@@ -101,19 +101,16 @@ impl CoarseClock {
     }
 
     fn replace(&self, tick: u64, read_clock: impl Fn() -> u64) {
-        let too_early = broken("tick-since").then(&read_clock);
         self.latest.store(tick, Release);
         // Read after the store, because the operating system may have interrupted this thread just before it.
-        let since = too_early.unwrap_or_else(read_clock);
+        let since = read_clock();
         let count = self.replacements.count.load(Relaxed);
         let entry = &self.replacements.ring[count as usize % KEPT_TICKS];
         entry
             .tick
             .store(if tick == NONE { since } else { tick }, Relaxed);
         entry.since.store(since, Relaxed);
-        self.replacements
-            .count
-            .store(count + 1, unless_broken("tick-remember", Release));
+        self.replacements.count.store(count + 1, Release); // model: tick-remember
     }
 
     /// Returns a moment by which all polls had begun that had loaded `tick`.
@@ -125,10 +122,7 @@ impl CoarseClock {
     }
 
     fn since(&self, tick: u64) -> Option<u64> {
-        let count = self
-            .replacements
-            .count
-            .load(unless_broken("tick-recall", Acquire));
+        let count = self.replacements.count.load(Acquire); // model: tick-recall
         let oldest = count.saturating_sub(KEPT_TICKS as u64 - 1);
         let mut since = None;
         for number in (oldest..count).rev() {
@@ -146,87 +140,6 @@ impl CoarseClock {
 impl std::fmt::Debug for CoarseClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CoarseClock").finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, shotclock_loom))]
-mod models {
-    use super::*;
-    use crate::sync::model::Model;
-    use loom::sync::atomic::Ordering::AcqRel;
-    use loom::thread;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicU64 as Unseen;
-
-    /// A clock whose readings are in the order in which they are taken, on all threads. It orders memory as
-    /// well, which the machine's does not: what is modelled is the bookkeeping.
-    struct Clock(AtomicU64);
-
-    impl Clock {
-        fn read(&self) -> u64 {
-            self.0.fetch_add(1, AcqRel)
-        }
-    }
-
-    /// So many ticks come while a poll begins and ends.
-    fn poll_under(ticks: usize) -> Model {
-        Model::new(move || {
-            let both = Arc::new((CoarseClock::new(), Clock(AtomicU64::new(100))));
-            // Of all ticks, by the one who looks at the model from outside.
-            let published = Arc::new([const { Unseen::new(NONE) }; 8]);
-            let ticker = {
-                let (both, published) = (Arc::clone(&both), Arc::clone(&published));
-                thread::spawn(move || {
-                    let (time, clock) = &*both;
-                    for number in 0..ticks {
-                        time.publish(|| {
-                            let now = clock.read();
-                            let _ = published[number].compare_exchange(NONE, now, Relaxed, Relaxed);
-                            now
-                        });
-                    }
-                })
-            };
-            let (time, clock) = &*both;
-            let before = clock.read();
-            if let Some(tick) = time.latest() {
-                // It is in its place since before it could be loaded.
-                let at = published.iter().position(|at| at.load(Relaxed) == tick);
-                let began = time.replaced(tick);
-                let later = published
-                    .iter()
-                    .filter(|at| at.load(Relaxed) > tick)
-                    .count();
-                let is_forgotten = began == Some(tick) && later + 1 >= KEPT_TICKS;
-                let is_after = began.is_none_or(|began| began > before);
-                assert!(at.is_some(), "{tick} is no tick");
-                assert!(
-                    is_after || is_forgotten,
-                    "{began:?} is too early: at {before} it had not begun"
-                );
-            }
-            ticker.join().unwrap();
-        })
-    }
-
-    /// A moment by which all had begun that had loaded a tick is after each of their beginnings; unless
-    /// there were so many ticks since that nobody remembers, which is said.
-    #[test]
-    fn nobody_begins_after_a_tick_was_replaced() {
-        poll_under(2)
-            .preemptions(3)
-            .holds()
-            .fails_without("tick-since", "too early")
-            .fails_without("tick-remember", "too early")
-            .fails_without("tick-recall", "too early");
-    }
-
-    /// The same, where what is remembered is overwritten while it is read.
-    #[test]
-    fn what_is_being_forgotten_is_not_mistaken() {
-        poll_under(5)
-            .holds()
-            .fails_without("tick-since", "too early");
     }
 }
 

@@ -190,6 +190,8 @@ mod flight_record;
 pub mod fuzzing;
 mod histogram;
 mod liveness;
+#[cfg(all(test, shotclock_loom))]
+mod models;
 pub mod offload;
 mod overrun;
 #[cfg(feature = "page")]

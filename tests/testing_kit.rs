@@ -111,7 +111,7 @@ fn an_assertion_that_fails_says_what_was_reported() {
     drop(entered);
     let failure = failure_of(|| recorder.assert_silent(&watchdog));
     assert!(
-        failure.starts_with("1 report:\n- slow entered stretch of \"search\": 11.0ms"),
+        failure.starts_with("1 report:\n- slow entered section of \"search\": 11.0ms"),
         "{failure}"
     );
     let failure = failure_of(|| recorder.assert_reported(&watchdog, "checkout"));

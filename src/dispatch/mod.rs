@@ -12,7 +12,7 @@ mod history;
 #[cfg(feature = "page")]
 mod recent;
 mod repetition;
-mod reporter_thread;
+pub(crate) mod reporter_thread;
 mod stuck_workers;
 mod tracing_reporter;
 

@@ -13,9 +13,7 @@ use crate::error::Error;
 use crate::report::{Reporter, SlowPoll, StuckWorker};
 use crate::slot;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{
-    ArrayQueue, AtomicBool, Condvar, IgnorePoison as _, Mutex, MutexGuard, broken, unless_broken,
-};
+use crate::sync::{ArrayQueue, AtomicBool, Condvar, IgnorePoison as _, Mutex, MutexGuard};
 
 thread_local! {
     /// Whether this thread makes or delivers a report now. A reporter's own thread always does.
@@ -73,17 +71,17 @@ impl Report {
     }
 }
 
-struct Shared<R> {
+pub(crate) struct Shared<R> {
     queue: ArrayQueue<R>,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
     progress: Mutex<Progress>,
     advanced: Condvar,
 }
 
 /// Counts the requests of [`ReporterThread::flush`].
 #[derive(Default)]
-struct Progress {
-    requested: u64,
+pub(crate) struct Progress {
+    pub(crate) requested: u64,
     done: u64,
 }
 
@@ -93,22 +91,19 @@ impl ReporterThread {
         name: &str,
         capacity: usize,
     ) -> Result<Self, Error> {
-        let prepare = || {
+        Self::spawn(name, capacity, move |shared| {
             set_reporting(true);
-        };
-        Self::spawn(name, capacity, prepare, move |report: Report| {
-            report.deliver(&*reporter)
+            shared.run(&|report: Report| report.deliver(&*reporter));
         })
     }
 }
 
 impl<R: Send + 'static> ReporterThread<R> {
-    /// Starts the thread: it calls `prepare` once, and `deliver` for each report.
-    fn spawn(
+    /// Starts the thread, which runs `run`.
+    pub(crate) fn spawn(
         name: &str,
         capacity: usize,
-        prepare: impl FnOnce() + Send + 'static,
-        deliver: impl Fn(R) + Send + 'static,
+        run: impl FnOnce(&Shared<R>) + Send + 'static,
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(capacity),
@@ -118,34 +113,27 @@ impl<R: Send + 'static> ReporterThread<R> {
         });
         let run = {
             let shared = Arc::clone(&shared);
-            move || {
-                prepare();
-                shared.run(&deliver);
-            }
+            move || run(&shared)
         };
         let thread = background_thread::spawn(name, run)?;
         Ok(Self { shared, thread })
     }
 
     /// Queues a report. Returns false if the queue is full. Never waits.
-    pub(super) fn offer(&self, report: R) -> bool {
+    pub(crate) fn offer(&self, report: R) -> bool {
         let is_queued = self.shared.queue.push(report).is_ok();
         // Costs a system call only if the thread sleeps.
-        if !broken("offer-wake") {
-            self.thread.unpark();
-        }
+        self.thread.unpark(); // model: offer-wake
         is_queued
     }
 
     /// Waits until the reporter got everything that was queued before the call. Returns false at the deadline.
-    pub(super) fn flush(&self, deadline: Option<Instant>) -> bool {
+    pub(crate) fn flush(&self, deadline: Option<Instant>) -> bool {
         let shared = &*self.shared;
         let mut progress = shared.lock();
         progress.requested += 1;
         let request = progress.requested;
-        if !broken("flush-wake") {
-            self.thread.unpark();
-        }
+        self.thread.unpark(); // model: flush-wake
         while progress.done < request {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -162,22 +150,20 @@ impl<R: Send + 'static> ReporterThread<R> {
 
 impl<R> Drop for ReporterThread<R> {
     fn drop(&mut self) {
-        let publish = unless_broken("close-release", Release);
-        self.shared.closed.store(true, publish);
-        if !broken("close-wake") {
-            self.thread.unpark();
-        }
+        self.shared.closed.store(true, Release); // model: close
+        self.thread.unpark(); // model: close-wake
     }
 }
 
 impl<R> Shared<R> {
-    fn run(&self, deliver: &impl Fn(R)) {
+    pub(crate) fn run(&self, deliver: &impl Fn(R)) {
         loop {
             // Reads both before the queue: `drain` then delivers all that was queued before them.
-            let closed = self.is_closed();
+            let closed = self.closed.load(Acquire); // model: closed-first
             let requested = self.lock().requested;
-            self.drain(deliver, requested);
-            if closed || broken("close-first") && self.is_closed() {
+            self.drain(deliver);
+            self.complete(requested);
+            if closed {
                 return;
             }
             // The reporter may have parked too, and used up any of the wake-ups.
@@ -187,19 +173,16 @@ impl<R> Shared<R> {
         }
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.load(unless_broken("close-acquire", Acquire))
-    }
-
     /// Returns whether there is something to do, after the flush request `done`.
-    fn has_work(&self, done: u64) -> bool {
-        let is_requested = self.lock().requested != done && !broken("park-asked");
-        let has_reports = !self.queue.is_empty() && !broken("park-queue");
-        is_requested || has_reports || self.is_closed() && !broken("park-closed")
+    pub(crate) fn has_work(&self, done: u64) -> bool {
+        let is_requested = self.lock().requested > done; // model: park-asked
+        let has_reports = !self.queue.is_empty(); // model: park-queue
+        let is_closed = self.closed.load(Acquire); // model: park-closed
+        is_requested || has_reports || is_closed
     }
 
-    /// Delivers what is queued, then completes the flush requests up to `requested`.
-    fn drain(&self, deliver: &impl Fn(R), requested: u64) {
+    /// Delivers what is queued.
+    pub(crate) fn drain(&self, deliver: &impl Fn(R)) {
         // Bounded, so that a flush completes even while more reports keep coming.
         for _ in 0..self.queue.capacity() {
             let Some(report) = self.queue.pop() else {
@@ -208,130 +191,15 @@ impl<R> Shared<R> {
             // `deliver` also drops the report, which may close a span of the subscriber.
             catch_panic(|| deliver(report));
         }
-        let mut progress = self.lock();
-        progress.done = match broken("flush-first") {
-            false => requested,
-            true => progress.requested,
-        };
-        drop(progress);
+    }
+
+    /// Completes the flush requests up to `requested`.
+    pub(crate) fn complete(&self, requested: u64) {
+        self.lock().done = requested;
         self.advanced.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().ignore_poison()
-    }
-}
-
-/// `RUSTFLAGS="--cfg shotclock_loom" cargo test --release --lib models`
-#[cfg(all(test, shotclock_loom))]
-mod models {
-    use super::*;
-    use crate::sync::model::Model;
-    use std::sync::Mutex as Unseen;
-
-    /// What was told, as seen by the one who looks at the model from outside.
-    type Told = Arc<Unseen<Vec<u32>>>;
-
-    /// An outlet which a model that has failed leaves as it is: there is nothing to wake any more.
-    struct Open(Option<ReporterThread<u32>>);
-
-    impl std::ops::Deref for Open {
-        type Target = ReporterThread<u32>;
-
-        fn deref(&self) -> &ReporterThread<u32> {
-            self.0.as_ref().unwrap()
-        }
-    }
-
-    impl Drop for Open {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                std::mem::forget(self.0.take());
-            }
-        }
-    }
-
-    /// Tells the main thread of each report; and uses up the wake-ups of its own thread, as a reporter may.
-    fn open(capacity: usize, told: &Told) -> Open {
-        let (main, told) = (thread::current(), Arc::clone(told));
-        let tell = move |report| {
-            told.lock().unwrap().push(report);
-            thread::use_wake_up();
-            main.unpark();
-        };
-        Open(Some(
-            ReporterThread::spawn("", capacity, || (), tell).unwrap(),
-        ))
-    }
-
-    fn told(told: &Told) -> Vec<u32> {
-        told.lock().unwrap().clone()
-    }
-
-    /// No wake-up is lost: a report that found a place is told, though nobody asks and nothing more comes.
-    #[test]
-    fn what_is_offered_is_told_before_long() {
-        let model = Model::new(|| {
-            let log = Told::default();
-            let outlet = open(1, &log);
-            let taken: Vec<_> = [1, 2].into_iter().filter(|n| outlet.offer(*n)).collect();
-            assert_eq!(taken.first(), Some(&1));
-            while told(&log) != taken {
-                thread::park();
-            }
-        });
-        model
-            .holds()
-            .fails_without("offer-wake", "deadlock")
-            .fails_without("park-queue", "deadlock");
-    }
-
-    /// When a flush is over, everything is told that was taken before it began; and it ends.
-    #[test]
-    fn what_was_offered_before_a_flush_is_told_after_it() {
-        let model = Model::new(|| {
-            let log = Told::default();
-            let outlet = open(2, &log);
-            assert!(outlet.offer(1) && outlet.offer(2));
-            assert!(outlet.flush(None));
-            assert_eq!(told(&log), [1, 2], "flushed");
-        });
-        model
-            .preemptions(3)
-            .holds()
-            .fails_without("flush-wake", "deadlock")
-            .fails_without("flush-first", "flushed")
-            .fails_without("park-asked", "deadlock");
-    }
-
-    /// What was taken is told before the thread ends, and once the outlet is dropped it ends.
-    #[test]
-    fn what_was_offered_before_the_end_is_told() {
-        struct End(Told);
-
-        impl Drop for End {
-            fn drop(&mut self) {
-                assert_eq!(told(&self.0), [1], "at the end of the thread");
-            }
-        }
-
-        let model = Model::new(|| {
-            let log = Told::default();
-            let end = End(Arc::clone(&log));
-            let tell = move |report| {
-                end.0.lock().unwrap().push(report);
-                thread::use_wake_up();
-            };
-            let outlet = ReporterThread::spawn("", 1, || (), tell).unwrap();
-            assert!(outlet.offer(1));
-        });
-        const LOST: &str = "at the end of the thread";
-        model
-            .holds()
-            .fails_without("close-wake", "deadlock")
-            .fails_without("close-first", LOST)
-            .fails_without("close-release", LOST)
-            .fails_without("close-acquire", LOST)
-            .fails_without("park-closed", "deadlock");
     }
 }

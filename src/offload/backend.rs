@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// Where the closures of a lane run.
-pub(super) enum Backend {
+pub(crate) enum Backend {
     /// The blocking pool of the runtime that the lane is called in.
     Tokio,
     #[cfg(feature = "rayon")]

@@ -1,15 +1,13 @@
 //! Floor 4: work that does not belong on a runtime worker.
 
-mod backend;
+pub(crate) mod backend;
 mod builder;
 mod cancel;
 mod context;
 mod error;
 mod future;
 mod lane;
-#[cfg(all(test, shotclock_loom))]
-mod models;
-mod queue;
+pub(crate) mod queue;
 mod reentrancy;
 mod timing;
 

@@ -28,14 +28,14 @@ use super::cancel::Cancel;
 use super::error::OffloadError;
 use crate::catch_panic::catch_panic;
 use crate::counters::LaneCounters;
-use crate::sync::{ModelledGuard, ModelledLock, broken, thread_local};
+use crate::sync::{ModelledGuard, ModelledLock, thread_local};
 use crate::sys;
 
 /// How long a thread works jobs off one after the other.
 const TURN: Duration = Duration::from_millis(5);
 
 /// The queue of one lane and its places.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     pub(super) id: u64,
     pub(super) limit: usize,
     pub(super) counts: &'static LaneCounters,
@@ -86,26 +86,26 @@ impl State {
 }
 
 /// Calls its argument when it is done, before it tells anybody, with when it began and ended.
-pub(super) type Work = Box<dyn FnOnce(&mut dyn FnMut(Ran)) + Send>;
+pub(crate) type Work = Box<dyn FnOnce(&mut dyn FnMut(Ran)) + Send>;
 
 /// From when to when something ran. The clock is read for the figures anyway.
 #[derive(Clone, Copy)]
-pub(super) struct Ran {
-    pub(super) from: Instant,
-    pub(super) to: Instant,
+pub(crate) struct Ran {
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
 }
 
 /// Something to run.
-pub(super) struct Job {
-    pub(super) work: Work,
+pub(crate) struct Job {
+    pub(crate) work: Work,
     /// Where it comes from: tokio's blocking pool is that of a runtime.
-    pub(super) runtime: Option<Handle>,
-    pub(super) kind: JobKind,
+    pub(crate) runtime: Option<Handle>,
+    pub(crate) kind: JobKind,
 }
 
 /// What is run: only closures are under the limit of the queue.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum JobKind {
+pub(crate) enum JobKind {
     Closure,
     /// One poll of a future that was taken in.
     Poll,
@@ -113,21 +113,21 @@ pub(super) enum JobKind {
 
 /// What to do where the queue is full.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum WhenFull {
+pub(crate) enum WhenFull {
     Wait,
     Refuse,
 }
 
 /// How many run and wait at one moment.
-pub(super) struct Load {
-    pub(super) running: usize,
-    pub(super) queued: usize,
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) queued: usize,
     /// For a place in the queue.
     pub(super) waiting: usize,
 }
 
 impl Queue {
-    pub(super) fn new(
+    pub(crate) fn new(
         limit: usize,
         queue: Option<usize>,
         backend: Backend,
@@ -150,7 +150,7 @@ impl Queue {
         Arc::clone(&self.counts.name)
     }
 
-    pub(super) fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         let state = self.lock();
         let waiting = state.closures.saturating_sub(self.places);
         Load {
@@ -185,7 +185,7 @@ impl Queue {
     }
 
     /// Starts a closure, or queues it if there is no place. Dropping the ticket withdraws it.
-    pub(super) fn submit(
+    pub(crate) fn submit(
         self: &Arc<Self>,
         job: Job,
         when_full: WhenFull,
@@ -210,7 +210,7 @@ impl Queue {
 
     fn enqueue(self: &Arc<Self>, mut state: ModelledGuard<'_, State>, job: Job) -> Ticket {
         if state.queue.is_empty() && state.running < self.limit {
-            state.running += usize::from(!broken("place-count"));
+            state.running += 1; // model: place-count
             drop(state);
             self.start(job);
             return Ticket { queued: None };
@@ -274,7 +274,8 @@ impl Queue {
     /// The next job, if there is a place for it, which is taken.
     fn take_place(&self) -> Option<Job> {
         let mut state = self.lock();
-        if state.running >= self.limit && !broken("place-limit") {
+        let is_full = state.running >= self.limit; // model: place-limit
+        if is_full {
             return None;
         }
         let (first, _) = state.first()?;
@@ -299,7 +300,7 @@ impl Queue {
     }
 
     /// Takes nothing in any more. Who waits for a place in the queue is told so.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         let closures = state
@@ -322,7 +323,7 @@ impl Queue {
     }
 
     /// Waits until everything that was taken in has ended.
-    pub(super) async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         // In the child of a fork no thread works off what the parent queued.
         while !sys::is_forked() {
             let mut drained = pin!(self.drained.notified());
@@ -335,8 +336,10 @@ impl Queue {
     }
 
     /// Something has ended. Who waits is woken outside of the lock: a waker may offload.
+    // A model skips the look at the state for one caller.
+    #[cfg_attr(shotclock_loom, track_caller)]
     fn settle(&self, state: ModelledGuard<'_, State>) {
-        let is_over = state.is_closed && state.is_drained() && !broken("drained-told");
+        let is_over = state.is_closed && state.is_drained();
         drop(state);
         // Telling takes a lock of tokio's.
         if is_over && !sys::is_forked() {
@@ -394,14 +397,14 @@ fn take<T>(handed: &ModelledLock<Option<T>>) -> Option<T> {
 }
 
 /// Withdraws its job when it is dropped, if the job is still queued.
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     /// `None` if it was never queued.
     queued: Option<(Arc<Queue>, u64)>,
 }
 
 impl Ticket {
     /// The job is known to have left the queue, or is to stay there.
-    pub(super) fn used(mut self) {
+    pub(crate) fn used(mut self) {
         self.queued = None;
     }
 }
@@ -413,9 +416,7 @@ impl Drop for Ticket {
         };
         let mut state = queue.lock();
         let withdrawn = state.remove(ticket);
-        if !broken("ticket-settle") {
-            queue.settle(state);
-        }
+        queue.settle(state); // model: withdrawn-settle
         let count = u64::from(withdrawn.is_some());
         queue.counts.queued.fetch_sub(count, Relaxed);
         // Last, and outside of the lock: what the closure owns is dropped here, and may panic.
@@ -483,9 +484,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.running = state.running.saturating_sub(1);
-        let is_idle = state.queue.is_empty();
-        self.queue.settle(state);
-        if !is_idle && !broken("place-fill") {
+        let is_idle = state.queue.is_empty(); // model: place-fill
+        self.queue.settle(state); // model: place-settle
+        if !is_idle {
             self.queue.fill();
         }
     }

@@ -35,7 +35,7 @@ mod poll_stack;
 mod read;
 mod sentinel_parker;
 mod slot_owner;
-mod slots;
+pub(crate) mod slots;
 mod tag;
 mod thread_diagnostics;
 mod ticked_polls;
@@ -47,9 +47,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use arrayvec::ArrayVec;
 
 use crate::report::SectionKind;
-use crate::sync::{
-    AtomicBool, AtomicU64, ModelledGuard, ModelledLock, add_single_writer, fence, unless_broken,
-};
+use crate::sync::{AtomicBool, AtomicU64, ModelledGuard, ModelledLock, add_single_writer, fence};
 
 pub(crate) use allowances::Allowances;
 use frame::Frame;
@@ -74,7 +72,7 @@ const DEPTH_BITS: u32 = 8;
 const DEPTH_MASK: u64 = (1 << DEPTH_BITS) - 1;
 
 /// The difference between two sequence numbers in `state`.
-const SEQ_STEP: u64 = 1 << DEPTH_BITS;
+pub(crate) const SEQ_STEP: u64 = 1 << DEPTH_BITS;
 
 /// The `watch` of the root and of a tombstone.
 const NO_WATCH: u64 = u64::MAX;
@@ -145,7 +143,7 @@ pub(crate) struct PollTimes {
 pub(crate) type Seqs = ArrayVec<u64, MAX_DEPTH>;
 
 impl Slot {
-    fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         let seq = |depth| if depth == 0 { ROOT_SEQ } else { TOMBSTONE };
         Self {
             state: AtomicU64::new(0),
@@ -172,7 +170,7 @@ impl Slot {
         let Some(frame) = self.frames.get(depth) else {
             return FrameToken::new(TOO_DEEP_SEQ);
         };
-        fence(Release, "begin-fence");
+        fence(Release); // model: begin-fence
         let ticked = if poll.is_ticked { TICKED } else { 0 };
         frame
             .watch
@@ -184,8 +182,7 @@ impl Slot {
         frame.seq.store(seq, Relaxed);
         frame.nested.store(0, Relaxed);
         frame.charged_inside.store(0, Relaxed);
-        self.state
-            .store(seq, unless_broken("begin-publish", Release));
+        self.state.store(seq, Release); // model: begin-publish
         FrameToken::new(seq)
     }
 
@@ -212,8 +209,7 @@ impl Slot {
             below = self.skip_tombstones(below);
         }
         let times = self.pass_down(token, below, elapsed, budget);
-        self.state
-            .store(below, unless_broken("end-publish", Release));
+        self.state.store(below, Release); // model: end-publish
         times
     }
 
@@ -364,7 +360,7 @@ impl Slot {
             // A later poll is still in flight, so its frame stays where it is.
             let frame = self.frame(token.seq);
             frame.watch.store(NO_WATCH, Relaxed);
-            frame.seq.store(TOMBSTONE, Relaxed);
+            frame.seq.store(TOMBSTONE, Relaxed); // model: vacate
             let state = self.state.load(Relaxed);
             self.state.store(state + SEQ_STEP, Release);
         }
@@ -400,7 +396,5 @@ fn depth_of(seq: u64) -> usize {
     (seq & DEPTH_MASK) as usize
 }
 
-#[cfg(all(test, shotclock_loom))]
-mod models;
 #[cfg(all(test, not(shotclock_loom)))]
 mod tests;

@@ -58,7 +58,7 @@ impl InFlightPoll {
         }
     }
 
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         depth_of(self.seq)
     }
 }

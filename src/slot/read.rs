@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::tag::{TICKED, kind_of, watch_of};
 use super::{DEPTH_MASK, InFlightPoll, NO_WATCH, PollStack, Slot, TOMBSTONE, ThreadDiagnostics};
 use crate::coarse_clock::COARSE_CLOCK;
-use crate::sync::{ModelledGuard, broken, fence, unless_broken};
+use crate::sync::{ModelledGuard, fence};
 
 impl Slot {
     /// Returns whether a poll from a reading still runs. Any thread.
@@ -17,8 +17,9 @@ impl Slot {
         if depth == 0 {
             return true;
         }
-        (self.state.load(Acquire) & DEPTH_MASK) as usize >= depth
-            && (self.frames[depth].seq.load(Relaxed) == poll.seq || broken("in-flight-seq"))
+        let state = self.state.load(Acquire); // model: in-flight-state
+        let is_as_deep = (state & DEPTH_MASK) as usize >= depth;
+        is_as_deep && self.frames[depth].seq.load(Relaxed) == poll.seq // model: in-flight-seq
     }
 
     /// Locks the diagnostics, if a poll from a reading still runs.
@@ -29,7 +30,7 @@ impl Slot {
         poll: &InFlightPoll,
     ) -> Option<ModelledGuard<'_, ThreadDiagnostics>> {
         let diagnostics = self.diagnostics();
-        (self.is_in_flight(poll) || broken("hold-look")).then_some(diagnostics)
+        self.is_in_flight(poll).then_some(diagnostics)
     }
 
     /// Returns a number that changes whenever a poll of this thread begins or ends.
@@ -56,17 +57,16 @@ impl Slot {
             .unwrap_or_default()
     }
 
-    pub(super) fn try_read(&self) -> Option<PollStack> {
-        let state = self.state.load(unless_broken("read-state", Acquire));
+    pub(crate) fn try_read(&self) -> Option<PollStack> {
+        let state = self.state.load(Acquire); // model: read-state
         let depth = (state & DEPTH_MASK) as usize;
         let mut stack = PollStack::default();
         for frame in &self.frames[1..=depth] {
             // Before `start`, which the owner writes first when it makes a poll exact.
-            let tag = frame.watch.load(unless_broken("read-tag", Acquire));
+            let tag = frame.watch.load(Acquire); // model: read-tag
             let seq = frame.seq.load(Relaxed);
             // Either of the two words may show the tombstone first.
-            let is_tombstone = seq == TOMBSTONE && !broken("read-vacated");
-            if tag == NO_WATCH || is_tombstone {
+            if tag == NO_WATCH || seq == TOMBSTONE {
                 continue;
             }
             stack.push(InFlightPoll {
@@ -80,8 +80,8 @@ impl Slot {
                 seq,
             });
         }
-        fence(Acquire, "read-fence");
-        let is_of_one_moment = self.state.load(Relaxed) == state || broken("read-again");
+        fence(Acquire); // model: read-fence
+        let is_of_one_moment = self.state.load(Relaxed) == state; // model: read-again
         is_of_one_moment.then_some(stack)
     }
 }

@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::sync::AtomicBool;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, broken};
 use crate::sys::{heavy_fence, light_fence};
 
 /// The parking state of the sentinel.
@@ -53,10 +53,6 @@ impl SentinelParker {
     #[cold]
     #[inline(never)]
     fn wake(&self) {
-        if broken("wake-order") {
-            self.unpark();
-            self.parked.store(false, Relaxed);
-        }
         if self.parked.swap(false, Relaxed) {
             self.unpark();
         }

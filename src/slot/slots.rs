@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{DEPTH_MASK, SEQ_STEP, Slot, SlotOwner, ThreadDiagnostics};
-use crate::sync::{ModelledGuard, ModelledLock, broken};
+use crate::sync::{ModelledGuard, ModelledLock};
 
 /// All slots of the process, and those without an owner.
 struct Slots {
@@ -51,28 +51,26 @@ impl Drop for Lease {
 }
 
 /// Returns a slot at the end of its thread.
-pub(super) fn return_slot(slot: &'static Slot) {
-    if broken("return-order") {
-        lock().free.push(slot);
-    }
+pub(crate) fn return_slot(slot: &'static Slot) {
+    clear(slot);
+    // Last: the lock orders this thread's last writes before the first ones of the next owner.
+    make_available(slot);
+}
+
+/// Removes what belongs to this thread from its slot.
+pub(crate) fn clear(slot: &Slot) {
     // A forgotten guard may have left frames. The next owner starts without any.
-    let next = match broken("return-serial") {
-        false => (slot.state.load(Relaxed) & !DEPTH_MASK) + SEQ_STEP,
-        true => 0,
-    };
-    slot.state.store(next, Relaxed);
+    let next = (slot.state.load(Relaxed) & !DEPTH_MASK) + SEQ_STEP;
+    slot.state.store(next, Relaxed); // model: return-state
     slot.set_reporting(false);
-    if !broken("return-generation") {
-        slot.generation.fetch_add(1, Relaxed);
-    }
+    slot.generation.fetch_add(1, Relaxed); // model: return-generation
     // Waits for a thread that holds the diagnostics, because this thread must not end while it does.
-    if !broken("return-diagnostics") {
-        *slot.diagnostics() = ThreadDiagnostics::default();
-    }
-    // The lock orders this thread's last writes before the first ones of the next owner.
-    if !broken("return-order") {
-        lock().free.push(slot);
-    }
+    *slot.diagnostics.lock() = ThreadDiagnostics::default(); // model: return-diagnostics
+}
+
+/// Lets another thread take the slot.
+pub(crate) fn make_available(slot: &'static Slot) {
+    lock().free.push(slot);
 }
 
 fn lock() -> ModelledGuard<'static, Slots> {
@@ -119,7 +117,7 @@ fn acquire() -> Option<&'static Slot> {
 
 /// Leases a free slot.
 #[cfg(all(test, shotclock_loom))]
-pub(super) fn take() -> &'static Slot {
+pub(crate) fn take() -> &'static Slot {
     take_of(lock())
 }
 
@@ -151,7 +149,7 @@ impl ThreadKey {
     }
 
     /// Returns the key of a slot's owner, which must be the calling thread.
-    pub(super) fn of(slot: &Slot) -> Self {
+    pub(crate) fn of(slot: &Slot) -> Self {
         let generation = slot.generation.load(Relaxed) & GENERATION_MASK;
         Self((slot.index as u64 + 1) << GENERATION_BITS | generation)
     }

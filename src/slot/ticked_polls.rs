@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::tag::{TICKED, kind_of, watch_of};
 use super::{FrameToken, NO_WATCH, SEQ_STEP, Slot, TOMBSTONE, depth_of};
 use crate::coarse_clock::COARSE_CLOCK;
-use crate::sync::{add_single_writer, broken, unless_broken};
+use crate::sync::add_single_writer;
 
 /// The raw clock readings between which a poll began. Without `latest`, the next tick is still to come.
 pub(crate) struct StartRange {
@@ -93,13 +93,9 @@ impl Slot {
         let watch = watch_of(tag);
         if tag & TICKED != 0 {
             let now = now(watch)?;
-            if broken("exact-order") {
-                outermost.watch.store(tag & !TICKED, Release);
-            }
             // Writes `start` first: a reader with the old tag takes it for the latest tick.
             outermost.start.store(now, Relaxed);
-            let publish = unless_broken("exact-publish", Release);
-            outermost.watch.store(tag & !TICKED, publish);
+            outermost.watch.store(tag & !TICKED, Release); // model: exact-publish
         }
         Some(OutermostPoll {
             seq: outermost.seq.load(Relaxed),

@@ -246,6 +246,8 @@ mod tests {
         let frames = frames_of(&step);
         let function = frames.last().and_then(|frame| frame.function.as_deref());
         assert!(function.unwrap().ends_with("somewhere"), "{function:?}");
-        assert!(Arc::ptr_eq(&frames, &frames_of(&step)), "cached");
+        // Another test may load modules, which drops the cached names.
+        let is_cached = |_| Arc::ptr_eq(&frames_of(&step), &frames_of(&step));
+        assert!((0..1_000).any(is_cached), "not cached");
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn light_fence() {
     #[cfg(not(shotclock_loom))]
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     #[cfg(shotclock_loom)]
-    fence(SeqCst, "rouse-fence");
+    fence(SeqCst); // model: light-fence
 }
 
 /// Runs a full fence on every thread of the process. Returns false if the operating system does not provide it.
@@ -24,7 +24,7 @@ pub(crate) fn heavy_fence() -> bool {
     return super::fence_every_thread();
     #[cfg(shotclock_loom)]
     {
-        fence(SeqCst, "lie-down-fence");
+        fence(SeqCst); // model: heavy-fence
         true
     }
 }

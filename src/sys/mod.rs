@@ -10,7 +10,7 @@ mod capture;
 mod counter;
 mod flagged_ref;
 mod guarded_drop;
-mod request_cell;
+pub(crate) mod request_cell;
 mod static_ref;
 
 // The loom models run without an operating system: see `sync`.

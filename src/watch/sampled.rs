@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Totals;
 use crate::histogram::{CELLS, cell_of};
-use crate::sync::{AtomicU64, add_single_writer, broken, fence, thread, unless_broken};
+use crate::sync::{AtomicU64, add_single_writer, fence, thread};
 
 /// The largest number of polls after a sample for which it stands. The mean is 63, so one poll in 64 is a sample. The
 /// first samples stand for fewer, because the very first poll is rarely typical.
@@ -46,7 +46,7 @@ pub(crate) struct Sampled {
 
 impl Sampled {
     /// Makes counters whose first sample is due at once. Threads differ in `seed`, so their samples do not coincide.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let zero = || AtomicU64::new(0);
         Self {
@@ -96,10 +96,8 @@ impl Sampled {
         let cell = cell_of(elapsed);
         let (total, busy) = self.pending();
         let exchanging = self.version.load(Relaxed) + 1;
-        if !broken("renew-odd") {
-            self.version.store(exchanging, Relaxed);
-        }
-        fence(Release, "renew-fence");
+        self.version.store(exchanging, Relaxed); // model: renew-odd
+        fence(Release); // model: renew-fence
         add_single_writer(&self.total, total);
         add_single_writer(&self.busy, busy);
         self.cell.store(cell as u64, Relaxed);
@@ -108,8 +106,7 @@ impl Sampled {
         let base = self.histogram[cell].load(Relaxed);
         self.base.store(base, Relaxed);
         self.due.store(base + gap, Relaxed);
-        self.version
-            .store(exchanging + 1, unless_broken("renew-done", Release));
+        self.version.store(exchanging + 1, Release); // model: renew-done
     }
 
     /// Returns the total and busy nanoseconds of the polls for which the present sample stands.
@@ -154,12 +151,12 @@ impl Sampled {
     }
 
     /// Returns `None` while the owner replaces the sample.
-    fn try_sums(&self) -> Option<(u64, u64)> {
-        let version = self.version.load(unless_broken("sums-version", Acquire));
+    pub(crate) fn try_sums(&self) -> Option<(u64, u64)> {
+        let version = self.version.load(Acquire); // model: sums-version
         let sums = self.sums_at_once();
-        fence(Acquire, "sums-fence");
-        let is_even = version.is_multiple_of(2) || broken("sums-even");
-        let is_of_one_moment = self.version.load(Relaxed) == version || broken("sums-again");
+        fence(Acquire); // model: sums-fence
+        let is_even = version.is_multiple_of(2);
+        let is_of_one_moment = self.version.load(Relaxed) == version; // model: sums-again
         (is_even && is_of_one_moment).then_some(sums)
     }
 
@@ -169,62 +166,6 @@ impl Sampled {
             self.total.load(Relaxed).wrapping_add(total),
             self.busy.load(Relaxed).wrapping_add(busy),
         )
-    }
-}
-
-#[cfg(all(test, shotclock_loom))]
-mod models {
-    use super::*;
-    use crate::sync::model::Model;
-    use loom::thread;
-    use std::sync::Arc;
-
-    /// A sample of 50 ns is followed by one of `second`, and after each a poll is counted.
-    fn exchange(second: u64) -> Model {
-        // All that may be read meanwhile: the sums of all, and of their own.
-        let moments = [(50, 40), (50 + second, 70)];
-        Model::new(move || {
-            let sampled = Arc::new(Sampled::new(0));
-            sampled.renew(50, 40);
-            sampled.count();
-            let reader = {
-                let sampled = Arc::clone(&sampled);
-                thread::spawn(move || {
-                    if let Some(now) = sampled.try_sums() {
-                        assert!(moments.contains(&now), "torn: {now:?}");
-                    }
-                })
-            };
-            sampled.renew(second, 30);
-            sampled.count();
-            reader.join().unwrap();
-            assert_eq!(sampled.try_sums(), Some(moments[1]));
-        })
-    }
-
-    /// Sums that are read are those of one moment, also where the sample that is exchanged meanwhile is of
-    /// another cell.
-    #[test]
-    fn sums_are_of_one_moment() {
-        exchange(110)
-            .holds()
-            .fails_without("renew-odd", "torn")
-            .fails_without("renew-fence", "torn")
-            .fails_without("renew-done", "torn")
-            .fails_without("sums-version", "torn")
-            .fails_without("sums-even", "torn")
-            .fails_without("sums-fence", "torn")
-            .fails_without("sums-again", "torn");
-    }
-
-    /// The same, where both samples are of one cell: then what is counted for the second must not be
-    /// taken for the first's.
-    #[test]
-    fn what_one_sample_stands_for_is_not_taken_for_anothers() {
-        exchange(60)
-            .holds()
-            .fails_without("renew-fence", "torn")
-            .fails_without("sums-again", "torn");
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use loom::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::yield_now;
 
-use super::IgnorePoison as _;
+use super::fault::{Fault, fault_here};
+use crate::sync::IgnorePoison as _;
 
 /// The handle of one thread, with its token.
 #[derive(Clone, Debug)]
@@ -29,7 +30,16 @@ impl Thread {
         }
     }
 
+    #[track_caller]
     pub(crate) fn unpark(&self) {
+        match fault_here() {
+            None => self.give_token(),
+            Some(Fault::Skipped) => {}
+            Some(fault) => fault.does_not_fit("an unpark"),
+        }
+    }
+
+    fn give_token(&self) {
         let (token, given) = &*self.token;
         let mut token = token.lock().ignore_poison();
         *token = true;

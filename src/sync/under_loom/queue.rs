@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::sync::atomic::AtomicUsize;
 use loom::sync::{Mutex, MutexGuard};
 
-use super::IgnorePoison as _;
+use super::fault::{Fault, fault_here};
+use crate::sync::IgnorePoison as _;
 
 /// A bounded queue that promises no more than crossbeam's. A thread that finds it empty may have a stale view, and sees
 /// no other writes of a thread that pushes at the same time.
@@ -47,8 +48,13 @@ impl<T> ArrayQueue<T> {
         item
     }
 
+    #[track_caller]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len.load(Relaxed) == 0
+        match fault_here() {
+            None => self.len.load(Relaxed) == 0,
+            Some(Fault::Skipped) => true,
+            Some(fault) => fault.does_not_fit("a look at a queue"),
+        }
     }
 
     pub(crate) fn capacity(&self) -> usize {

@@ -1,36 +1,36 @@
-//! Models of a lane's queue: its lock, its places, and who waits until it is drained.
-//! `RUSTFLAGS="--cfg shotclock_loom" cargo test --release --lib models`
+//! A lane's queue, its places, and a thread that waits until the lane is drained.
 //!
-//! Each job has a thread of its own, unless a place is passed on to it. Left out are the pools, the figures,
-//! and tokio's `Notify` from inside.
+//! Each job has its own thread, unless a place is passed on to it. The model leaves out the pools, the figures, and the
+//! inside of tokio's `Notify`.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize as Unseen, Ordering::Relaxed};
+use std::sync::atomic::{self, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
 use loom::sync::atomic::AtomicUsize;
 
-use super::backend::Backend;
-use super::queue::{Job, JobKind, Queue, Ran, Ticket, WhenFull};
+use super::{DEADLOCK, Model};
 use crate::counters;
-use crate::sync::model::Model;
+use crate::offload::backend::Backend;
+use crate::offload::queue::{Job, JobKind, Queue, Ran, Ticket, WhenFull};
+use crate::sync::fault::Fault::Skipped;
 use crate::sync::thread::{self, Thread};
 
-/// Longer than a thread works jobs off one after the other: then it gives its place back.
+/// After a job that takes longer than a turn the thread gives its place back.
 const LONG: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::ZERO;
 
 /// A lane with one place, and what its jobs did.
 struct Lane {
     queue: Arc<Queue>,
-    now: AtomicUsize,
-    ran: Unseen,
-    gone: Unseen,
+    running: AtomicUsize,
+    ran: atomic::AtomicUsize,
+    gone: atomic::AtomicUsize,
 }
 
-/// Part of a closure, to see when it is dropped.
+/// Counts the closure that owns it when the closure is dropped.
 struct Part(Arc<Lane>);
 
 impl Drop for Part {
@@ -44,9 +44,9 @@ impl Lane {
         let counts = counters::lane_counters("model");
         Arc::new(Self {
             queue: Queue::new(1, None, Backend::Model { is_shut_down }, counts),
-            now: AtomicUsize::new(0),
-            ran: Unseen::new(0),
-            gone: Unseen::new(0),
+            running: AtomicUsize::new(0),
+            ran: atomic::AtomicUsize::new(0),
+            gone: atomic::AtomicUsize::new(0),
         })
     }
 
@@ -54,9 +54,10 @@ impl Lane {
         let part = Part(Arc::clone(self));
         let work = move |done: &mut dyn FnMut(Ran)| {
             let lane = &part.0;
-            assert_eq!(lane.now.fetch_add(1, Relaxed), 0, "more than the limit");
+            let running = lane.running.fetch_add(1, Relaxed);
+            assert_eq!(running, 0, "more than the limit");
             lane.ran.fetch_add(1, Relaxed);
-            lane.now.fetch_sub(1, Relaxed);
+            lane.running.fetch_sub(1, Relaxed);
             let from = Instant::now();
             drop(part);
             done(Ran {
@@ -72,7 +73,7 @@ impl Lane {
         self.queue.submit(job, WhenFull::Wait).unwrap()
     }
 
-    /// Takes nothing in any more, and waits for what was.
+    /// Closes the lane, and waits until it is drained.
     fn drain(&self) {
         self.queue.close();
         wait_for(self.queue.drained());
@@ -101,7 +102,7 @@ fn wait_for(future: impl Future<Output = ()>) {
     }
 }
 
-/// Two threads give a job each to a lane with one place.
+/// Two threads submit a job each to a lane with one place.
 fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
     Model::new(move || {
         let lane = Lane::new(is_shut_down);
@@ -116,38 +117,37 @@ fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
     })
 }
 
-/// There are never more at once than there are places, each job is run once, none is left beside a free
-/// place, and who waits until the lane is drained learns of it. Here a place is passed on.
+/// No more jobs run at once than there are places, each job runs once, none stays in the queue beside a free place, and a
+/// thread that waits until the lane is drained wakes up.
 #[test]
-fn a_place_that_is_passed_on_is_one_place() {
+fn job_whose_place_is_passed_on_runs_once_and_alone() {
     two_at_once(SHORT, false, 2)
         .holds()
-        .fails_without("place-count", "ran, and gone")
-        .fails_without("place-limit", "more than the limit")
-        .fails_without("drained-told", "deadlock");
+        .fails_with(Skipped, "place-count", "ran, and gone")
+        .fails_with(Skipped, "place-limit", "more than the limit")
+        .fails_with(Skipped, "place-settle", DEADLOCK);
 }
 
-/// The same where a place is given back though jobs wait.
+/// The same where a thread gives its place back although jobs wait.
 #[test]
-fn no_job_is_left_beside_a_free_place() {
+fn job_beside_a_place_that_is_given_back_runs() {
     two_at_once(LONG, false, 2)
         .holds()
-        .fails_without("place-limit", "more than the limit")
-        .fails_without("place-fill", "deadlock");
+        .fails_with(Skipped, "place-limit", "more than the limit")
+        .fails_with(Skipped, "place-fill", DEADLOCK);
 }
 
-/// The same where the runtime has shut down: nothing runs, and all of it is gone.
+/// The same where the runtime has shut down: no job runs, and each is dropped.
 #[test]
-fn what_cannot_run_is_gone() {
+fn job_of_a_runtime_that_has_shut_down_is_dropped() {
     two_at_once(SHORT, true, 0)
         .holds()
-        .fails_without("place-fill", "deadlock");
+        .fails_with(Skipped, "place-fill", DEADLOCK);
 }
 
-/// A job that is withdrawn is run once or not at all, and gone; and a lane that only waited for it is
-/// drained.
+/// A job that is withdrawn runs once or not at all, and is dropped. The withdrawal of the last job drains the lane.
 #[test]
-fn what_is_withdrawn_is_gone() {
+fn job_that_is_withdrawn_is_dropped_and_drains_the_lane() {
     let model = Model::new(|| {
         let lane = Lane::new(false);
         lane.submit(LONG).used();
@@ -161,5 +161,7 @@ fn what_is_withdrawn_is_gone() {
             "{ran} ran, {gone} are gone"
         );
     });
-    model.holds().fails_without("ticket-settle", "deadlock");
+    model
+        .holds()
+        .fails_with(Skipped, "withdrawn-settle", DEADLOCK);
 }
