@@ -161,6 +161,16 @@ impl<T> Watched<T> {
         self.project().inner.split().1
     }
 
+    /// Returns the wrapped value, pinned.
+    pub fn inner_pin_ref(self: Pin<&Self>) -> Pin<&T> {
+        self.project_ref().inner.get_pin_ref()
+    }
+
+    /// Returns the wrapped value by value. The watch does not time its destructor then.
+    pub fn into_inner(self) -> T {
+        self.inner.into_inner()
+    }
+
     /// Returns the watch that times it.
     pub fn watch(&self) -> &Watch {
         &self.inner.around().watch

@@ -118,7 +118,7 @@ async fn a_clone_does_not_carry_the_readiness_of_its_original() {
     let mut service = WatchLayer::new(&watchdog().watch("w")).layer(ReadyOnce(false));
     service.ready().await.unwrap();
     let mut clone = service.clone();
-    assert!(!clone.get_ref().0 && service.get_ref().0);
+    assert!(!clone.inner().0 && service.inner().0);
     service.call(()).await.unwrap();
     clone.ready().await.unwrap().call(()).await.unwrap();
     assert!(!clone.into_inner().0);

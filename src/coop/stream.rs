@@ -104,22 +104,27 @@ impl<S, R> Paced<S, R> {
         }
     }
 
-    /// What was wrapped.
+    /// Returns the wrapped stream.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// What was wrapped, to be changed in place.
+    /// Returns the wrapped stream, mutably.
     pub fn inner_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// What was wrapped, pinned as this is.
+    /// Returns the wrapped stream, pinned and mutable.
     pub fn inner_pin_mut(self: Pin<&mut Self>) -> Pin<&mut S> {
         self.project().inner
     }
 
-    /// What was wrapped.
+    /// Returns the wrapped stream, pinned.
+    pub fn inner_pin_ref(self: Pin<&Self>) -> Pin<&S> {
+        self.project_ref().inner
+    }
+
+    /// Returns the wrapped stream by value.
     pub fn into_inner(self) -> S {
         self.inner
     }

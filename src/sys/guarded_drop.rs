@@ -76,12 +76,30 @@ impl<T, G: Enter> GuardedDrop<T, G> {
         &mut self.inner
     }
 
+    /// Returns the pinned value.
+    pub(crate) fn get_pin_ref(self: Pin<&Self>) -> Pin<&T> {
+        // SAFETY: a structural projection, as in `split`.
+        unsafe { self.project_ref().inner.map_unchecked(|inner| &**inner) }
+    }
+
+    /// Returns the value, without its guard.
+    pub(crate) fn into_inner(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so `inner` is moved out once and `around` is dropped once. The caller owns the
+        // value, so it is not pinned.
+        unsafe {
+            let inner = ManuallyDrop::take(&mut this.inner);
+            std::ptr::drop_in_place(&mut this.around);
+            inner
+        }
+    }
+
     /// Returns `around` and the pinned value.
     #[inline]
     pub(crate) fn split(self: Pin<&mut Self>) -> (&mut G, Pin<&mut T>) {
         let this = self.project();
-        // SAFETY: a structural projection: `inner` is pinned whenever `self` is, `ManuallyDrop`
-        // is a transparent wrapper, and nothing moves the value out before its destructor.
+        // SAFETY: a structural projection: `inner` is pinned whenever `self` is, `ManuallyDrop` is a transparent wrapper,
+        // and no method moves a pinned value out.
         let inner = unsafe { this.inner.map_unchecked_mut(|inner| &mut **inner) };
         (this.around, inner)
     }
@@ -109,7 +127,7 @@ mod tests {
     /// Panics where the variant says.
     #[derive(PartialEq)]
     enum Around {
-        Whole,
+        NeverPanics,
         PanicsOnEntry,
         PanicsOnLeaving,
     }
@@ -160,7 +178,7 @@ mod tests {
     }
 
     fn guarded(panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
-        guarded_by(Around::Whole, panics)
+        guarded_by(Around::NeverPanics, panics)
     }
 
     fn guarded_by(around: Around, panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
@@ -208,8 +226,38 @@ mod tests {
     }
 
     #[test]
+    fn into_inner_enters_nothing_and_drops_each_part_once() {
+        struct Counted(&'static str);
+
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                log(self.0);
+            }
+        }
+
+        impl Enter for Counted {
+            type Guard<'a> = ();
+
+            fn enter(&self) {
+                log("enter");
+            }
+
+            fn leave((): ()) {}
+        }
+
+        let guarded = Box::pin(GuardedDrop::new(Counted("inner"), Counted("around")));
+        assert_eq!(guarded.as_ref().get_pin_ref().0, "inner");
+        drop(guarded);
+        assert_eq!(logged(), ["enter", "inner", "around"]);
+        let inner = GuardedDrop::new(Counted("inner"), Counted("around")).into_inner();
+        assert_eq!(logged(), ["around"]);
+        drop(inner);
+        assert_eq!(logged(), ["inner"]);
+    }
+
+    #[test]
     fn drop_of_a_type_without_destructor_enters_nothing() {
-        drop(GuardedDrop::new(7, Around::Whole));
+        drop(GuardedDrop::new(7, Around::NeverPanics));
         assert!(logged().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The future of a watched call.
+//! The future of a call to a watched service.
 
 use std::fmt;
 use std::future::Future;
@@ -9,47 +9,47 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::response::Finish;
+use super::response::WrapResponse;
 use crate::watch::Watch;
 use crate::watched::Watched;
 
 pin_project! {
-    /// The future of a call whose polls are timed. Made by [`WatchService`](super::WatchService).
+    /// Times the polls of a call's future. [`WatchService`](super::WatchService) makes it.
     #[must_use = "futures do nothing unless they are polled"]
-    pub struct WatchFuture<F, K> {
+    pub struct WatchFuture<F, W> {
         #[pin]
         inner: Watched<F>,
         location: &'static Location<'static>,
-        finish: PhantomData<fn() -> K>,
+        wrap: PhantomData<fn() -> W>,
     }
 }
 
-impl<F, K> WatchFuture<F, K> {
+impl<F, W> WatchFuture<F, W> {
     pub(super) fn new(future: F, watch: Watch, location: &'static Location<'static>) -> Self {
         Self {
             inner: Watched::new(future, watch, location),
             location,
-            finish: PhantomData,
+            wrap: PhantomData,
         }
     }
 }
 
-impl<F, K, Response, Error> Future for WatchFuture<F, K>
+impl<F, W, Response, Error> Future for WatchFuture<F, W>
 where
     F: Future<Output = Result<Response, Error>>,
-    K: Finish<Response>,
+    W: WrapResponse<Response>,
 {
-    type Output = Result<K::Response, Error>;
+    type Output = Result<W::Response, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let output = ready!(this.inner.as_mut().poll(cx));
         let watch = this.inner.watch();
-        Poll::Ready(output.map(|response| K::finish(response, watch, this.location)))
+        Poll::Ready(output.map(|response| W::wrap(response, watch, this.location)))
     }
 }
 
-impl<F, K> fmt::Debug for WatchFuture<F, K> {
+impl<F, W> fmt::Debug for WatchFuture<F, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchFuture")
             .field("watch", &self.inner.watch().name())

@@ -1,4 +1,4 @@
-//! The layer.
+//! The layer that watches a service.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,17 +7,16 @@ use std::panic::Location;
 
 use tower_layer::Layer;
 
-use super::make_watch::{Always, By};
-use super::response::{Plain, Whole};
+use super::response::{Unchanged, WatchBody};
+use super::select_watch::{ByClassifier, OneWatch};
 use super::service::WatchService;
 use crate::watch::Watch;
 use crate::watchdog::Watchdog;
 
-/// Watches a [`tower::Service`](tower_service::Service): everything in which it holds its thread.
+/// Watches a [`tower::Service`](tower_service::Service).
 ///
-/// That is `poll_ready`, the call itself before there is a future, the polls of the future, and those of
-/// the body of an HTTP response, which goes on long after the future is done. Each counts as a poll of
-/// the watch. Readiness and back-pressure are those of the service.
+/// It times `poll_ready`, the call that returns the future, the polls of the future, and the polls of the body of an HTTP
+/// response. Each counts as a poll of the watch. Readiness and back-pressure are those of the service.
 ///
 /// # Examples
 ///
@@ -36,13 +35,13 @@ use crate::watchdog::Watchdog;
 ///     .service_fn(|order: u32| async move { Ok::<_, Infallible>(order + 1) });
 ///
 /// assert_eq!(service.oneshot(7).await?, 8);
-/// // It was ready, was called, and its future was polled.
+/// // `poll_ready`, the call, and one poll of its future.
 /// assert_eq!(checkout.stats().polls, 3);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// An axum `Router`, each route under a watch of its own:
+/// An axum `Router` with a watch for each route:
 ///
 /// ```
 /// use axum::{Router, extract::{MatchedPath, Request}, routing::get};
@@ -65,88 +64,86 @@ use crate::watchdog::Watchdog;
 ///
 /// # Cancel safety
 ///
-/// As cancel safe as the service.
+/// The service is as cancel safe as the wrapped one.
 ///
 /// # Non-guarantees
 ///
-/// What the service spawns is not watched, nor what waits between polls.
-pub struct WatchLayer<C, K = Whole> {
-    choice: C,
+/// Tasks that the service spawns are not watched. The time between two polls is not part of a poll.
+pub struct WatchLayer<C = OneWatch, W = WatchBody> {
+    select: C,
     location: &'static Location<'static>,
-    finish: PhantomData<fn() -> K>,
+    wrap: PhantomData<fn() -> W>,
 }
 
-impl WatchLayer<Always> {
-    /// Watches every request under one watch.
-    ///
-    /// The place of this call is what a report names as the location.
+impl WatchLayer {
+    /// Watches all requests under one watch. A report names the line of this call.
     #[track_caller]
     pub fn new(watch: &Watch) -> Self {
-        Self::choosing(Always::new(watch))
+        Self::selecting(OneWatch::new(watch))
     }
 }
 
-impl<Classify> WatchLayer<By<Classify>> {
+impl<Classify> WatchLayer<ByClassifier<Classify>> {
     /// Watches each request under the watch that `classify` names.
     ///
-    /// The number of names is bounded by the watchdog
-    /// ([`WatchdogBuilder::max_watches`](crate::WatchdogBuilder::max_watches)): past its limit, requests go under the
-    /// watch `other`. Where the classifier panics, they go under `unclassified`; the panic hook has
-    /// printed its message by then. `poll_ready` goes under a watch of that name, because there is no
-    /// request yet.
+    /// The watchdog bounds the number of names
+    /// ([`WatchdogBuilder::max_watches`](crate::WatchdogBuilder::max_watches)). Requests past its limit share the watch
+    /// `other`. If the classifier panics, the request counts under `unclassified`, and the panic hook has printed the
+    /// message. The watch `poll_ready` counts the polls of readiness, before which there is no request.
     ///
-    /// A `Cow` that is borrowed costs no allocation.
+    /// A borrowed `Cow` costs no allocation.
     #[track_caller]
     pub fn by<Request>(watchdog: &Watchdog, classify: Classify) -> Self
     where
         Classify: Fn(&Request) -> Cow<'static, str>,
     {
-        Self::choosing(By::new(watchdog, classify))
+        Self::selecting(ByClassifier::new(watchdog, classify))
     }
 }
 
 impl<C> WatchLayer<C> {
     #[track_caller]
-    fn choosing(choice: C) -> Self {
+    fn selecting(select: C) -> Self {
         Self {
-            choice,
+            select,
             location: Location::caller(),
-            finish: PhantomData,
+            wrap: PhantomData,
         }
     }
 
-    /// Passes responses on as they are: for types of your own, which are not known to have a body or
-    /// none. The body of an HTTP response is not watched then.
-    pub fn plain(self) -> WatchLayer<C, Plain> {
+    /// Returns responses unchanged, and watches no body.
+    ///
+    /// Services with a response type of your own need it, because the layer does not know whether the type has a body.
+    pub fn plain(self) -> WatchLayer<C, Unchanged> {
         WatchLayer {
-            choice: self.choice,
+            select: self.select,
             location: self.location,
-            finish: PhantomData,
+            wrap: PhantomData,
         }
     }
 }
 
-impl<S, C: Clone, K> Layer<S> for WatchLayer<C, K> {
-    type Service = WatchService<S, C, K>;
+impl<S, C: Clone, W> Layer<S> for WatchLayer<C, W> {
+    type Service = WatchService<S, C, W>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WatchService::new(inner, self.choice.clone(), self.location)
+        WatchService::new(inner, self.select.clone(), self.location)
     }
 }
 
-impl<C: Clone, K> Clone for WatchLayer<C, K> {
+impl<C: Clone, W> Clone for WatchLayer<C, W> {
     fn clone(&self) -> Self {
         Self {
-            choice: self.choice.clone(),
+            select: self.select.clone(),
             ..*self
         }
     }
 }
 
-impl<C: fmt::Debug, K> fmt::Debug for WatchLayer<C, K> {
+impl<C: fmt::Debug, W> fmt::Debug for WatchLayer<C, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchLayer")
-            .field("choice", &self.choice)
+            .field("select", &self.select)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of a response: an HTTP body goes on being watched.
+//! Wraps the body of a response.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -9,43 +9,35 @@ use http_body::{Body, Frame, SizeHint};
 use crate::watch::Watch;
 use crate::watched::Watched;
 
-/// What becomes of a response of type `Response`: see [`Whole`] and [`Plain`].
+/// Wraps a response. Public because `WatchService` is, but no other crate can name it.
 #[diagnostic::on_unimplemented(
-    message = "`WatchLayer` does not know whether `{Response}` has a body to be watched",
+    message = "`WatchLayer` does not know whether `{Response}` has a body to watch",
     note = "it knows `http::Response`, and the plain values of the standard library",
     note = "for any other response: `WatchLayer::new(&watch).plain()`"
 )]
-pub trait Finish<Response>: sealed::Sealed {
-    /// What the watched service responds with.
+pub trait WrapResponse<Response> {
+    /// The response of the watched service.
     type Response;
 
-    #[doc(hidden)]
-    fn finish(
+    fn wrap(
         response: Response,
         watch: &Watch,
         location: &'static Location<'static>,
     ) -> Self::Response;
 }
 
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// The body of an HTTP response is watched as well, to its end.
+/// Watches the body of an HTTP response, to its end.
 #[derive(Clone, Copy, Debug)]
-pub struct Whole(());
+pub struct WatchBody(());
 
-/// Responses are passed on as they are, whatever they are.
+/// Returns responses unchanged.
 #[derive(Clone, Copy, Debug)]
-pub struct Plain(());
+pub struct Unchanged(());
 
-impl sealed::Sealed for Whole {}
-impl sealed::Sealed for Plain {}
-
-impl<B> Finish<http::Response<B>> for Whole {
+impl<B> WrapResponse<http::Response<B>> for WatchBody {
     type Response = http::Response<Watched<B>>;
 
-    fn finish(
+    fn wrap(
         response: http::Response<B>,
         watch: &Watch,
         location: &'static Location<'static>,
@@ -54,22 +46,22 @@ impl<B> Finish<http::Response<B>> for Whole {
     }
 }
 
-impl<Response> Finish<Response> for Plain {
+impl<Response> WrapResponse<Response> for Unchanged {
     type Response = Response;
 
-    fn finish(response: Response, _: &Watch, _: &'static Location<'static>) -> Response {
+    fn wrap(response: Response, _: &Watch, _: &'static Location<'static>) -> Response {
         response
     }
 }
 
-/// What has no body, and needs no `plain()`.
+/// Implements the trait for types without a body, so they need no `plain()`.
 macro_rules! values {
     ($($value:ty),* $(,)?) => {
         $(
-            impl Finish<$value> for Whole {
+            impl WrapResponse<$value> for WatchBody {
                 type Response = $value;
 
-                fn finish(value: $value, _: &Watch, _: &'static Location<'static>) -> $value {
+                fn wrap(value: $value, _: &Watch, _: &'static Location<'static>) -> $value {
                     value
                 }
             }
@@ -82,16 +74,15 @@ values! {
     u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64,
 }
 
-impl<T> Finish<Vec<T>> for Whole {
+impl<T> WrapResponse<Vec<T>> for WatchBody {
     type Response = Vec<T>;
 
-    fn finish(values: Vec<T>, _: &Watch, _: &'static Location<'static>) -> Vec<T> {
+    fn wrap(values: Vec<T>, _: &Watch, _: &'static Location<'static>) -> Vec<T> {
         values
     }
 }
 
-/// A body whose polls are timed. What it says of itself beforehand, its size and whether it is at its
-/// end, is passed on.
+/// Times the polls of a body. Its size hint and its end are those of the inner body.
 impl<B: Body> Body for Watched<B> {
     type Data = B::Data;
     type Error = B::Error;

@@ -1,4 +1,4 @@
-//! The watched service.
+//! The service that `WatchLayer` makes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,84 +8,84 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::future::WatchFuture;
-use super::make_watch::Choose;
-use super::response::{Finish, Whole};
+use super::response::{WatchBody, WrapResponse};
+use super::select_watch::{OneWatch, SelectWatch};
 use crate::poll_timer::{PollTimer, Section};
 
-/// A service whose work on its thread is timed: readiness, calls, the polls of their futures, and of
-/// the bodies of HTTP responses. Made by [`WatchLayer`](super::WatchLayer).
-pub struct WatchService<S, C, K = Whole> {
+/// Times the work of a service: readiness, calls, the polls of their futures, and of the bodies of HTTP responses.
+/// [`WatchLayer`](super::WatchLayer) makes it.
+pub struct WatchService<S, C = OneWatch, W = WatchBody> {
     inner: S,
-    choice: C,
+    select: C,
     location: &'static Location<'static>,
-    finish: PhantomData<fn() -> K>,
+    wrap: PhantomData<fn() -> W>,
 }
 
-impl<S, C, K> WatchService<S, C, K> {
-    pub(super) fn new(inner: S, choice: C, location: &'static Location<'static>) -> Self {
+impl<S, C, W> WatchService<S, C, W> {
+    pub(super) fn new(inner: S, select: C, location: &'static Location<'static>) -> Self {
         Self {
             inner,
-            choice,
+            select,
             location,
-            finish: PhantomData,
+            wrap: PhantomData,
         }
     }
 
-    /// What was wrapped.
-    pub fn get_ref(&self) -> &S {
+    /// Returns the wrapped service.
+    pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// What was wrapped, to be changed in place.
-    pub fn get_mut(&mut self) -> &mut S {
+    /// Returns the wrapped service, mutably.
+    pub fn inner_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// What was wrapped.
+    /// Returns the wrapped service by value.
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
-impl<S, C, K, Request> Service<Request> for WatchService<S, C, K>
+impl<S, C, W, Request> Service<Request> for WatchService<S, C, W>
 where
     S: Service<Request>,
-    C: Choose<Request>,
-    K: Finish<S::Response>,
+    C: SelectWatch<Request>,
+    W: WrapResponse<S::Response>,
 {
-    type Response = K::Response;
+    type Response = W::Response;
     type Error = S::Error;
-    type Future = WatchFuture<S::Future, K>;
+    type Future = WatchFuture<S::Future, W>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let possession = PollTimer::begin(self.choice.ready(), self.location, Section::POLL);
+        let timer = PollTimer::begin(self.select.ready(), self.location, Section::POLL);
         let ready = self.inner.poll_ready(cx);
-        possession.end();
+        timer.end();
         ready
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let watch = self.choice.of(&request);
-        // What is done before there is a future holds the worker as well.
-        let possession = PollTimer::begin(&watch, self.location, Section::ENTERED);
+        let watch = self.select.of(&request);
+        // The call holds the worker before it returns the future.
+        let timer = PollTimer::begin(&watch, self.location, Section::ENTERED);
         let future = self.inner.call(request);
-        possession.end();
+        timer.end();
         WatchFuture::new(future, watch, self.location)
     }
 }
 
-/// Readiness is the inner service's, and its own clone says what that is worth.
-impl<S: Clone, C: Clone, K> Clone for WatchService<S, C, K> {
+/// A clone is ready only if the inner service's clone is.
+impl<S: Clone, C: Clone, W> Clone for WatchService<S, C, W> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.choice.clone(), self.location)
+        Self::new(self.inner.clone(), self.select.clone(), self.location)
     }
 }
 
-impl<S: fmt::Debug, C: fmt::Debug, K> fmt::Debug for WatchService<S, C, K> {
+impl<S: fmt::Debug, C: fmt::Debug, W> fmt::Debug for WatchService<S, C, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchService")
             .field("inner", &self.inner)
-            .field("choice", &self.choice)
+            .field("select", &self.select)
             .finish_non_exhaustive()
     }
 }

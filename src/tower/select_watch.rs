@@ -1,4 +1,4 @@
-//! Under which watch a request goes.
+//! Selects the watch of a request.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,43 +11,35 @@ use crate::sys;
 use crate::watch::{OTHER, Watch};
 use crate::watchdog::Watchdog;
 
-/// The watch of a service that is not ready yet: there is no request that could be classified.
+/// The watch of the polls of readiness, before which there is no request to classify.
 const POLL_READY: &str = "poll_ready";
 
 /// The watch of requests whose classifier panicked.
 const UNCLASSIFIED: &str = "unclassified";
 
-/// Under which watch a request goes: [`Always`] the same, or [`By`] a classifier.
-pub trait Choose<Request>: sealed::Sealed {
-    /// The watch of a request.
-    #[doc(hidden)]
+/// Selects the watch of a request. Public because `WatchService` is, but no other crate can name it.
+pub trait SelectWatch<Request> {
+    /// Returns the watch of a request.
     fn of(&self, request: &Request) -> Watch;
 
-    /// The watch of the polls before there is one.
-    #[doc(hidden)]
+    /// Returns the watch of the polls of readiness.
     fn ready(&self) -> &Watch;
 }
 
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// Every request goes under one watch.
+/// Selects one watch for all requests.
 #[derive(Clone, Debug)]
-pub struct Always {
+pub struct OneWatch {
     watch: Watch,
 }
 
-impl Always {
+impl OneWatch {
     pub(super) fn new(watch: &Watch) -> Self {
         let watch = watch.clone();
         Self { watch }
     }
 }
 
-impl sealed::Sealed for Always {}
-
-impl<Request> Choose<Request> for Always {
+impl<Request> SelectWatch<Request> for OneWatch {
     fn of(&self, _: &Request) -> Watch {
         self.watch.clone()
     }
@@ -57,8 +49,8 @@ impl<Request> Choose<Request> for Always {
     }
 }
 
-/// A request goes under the watch that a classifier names.
-pub struct By<Classify> {
+/// Selects the watch that a classifier names.
+pub struct ByClassifier<Classify> {
     shared: Arc<Shared<Classify>>,
 }
 
@@ -66,11 +58,11 @@ struct Shared<Classify> {
     classify: Classify,
     watchdog: Watchdog,
     ready: Watch,
-    /// Those that were made already: a watchdog looks a name up under a lock, and allocates.
+    /// A cache. The watchdog looks a name up under a lock, and allocates.
     known: RwLock<HashMap<Cow<'static, str>, Watch>>,
 }
 
-impl<Classify> By<Classify> {
+impl<Classify> ByClassifier<Classify> {
     pub(super) fn new(watchdog: &Watchdog, classify: Classify) -> Self {
         let shared = Shared {
             classify,
@@ -97,8 +89,8 @@ impl<Classify> Shared<Classify> {
         }
         drop(known);
         let watch = self.watchdog.watch(name.clone());
-        // Past the limit of names there is no end to those that share one watch. In the child of a fork a reader that
-        // does not exist there may be waited for.
+        // The names past the limit share one watch and have no bound. In the child of a fork, a reader may hold the lock
+        // whose thread does not exist.
         if watch.name() != OTHER && !sys::is_forked() {
             let mut known = self.known.write().ignore_poison();
             known.insert(name, watch.clone());
@@ -107,7 +99,7 @@ impl<Classify> Shared<Classify> {
     }
 }
 
-impl<Classify> Clone for By<Classify> {
+impl<Classify> Clone for ByClassifier<Classify> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -115,14 +107,12 @@ impl<Classify> Clone for By<Classify> {
     }
 }
 
-impl<Classify> sealed::Sealed for By<Classify> {}
-
-impl<Request, Classify> Choose<Request> for By<Classify>
+impl<Request, Classify> SelectWatch<Request> for ByClassifier<Classify>
 where
     Classify: Fn(&Request) -> Cow<'static, str>,
 {
     fn of(&self, request: &Request) -> Watch {
-        // It is not ours, and a request must not fail because of its name.
+        // The classifier is user code, and a request must not fail because of its name.
         let name = catch_panic(|| (self.shared.classify)(request));
         self.shared
             .watch(name.unwrap_or(Cow::Borrowed(UNCLASSIFIED)))
@@ -133,8 +123,8 @@ where
     }
 }
 
-impl<Classify> fmt::Debug for By<Classify> {
+impl<Classify> fmt::Debug for ByClassifier<Classify> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("By").finish_non_exhaustive()
+        f.debug_struct("ByClassifier").finish_non_exhaustive()
     }
 }
