@@ -94,7 +94,7 @@
 //!   thread starts jobs of.
 //! - `dispatch/dispatcher.rs`: `NEXT_ID` numbers the reports. An id is unique in the process, so logs of two
 //!   watchdogs can be merged.
-//! - `coop/slice.rs`: `PATIENCE`, a number that differs between paces, so that siblings do not act at once.
+//! - `coop/slice.rs`: `NEXT_TURNS`, a number that differs between paces, so that siblings do not act at once.
 //!
 //! # Tests of the program (feature `testing`)
 //!

@@ -1,4 +1,4 @@
-//! A plain iterator as a cooperative stream.
+//! Drives an iterator as a stream that yields.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,12 +8,12 @@ use futures_core::stream::{FusedStream, Stream};
 
 use super::{Count, Pace, Rule, Slice, yield_after, yield_every};
 
-/// What [`iter`] keeps to unless it is told otherwise.
-const SLICE: Duration = Duration::from_micros(500);
+/// The slice of [`iter`]: within the range that `yield_after` recommends.
+const DEFAULT_SLICE: Duration = Duration::from_micros(500);
 
-/// Drives a plain iterator as a stream that gives the worker back: after 500 µs, as
-/// [`yield_after`](crate::yield_after()) does, unless [`Iter::yield_every`] or [`Iter::yield_after`]
-/// say otherwise.
+/// Drives an iterator as a stream that yields after 500 µs, as [`yield_after`](crate::yield_after()) does.
+///
+/// [`Iter::yield_every`] and [`Iter::yield_after`] select another pace.
 ///
 /// # Examples
 ///
@@ -26,7 +26,7 @@ const SLICE: Duration = Duration::from_micros(500);
 /// let mut rows = shotclock::coop::iter(rows);
 /// let mut sum = 0;
 /// while let Some(row) = rows.next().await {
-///     sum += row; // as long as it takes
+///     sum += row;
 /// }
 /// assert_eq!(sum, 6);
 /// # }
@@ -34,34 +34,33 @@ const SLICE: Duration = Duration::from_micros(500);
 ///
 /// # Cancel safety
 ///
-/// No item is lost: it yields before it asks the iterator for the next one.
+/// No item is lost, because the stream yields before it calls the iterator.
 ///
 /// # Non-guarantees
 ///
-/// One call of `Iterator::next` is not interrupted. One that blocks belongs on a
-/// [lane](crate::Lane).
+/// The stream does not interrupt a call of `Iterator::next`. Run a blocking iterator on a [lane](crate::Lane).
 pub fn iter<I: IntoIterator>(items: I) -> Iter<I::IntoIter> {
     Iter {
         items: Some(items.into_iter()),
-        pace: yield_after(SLICE),
+        pace: yield_after(DEFAULT_SLICE),
         owes_tick: false,
     }
 }
 
-/// A plain iterator as a cooperative stream. Made by [`iter`].
+/// Drives an iterator as a stream that yields. [`iter`] makes it.
 ///
-/// It asks the iterator for nothing after it has ended, and drops it there. It is `Unpin`.
+/// It drops the iterator at its end, and does not call it again. It is `Unpin`.
 #[must_use = "streams do nothing unless they are polled"]
 #[derive(Clone, Debug)]
 pub struct Iter<I, R = Slice> {
-    /// `None` when it has ended.
+    /// `None` after its end.
     items: Option<I>,
     pace: Pace<R>,
     owes_tick: bool,
 }
 
 impl<I, R> Iter<I, R> {
-    /// Gives the worker back after every `n` items instead.
+    /// Yields after every `n` items instead.
     ///
     /// # Panics
     ///
@@ -71,7 +70,7 @@ impl<I, R> Iter<I, R> {
         self.at(yield_every(n))
     }
 
-    /// Gives the worker back after another slice.
+    /// Yields after another slice.
     pub fn yield_after(self, slice: Duration) -> Iter<I, Slice> {
         self.at(yield_after(slice))
     }

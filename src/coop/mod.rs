@@ -1,4 +1,4 @@
-//! Floor 3: giving the worker back from inside a long loop.
+//! Floor 3: yields inside long loops, so that other tasks run.
 
 mod iter;
 mod rule;
@@ -16,10 +16,10 @@ pub use rule::{Count, Rule};
 pub use slice::Slice;
 pub use stream::{Paced, YieldExt};
 
-/// A pace that gives the worker back at every `n`-th tick.
+/// Makes a pace that yields at every `n`-th tick.
 ///
-/// For loops whose iterations cost about the same: choose `n` so that `n` of them take well under a
-/// millisecond. Where their cost is not known, or changes, [`yield_after`] goes by time.
+/// Use it for loops whose iterations have about the same cost. Choose `n` so that `n` iterations take well under a
+/// millisecond. If the cost is unknown or varies, use [`yield_after`].
 ///
 /// # Examples
 ///
@@ -38,12 +38,12 @@ pub use stream::{Paced, YieldExt};
 ///
 /// # Panics
 ///
-/// If `n` is 0: "every zeroth time" has no meaning. `yield_every(1)` yields at every tick.
+/// If `n` is 0. `yield_every(1)` yields at every tick.
 ///
 /// # Non-guarantees
 ///
-/// A count bounds no time: if an iteration grows, so does the poll. And a yield ends the poll of the
-/// branch that it is in: under `join!` or `FuturesUnordered` the siblings run on in the same poll.
+/// A count does not bound time: a poll with slower iterations is longer. A yield ends only the branch that it is in.
+/// Under `join!` or `FuturesUnordered`, the siblings continue in the same poll.
 #[track_caller]
 pub fn yield_every(n: u64) -> Pace<Count> {
     assert!(
@@ -53,22 +53,20 @@ pub fn yield_every(n: u64) -> Pace<Count> {
     Pace::new(Count { every: n }, n)
 }
 
-/// A pace that gives the worker back when the task has had it for `slice`.
+/// Makes a pace that yields when the task has run for `slice`.
 ///
-/// For loops whose iterations cost what they like. Between two yields the clock is read a handful of
-/// times: the pace learns how many ticks fit into a part of the slice. An iteration that suddenly
-/// takes long (a slice, or a millisecond if that is more) is noticed at the tick after it all the
-/// same, because a thread of the crate's own says so often that time has passed. It sleeps while no
-/// pace is in use, and costs some 1.5 % of a core while one is.
+/// Use it for loops whose iterations have any cost. The pace reads the clock about four times in a slice, because it
+/// measures how many ticks fit into a part of the slice. It also notices a single slow iteration, of a slice or of a
+/// millisecond if that is more, at the next tick. For that, a thread of the crate advances a counter. The thread sleeps
+/// while no pace is in use, and costs about 1.5 % of a core while one is.
 ///
-/// Inside a [watched](crate::WatchExt::watched) future the time counts from the start of the
-/// outermost watched poll in flight: what is bounded is the poll of the task. So the siblings under
-/// `join_all`, `select!` or `FuturesUnordered` give the worker back together, wherever the time went,
-/// and one of them whose turn comes when the slice is used up passes it on without an iteration.
-/// Outside of a watched future it counts from this pace's own last yield (or its first tick).
+/// Inside a [watched](crate::WatchExt::watched) future, the time counts from the start of the outermost watched poll in
+/// flight, so the pace bounds the poll of the task. The siblings under `join_all`, `select!` or `FuturesUnordered` yield
+/// together, whichever of them used the time. A sibling that runs after the slice is used up yields without an iteration.
+/// Outside a watched future, the time counts from the last yield of this pace, or from its first tick.
 ///
-/// Slices of 100 µs to 1 ms are good for most services. A slice of zero yields at every tick; one
-/// beyond 584 years never does.
+/// Slices of 100 µs to 1 ms are good for most services. A slice of zero yields at every tick, and one beyond 584 years
+/// never yields.
 ///
 /// # Examples
 ///
@@ -80,7 +78,7 @@ pub fn yield_every(n: u64) -> Pace<Count> {
 /// let mut words = Vec::new();
 /// let mut pace = shotclock::yield_after(Duration::from_micros(500));
 /// for line in include_str!("../../Cargo.toml").lines() {
-///     words.extend(line.split_whitespace()); // a long line takes longer
+///     words.extend(line.split_whitespace());
 ///     pace.tick().await;
 /// }
 /// assert!(words.contains(&"\"shotclock\""));
@@ -89,32 +87,29 @@ pub fn yield_every(n: u64) -> Pace<Count> {
 ///
 /// # Non-guarantees
 ///
-/// One iteration is not interrupted: a poll takes up to the slice and one iteration. Where the
-/// operating system does not run that thread in time (a host with every processor taken), an iteration
-/// that suddenly takes long is noticed later, at the next reading that was planned; the polls after it
-/// are short again.
+/// The pace does not interrupt an iteration, so a poll takes up to the slice and one iteration. On a host with all CPUs
+/// busy, the thread with the counter may run late. Then the pace notices a slow iteration at its next planned reading.
 ///
-/// Siblings of one task are not served in turns: the first one in the order of the polls has most of
-/// the slice until it is done, as it is with tokio's own budget. The others make an iteration now and
-/// then. What shall run side by side belongs in tasks of its own.
+/// Siblings in one task do not take turns. The first one in the order of the polls has most of the slice until it is done,
+/// as with tokio's own budget. The others make an iteration now and then. Use a task for each piece of work that must run
+/// concurrently.
 pub fn yield_after(slice: Duration) -> Pace<Slice> {
     // The first tick reads the clock.
     Pace::new(Slice::new(slice), 1)
 }
 
-/// Says when it is time to give the worker back. Made by [`yield_every`] and [`yield_after`].
+/// Decides at each tick whether to yield. [`yield_every`] and [`yield_after`] make it.
 ///
 /// A function that takes either is generic: `async fn crunch(pace: &mut Pace<impl Rule>)`.
 #[must_use = "a pace does nothing before its ticks are awaited"]
 #[derive(Clone, Debug)]
-#[repr(C)]
 pub struct Pace<R = Count> {
-    /// How far ahead of the rule's floor it is: a tick takes one off, and a floor that jumps up
-    /// overtakes it, so that one comparison notices both. It is kept here and not in the tick, where
-    /// it would cost each iteration a store.
+    /// The ticks until the next check, added to the rule's floor. A tick subtracts one, and a floor that increases
+    /// overtakes the value. So one comparison notices both. A field of [`Tick`] would cost each iteration a store.
     ahead: u64,
-    /// The floor at the last look, and how many ticks were to come.
+    /// The floor at the last check.
     base: u64,
+    /// The ticks from the last check to the next one.
     armed: u64,
     stage: Stage,
     rule: R,
@@ -123,7 +118,6 @@ pub struct Pace<R = Count> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     Running,
-    /// It is time to yield.
     Due,
     /// A yield has returned `Pending`.
     Yielding,
@@ -142,27 +136,26 @@ impl<R: Rule> Pace<R> {
         pace
     }
 
-    /// One iteration is done. Await it: if the pace is due, the task yields here, through
-    /// [`tokio::task::yield_now`], so that other tasks and the driver of timers and sockets run
-    /// first. If it is not due, this is a load, a decrement and a branch.
+    /// Counts an iteration, and yields if the pace is due. Await the result.
     ///
-    /// Outside of a tokio runtime it yields as well: it wakes its task at once and returns
-    /// `Pending`. Inside of [`tokio::task::unconstrained`], on a current-thread runtime and in a
-    /// `LocalSet` it yields as everywhere.
+    /// It yields through [`tokio::task::yield_now`], so other tasks and the driver of timers and sockets run first. If the
+    /// pace is not due, a tick is a load, a decrement and a branch.
+    ///
+    /// It also yields in [`tokio::task::unconstrained`], on a current-thread runtime and in a `LocalSet`. Outside a tokio
+    /// runtime it wakes its task at once and returns `Pending`.
     ///
     /// # Cancel safety
     ///
-    /// A tick that is dropped before it was polled was not counted. One that is dropped while it
-    /// yields leaves the pace yielding: the next tick ends that, and the yield after it is `n` ticks,
-    /// or a slice, away.
+    /// A tick that is dropped before its first poll is not counted. If a tick is dropped while it yields, the next tick
+    /// ends that yield. The yield after it is `n` ticks, or a slice, away.
     #[inline]
     pub fn tick(&mut self) -> Tick<'_, R> {
         Tick { pace: self }
     }
 
-    /// One iteration is done, in code that cannot await here. Returns whether the pace is due, and
-    /// then goes on to do so until somebody awaits [`yield_now`](Self::yield_now) or
-    /// [`tick`](Self::tick).
+    /// Counts an iteration, in code that cannot await here. Returns whether the pace is due.
+    ///
+    /// It then returns true until the task awaits [`yield_now`](Self::yield_now) or [`tick`](Self::tick).
     ///
     /// # Examples
     ///
@@ -171,7 +164,7 @@ impl<R: Rule> Pace<R> {
     /// use std::ops::Range;
     /// use std::time::Duration;
     ///
-    /// /// Works until it is done, or has had the worker for long enough.
+    /// /// Works until the end of the range, or until the pace is due.
     /// fn step(numbers: &mut Range<u64>, sum: &mut u64, pace: &mut Pace<impl Rule>) {
     ///     for number in numbers {
     ///         *sum += number;
@@ -194,15 +187,14 @@ impl<R: Rule> Pace<R> {
     /// ```
     #[inline]
     pub fn is_due(&mut self) -> bool {
-        !self.is_early() && self.look()
+        !self.is_early() && self.check()
     }
 
-    /// Yields here, whether the pace is due or not; the count, or the slice, begins anew.
+    /// Yields, whether the pace is due or not. Then the count or the slice begins again.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it was polled, it does nothing. Dropped while it yields, it leaves the pace
-    /// yielding: the next tick ends that.
+    /// Dropped before its first poll, it does nothing. If it is dropped while it yields, the next tick ends that yield.
     pub fn yield_now(&mut self) -> YieldNow<'_, R> {
         YieldNow {
             pace: self,
@@ -210,7 +202,7 @@ impl<R: Rule> Pace<R> {
         }
     }
 
-    /// Counts a tick, if that is all there is to do about it.
+    /// Counts a tick if no check is due. Returns whether it did.
     #[inline]
     fn is_early(&mut self) -> bool {
         let is_early = self.ahead > R::floor();
@@ -220,33 +212,32 @@ impl<R: Rule> Pace<R> {
         is_early
     }
 
-    /// A tick that may be the last one: whether the pace is due.
+    /// Returns whether the pace is due, at a tick that may be the last one.
     #[cold]
     #[inline(never)]
-    fn look(&mut self) -> bool {
+    fn check(&mut self) -> bool {
         match self.stage {
             Stage::Due => return true,
-            // The yield was cancelled, but the worker was given back.
+            // The yield was cancelled after it had returned `Pending`.
             Stage::Yielding => return self.resume(),
             Stage::Running => {}
         }
         let ticks = self.base + self.armed - self.ahead;
-        let next = self.rule.look(ticks);
+        let next = self.rule.check(ticks);
         self.arm(next)
     }
 
-    /// The worker was given back, and this task has it again. Whether it must be given back at once,
-    /// because the siblings have used it up.
+    /// Continues after a yield. Returns whether to yield again at once, because the siblings have used up the slice.
     fn resume(&mut self) -> bool {
         let next = self.rule.resume();
         self.arm(next)
     }
 
-    /// So many ticks until the next look; without them the pace is due.
+    /// Sets the ticks until the next check. With `None` the pace is due.
     fn arm(&mut self, ticks: Option<u64>) -> bool {
         self.base = R::floor();
         self.armed = ticks.unwrap_or(0);
-        // The last of them is not early.
+        // The last of them is a check.
         self.ahead = self.base + self.armed.saturating_sub(1);
         self.stage = match ticks {
             Some(_) => Stage::Running,
@@ -260,23 +251,22 @@ impl<R: Rule> Pace<R> {
         if self.is_early() {
             return Poll::Ready(());
         }
-        self.poll_look(cx)
+        self.poll_check(cx)
     }
 
     #[cold]
     #[inline(never)]
-    fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.look() {
+    fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.check() {
             return Poll::Ready(());
         }
         self.yield_worker(cx)
     }
 
-    /// Asks tokio to wake this task after the others, and after the driver.
+    /// Yields: tokio wakes this task after the other ones, and after the driver.
     ///
-    /// `yield_now` is an `async fn`, whose future cannot be named, so it cannot be a field. It need
-    /// not be: the first poll does all the work (it defers the waker), and the second would only say
-    /// that the first was made, which [`Pace::stage`](Pace) remembers.
+    /// The future of `yield_now` has no name, so it cannot be a field. The first poll defers the waker, which is all of its
+    /// work. A second poll would only return `Ready`, which [`Pace::stage`](Pace) does here.
     fn yield_worker(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.arm(None);
         self.stage = Stage::Yielding;
@@ -285,7 +275,7 @@ impl<R: Rule> Pace<R> {
     }
 }
 
-/// The future of [`Pace::tick`].
+/// Yields if a pace is due. [`Pace::tick`] makes it.
 #[must_use = "a tick counts only when it is awaited"]
 pub struct Tick<'p, R = Count> {
     pace: &'p mut Pace<R>,
@@ -306,7 +296,7 @@ impl<R: fmt::Debug> fmt::Debug for Tick<'_, R> {
     }
 }
 
-/// The future of [`Pace::yield_now`].
+/// Yields once. [`Pace::yield_now`] makes it.
 #[must_use = "it yields only when it is awaited"]
 #[derive(Debug)]
 pub struct YieldNow<'p, R = Count> {
@@ -321,7 +311,7 @@ impl<R: Rule> Future for YieldNow<'_, R> {
         if !std::mem::replace(&mut self.has_yielded, true) {
             return self.pace.yield_worker(cx);
         }
-        // If the siblings have used the slice up, the next tick will say so.
+        // If the siblings have used up the slice, the next tick yields.
         self.pace.resume();
         Poll::Ready(())
     }
@@ -331,15 +321,15 @@ impl<R: Rule> Future for YieldNow<'_, R> {
 mod tests {
     use super::*;
 
-    /// By a beat of 1,000: due at the fourth look.
-    struct Looks(Vec<u64>);
+    /// Makes a pace due at the fourth check. Records the ticks of each.
+    struct FourChecks(Vec<u64>);
 
-    impl rule::sealed::Rule for Looks {
+    impl rule::sealed::Rule for FourChecks {
         fn floor() -> u64 {
             1_000
         }
 
-        fn look(&mut self, ticks: u64) -> Option<u64> {
+        fn check(&mut self, ticks: u64) -> Option<u64> {
             self.0.push(ticks);
             (self.0.len() < 4).then_some(5)
         }
@@ -352,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_when_so_many_ticks_are_done_and_not_before() {
-        let mut pace = Pace::new(Looks(Vec::new()), 3);
+    fn is_due_checks_the_rule_after_the_given_ticks_only() {
+        let mut pace = Pace::new(FourChecks(Vec::new()), 3);
         let due = (1..).find(|_| pace.is_due());
         assert_eq!(due, Some(3 + 5 + 5 + 5));
         assert_eq!(pace.rule.0, [3, 5, 5, 5]);
-        // It stays due, without another look.
+        // It stays due, without another check.
         assert!(pace.is_due());
         assert_eq!(pace.rule.0.len(), 4);
     }

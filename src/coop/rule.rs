@@ -1,27 +1,27 @@
-//! By what a pace goes: a count, or time (`slice`).
+//! Decides when a pace is due: by a count, or by time (`slice`).
 
-/// What a [`Pace`](crate::coop::Pace) goes by: [`Count`] or [`Slice`](crate::coop::Slice). Nothing else can be.
+/// Decides when a [`Pace`](crate::coop::Pace) is due: [`Count`] or [`Slice`](crate::coop::Slice). The trait is sealed.
 pub trait Rule: sealed::Rule {}
 
 impl<R: sealed::Rule> Rule for R {}
 
 pub(super) mod sealed {
     pub trait Rule {
-        /// What the ticks are counted down to. Where it jumps up, it is time to look.
+        /// Returns the value down to which the ticks are counted. If it increases, the next tick is a check.
         fn floor() -> u64;
 
-        /// After so many ticks: how many are to come until the next look. `None` if the pace is due.
-        fn look(&mut self, ticks: u64) -> Option<u64>;
+        /// Returns the ticks until the next check, after `ticks` since the last one. `None` if the pace is due.
+        fn check(&mut self, ticks: u64) -> Option<u64>;
 
-        /// The worker was given back, and is had again.
+        /// Returns the same, when the task runs again after a yield.
         fn resume(&mut self) -> Option<u64>;
 
-        /// The worker is given back.
+        /// Notes that the task yields.
         fn leave(&mut self);
     }
 }
 
-/// By count: what [`yield_every`](crate::yield_every()) goes by.
+/// Makes a pace due after a number of ticks. [`yield_every`](crate::yield_every()) uses it.
 #[derive(Clone, Debug)]
 pub struct Count {
     pub(super) every: u64,
@@ -33,7 +33,7 @@ impl sealed::Rule for Count {
         0
     }
 
-    fn look(&mut self, _: u64) -> Option<u64> {
+    fn check(&mut self, _: u64) -> Option<u64> {
         None
     }
 

@@ -1,8 +1,7 @@
-//! When a pace that goes by time is due, and how seldom it can be asked.
+//! Decides by time when a pace is due, with few readings of the clock.
 //!
-//! Inside a watched future the time is that of the outermost watched poll in flight, which the
-//! thread's slot knows: a yield in one branch of a task gives nothing back while another branch runs
-//! on.
+//! Inside a watched future, the time is the age of the outermost watched poll in flight, from the thread's slot. A yield
+//! in one branch of a task does not end the poll while another branch continues, so its own time would be too short.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,70 +12,70 @@ use crate::slice_ticker;
 use crate::slot;
 use crate::watch::watchdog_of;
 
-/// The clock is read about so often in a slice.
-const READINGS: u64 = 4;
+/// The readings of the clock in a slice: enough to correct the estimate, and few enough to cost little.
+const READINGS_PER_SLICE: u64 = 4;
 
-/// More ticks are not counted between two looks, so that a beat is farther than any count.
-const MOST: u64 = slice_ticker::STEP / 2;
-const _: () = assert!(MOST < slice_ticker::STEP);
+/// The most ticks between two checks, so that one step of the slice ticker exceeds any count.
+const MAX_TICKS: u64 = slice_ticker::STEP / 2;
+const _: () = assert!(MAX_TICKS < slice_ticker::STEP);
 
-/// A slice is used up a sixteenth of it early: the rest is spent on the way out.
-const EARLY: u64 = 16;
+/// The part of a slice, as a divisor, that is left for the return from the poll.
+const RETURN_DIVISOR: u64 = 16;
 
-/// Less than this before its turn comes is the way in, and not the work of others: 50 µs.
-const WAY_IN: u64 = 50_000;
+/// A younger poll has only come to this pace. Siblings have not used it up. 50 µs are more than nested futures need for
+/// that.
+const MIN_SIBLING_NANOS: u64 = 50_000;
 
-/// A pace whose slice is used up by others whenever its turn comes makes an iteration all the same
-/// once in so many turns, and up to twice as many.
-const TURNS: u32 = 32;
+/// If siblings always use up the slice, a pace still makes an iteration after this number of turns, or up to twice as
+/// many.
+const MIN_TURNS: u32 = 32;
 
-/// By time: what [`yield_after`](crate::yield_after()) goes by.
+/// Makes a pace due after a time. [`yield_after`](crate::yield_after()) uses it.
 // All times are nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Slice {
-    /// The slice, less what is spent on the way out.
+    /// The slice, without the time for the return from the poll.
     limit: u64,
-    /// Where time counts from outside of a watched future: the first look, or the last yield.
+    /// The begin of the time outside a watched future: the first check, or the last yield.
     since: Option<Instant>,
-    /// The reading before, unless the worker was given back since.
+    /// The previous reading, unless the task has yielded since.
     before: Option<Reading>,
-    /// So many ticks took so long when it was measured last.
+    /// The last measurement: ticks, and their nanoseconds.
     pace: (u64, u64),
-    /// The poll that a yield did not end: something inside it polls by itself. Its age says nothing.
+    /// A poll that a yield did not end, because code inside it polls the yielding future itself. Its age is no measure.
     endless: Option<Poll>,
-    /// The poll in which the worker was given back.
+    /// The poll of the last yield.
     left: Option<Poll>,
-    /// How many turns have been passed on one after the other, and at how many it has had enough.
-    passed_on: u32,
-    patience: u32,
+    /// The consecutive turns without an iteration, and their limit.
+    skipped_turns: u32,
+    max_skipped_turns: u32,
 }
 
-/// One poll of the process: the slot of its thread, and its number there.
+/// One poll of the process: the index of its thread's slot, and its sequence number there.
 type Poll = (usize, u64);
 
-/// How long the worker was had already.
+/// The time that the task has run.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// The outermost watched poll, or `None` where the time is the pace's own.
+    /// The outermost watched poll. `None` if the time is that of the pace itself.
     poll: Option<Poll>,
     elapsed: u64,
 }
 
 impl Slice {
     pub(super) fn new(slice: Duration) -> Self {
-        // Another number for each, so that siblings which began together do not lose their patience
-        // together.
-        static PATIENCE: AtomicU32 = AtomicU32::new(0);
+        // Paces differ, so siblings that began together do not all make their iteration in one turn.
+        static NEXT_TURNS: AtomicU32 = AtomicU32::new(0);
         let slice = nanos_of(slice);
         Self {
-            limit: slice - slice / EARLY,
+            limit: slice - slice / RETURN_DIVISOR,
             since: None,
             before: None,
             pace: (1, 1),
             endless: None,
             left: None,
-            passed_on: 0,
-            patience: TURNS + PATIENCE.fetch_add(1, Relaxed) % TURNS,
+            skipped_turns: 0,
+            max_skipped_turns: MIN_TURNS + NEXT_TURNS.fetch_add(1, Relaxed) % MIN_TURNS,
         }
     }
 
@@ -94,22 +93,23 @@ impl Slice {
         }
     }
 
-    fn go_on(&mut self, now: Reading) -> Option<u64> {
+    /// Returns the ticks until the next check. `None` if the slice is used up.
+    fn ticks_left(&mut self, now: Reading) -> Option<u64> {
         let rest = self
             .limit
             .checked_sub(now.elapsed)
             .filter(|rest| *rest > 0)?;
         slice_ticker::request(self.limit);
-        let stretch = u128::from(rest.min(self.limit / READINGS));
+        let until_check = u128::from(rest.min(self.limit / READINGS_PER_SLICE));
         let (ticks, nanos) = self.pace;
-        let fit = stretch * u128::from(ticks) / u128::from(nanos.max(1));
-        // Never more than twice as many as before: one quick iteration promises nothing.
+        let fit = until_check * u128::from(ticks) / u128::from(nanos.max(1));
+        // At most twice as many as before, because one fast iteration says little about the next ones.
         let most = ticks.saturating_mul(2);
         self.before = Some(now);
         Some(
             u64::try_from(fit)
                 .unwrap_or(u64::MAX)
-                .clamp(1, most.min(MOST)),
+                .clamp(1, most.min(MAX_TICKS)),
         )
     }
 }
@@ -120,18 +120,18 @@ impl Rule for Slice {
         slice_ticker::count()
     }
 
-    fn look(&mut self, ticks: u64) -> Option<u64> {
+    fn check(&mut self, ticks: u64) -> Option<u64> {
         let now = self.read();
         match self.before {
             Some(before) if before.poll == now.poll => {
                 self.pace = (ticks, now.elapsed.saturating_sub(before.elapsed));
             }
-            // Another poll has begun since: nothing was measured.
+            // Another poll has begun since, so the two readings measure nothing.
             Some(_) => {}
-            // The first tick of all. It took no longer than that.
+            // At the first tick, the whole time is an upper bound.
             None => self.pace = (ticks, now.elapsed),
         }
-        self.go_on(now)
+        self.ticks_left(now)
     }
 
     fn resume(&mut self) -> Option<u64> {
@@ -140,14 +140,15 @@ impl Rule for Slice {
             self.endless = self.left;
         }
         let now = self.read();
-        let is_theirs = now.poll.is_some() && now.elapsed >= WAY_IN;
-        if is_theirs && now.elapsed >= self.limit && self.passed_on < self.patience {
-            self.passed_on += 1;
+        let is_of_siblings = now.poll.is_some() && now.elapsed >= MIN_SIBLING_NANOS;
+        let is_used_up = is_of_siblings && now.elapsed >= self.limit;
+        if is_used_up && self.skipped_turns < self.max_skipped_turns {
+            self.skipped_turns += 1;
             return None;
         }
-        self.passed_on = 0;
+        self.skipped_turns = 0;
         // At least one iteration, whatever the time.
-        self.go_on(now).or(Some(1))
+        self.ticks_left(now).or(Some(1))
     }
 
     fn leave(&mut self) {
@@ -160,13 +161,14 @@ fn nanos_since(moment: Instant) -> u64 {
     nanos_of(moment.elapsed())
 }
 
-/// The outermost watched poll in flight on this thread, and its age.
+/// Returns the outermost watched poll in flight on this thread, and its age in nanoseconds.
 fn outermost() -> Option<(Poll, u64)> {
     let slot = slot::current()?;
     let now = |watch| Some(watchdog_of(watch)?.clock.raw());
     let outermost = slot.outermost_poll(now)?;
-    let home = watchdog_of(outermost.watch)?;
-    let elapsed = home.clock.nanos_between(outermost.start, home.clock.raw());
+    let watchdog = watchdog_of(outermost.watch)?;
+    let clock = &watchdog.clock;
+    let elapsed = clock.nanos_between(outermost.start, clock.raw());
     Some(((slot.index(), outermost.seq), elapsed))
 }
 
@@ -178,7 +180,7 @@ mod tests {
     use crate::WatchExt as _;
     use crate::tests::{Scene, poll_once};
 
-    /// Of 16 µs, of which one is for the way out.
+    /// Makes a slice of 16 µs, of which one is for the return.
     fn slice() -> Slice {
         Slice::new(Duration::from_micros(16))
     }
@@ -191,28 +193,34 @@ mod tests {
 
     fn fitting(pace: (u64, u64), elapsed: u64) -> Option<u64> {
         let slice = Slice { pace, ..slice() };
-        slice.clone().go_on(reading(None, elapsed))
+        slice.clone().ticks_left(reading(None, elapsed))
     }
 
     #[test]
-    fn as_many_ticks_as_fit_into_a_quarter_of_the_slice_or_into_its_rest() {
-        // A tick a nanosecond, and two, and one in two.
-        assert_eq!(fitting((4_000, 4_000), 0), Some(LIMIT / READINGS));
-        assert_eq!(fitting((8_000, 4_000), 0), Some(2 * LIMIT / READINGS));
-        assert_eq!(fitting((4_000, 8_000), 0), Some(LIMIT / READINGS / 2));
+    fn ticks_left_fit_into_a_quarter_of_the_slice_or_into_its_rest() {
+        // One tick in a nanosecond, two, and one half.
+        assert_eq!(fitting((4_000, 4_000), 0), Some(LIMIT / READINGS_PER_SLICE));
+        assert_eq!(
+            fitting((8_000, 4_000), 0),
+            Some(2 * LIMIT / READINGS_PER_SLICE)
+        );
+        assert_eq!(
+            fitting((4_000, 8_000), 0),
+            Some(LIMIT / READINGS_PER_SLICE / 2)
+        );
         assert_eq!(fitting((4_000, 4_000), LIMIT - 100), Some(100));
-        // Twice as many as before at most, and one at least.
+        // At most twice as many as before, and at least one.
         assert_eq!(fitting((7, 1), 0), Some(14));
         assert_eq!(fitting((1, 1_000_000), 0), Some(1));
         assert_eq!(fitting((1, 0), 0), Some(2));
-        // And fewer than a beat.
-        assert_eq!(fitting((u64::MAX, 1), 0), Some(MOST));
+        // Fewer than a step of the slice ticker.
+        assert_eq!(fitting((u64::MAX, 1), 0), Some(MAX_TICKS));
         assert_eq!(fitting((4_000, 4_000), LIMIT - 1), Some(1));
         assert_eq!(fitting((4_000, 4_000), LIMIT), None);
         assert_eq!(fitting((4_000, 4_000), LIMIT + 1), None);
     }
 
-    /// What a look measured of so many ticks, after such a reading.
+    /// Returns the measurement of a check after 1,000 ticks, with a previous reading.
     fn measured(before: Option<Reading>) -> (u64, u64) {
         let mut slice = Slice {
             before,
@@ -220,12 +228,12 @@ mod tests {
             since: Instant::now().checked_sub(Duration::from_secs(100)),
             ..slice()
         };
-        slice.look(1_000);
+        slice.check(1_000);
         slice.pace
     }
 
     #[test]
-    fn ticks_are_measured_within_one_poll() {
+    fn check_measures_ticks_within_one_poll() {
         let since_then = measured(Some(reading(None, 99_000_000_000)));
         let of_all = measured(None);
         assert_eq!((since_then.0, of_all.0), (1_000, 1_000));
@@ -239,7 +247,7 @@ mod tests {
         assert_eq!(of_another_poll, (3, 5));
     }
 
-    /// In a watched poll under a clock that stands still.
+    /// Runs in a watched poll under a mocked clock.
     fn in_a_poll(run: impl FnOnce(&Scene)) {
         let scene = Scene::new();
         let watch = scene.watch("paced");
@@ -248,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_a_yield_did_not_end_is_remembered_until_another_is_left() {
+    fn resume_in_a_poll_that_did_not_end_ignores_its_age() {
         let endless = Some((7, 7));
         let mut slice = Slice { endless, ..slice() };
         assert!(slice.resume().is_some());
@@ -265,24 +273,24 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_passed_on_while_others_have_used_it_up_and_patience_lasts() {
+    fn resume_of_a_used_up_slice_skips_a_bounded_number_of_turns() {
         in_a_poll(|scene| {
             let mut slice = Slice::new(Duration::from_micros(160));
             scene.pass(Duration::from_nanos(slice.limit));
-            let patience = slice.patience as usize;
-            let mut passed_on = || (0..1_000).take_while(|_| slice.resume().is_none()).count();
-            let first = passed_on();
-            assert_eq!(first, patience);
+            let max_skipped = slice.max_skipped_turns as usize;
+            let mut skipped = || (0..1_000).take_while(|_| slice.resume().is_none()).count();
+            let first = skipped();
+            assert_eq!(first, max_skipped);
             assert!((32..64).contains(&first));
-            // It has had its turn, and is patient again.
-            assert_eq!(passed_on(), first);
+            // It has made its iteration, and skips turns again.
+            assert_eq!(skipped(), first);
         });
     }
 
     #[test]
-    fn the_way_in_is_not_the_work_of_others() {
+    fn resume_in_a_young_poll_makes_an_iteration() {
         in_a_poll(|scene| {
-            scene.pass(Duration::from_nanos(WAY_IN - 1));
+            scene.pass(Duration::from_nanos(MIN_SIBLING_NANOS - 1));
             assert_eq!(slice().resume(), Some(1));
             scene.pass(Duration::from_nanos(1));
             assert_eq!(slice().resume(), None);

@@ -1,4 +1,4 @@
-//! Streams that give the worker back between their items.
+//! Streams that yield between their items.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,12 +9,12 @@ use pin_project_lite::pin_project;
 
 use super::{Count, Pace, Rule, Slice, yield_after, yield_every};
 
-/// `.yield_every(n)` and `.yield_after(slice)` for streams.
+/// Adds `.yield_every(n)` and `.yield_after(slice)` to streams.
 ///
-/// A stream whose items are always there (a decoder over a full buffer, a merge of busy channels)
-/// lets `while let Some(item) = stream.next().await` run on without ever giving the worker back.
+/// A stream may always have an item, such as a decoder over a full buffer or a merge of busy channels. Then
+/// `while let Some(item) = stream.next().await` never yields.
 pub trait YieldExt: Stream + Sized {
-    /// Gives the worker back after every `n` items, as [`yield_every`](crate::yield_every()) does.
+    /// Yields after every `n` items, as [`yield_every`](crate::yield_every()) does.
     ///
     /// # Examples
     ///
@@ -39,15 +39,15 @@ pub trait YieldExt: Stream + Sized {
     ///
     /// # Cancel safety
     ///
-    /// No item is lost: it yields before it asks the stream for the next one.
+    /// No item is lost, because the stream yields before it polls the wrapped stream.
     #[track_caller]
     fn yield_every(self, n: u64) -> Paced<Self, Count> {
         Paced::new(self, yield_every(n))
     }
 
-    /// Gives the worker back when the task has had it for `slice`, as
-    /// [`yield_after`](crate::yield_after()) does. What is done with an item until the next one is
-    /// asked for counts as well.
+    /// Yields when the task has run for `slice`, as [`yield_after`](crate::yield_after()) does.
+    ///
+    /// The time in which the caller processes an item counts too.
     ///
     /// # Examples
     ///
@@ -58,20 +58,20 @@ pub trait YieldExt: Stream + Sized {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let pages = stream::iter(["pass", "the", "ball"]);
+    /// let pages = stream::iter(["a", "b", "c"]);
     /// let words: Vec<_> = pages.yield_after(Duration::from_micros(500)).collect().await;
-    /// assert_eq!(words, ["pass", "the", "ball"]);
+    /// assert_eq!(words, ["a", "b", "c"]);
     /// # }
     /// ```
     ///
     /// # Cancel safety
     ///
-    /// No item is lost: it yields before it asks the stream for the next one.
+    /// No item is lost, because the stream yields before it polls the wrapped stream.
     ///
     /// # Non-guarantees
     ///
-    /// A stream that works for long before it has an item (a filter that lets little pass) is not
-    /// interrupted: pace what it is made of.
+    /// A stream may work for long before it has an item, such as a filter that passes few items. Use a pace in its source
+    /// then.
     fn yield_after(self, slice: Duration) -> Paced<Self, Slice> {
         Paced::new(self, yield_after(slice))
     }
@@ -80,17 +80,17 @@ pub trait YieldExt: Stream + Sized {
 impl<S: Stream> YieldExt for S {}
 
 pin_project! {
-    /// A stream that gives the worker back between its items. Made by [`YieldExt`].
+    /// Yields between the items of a stream. [`YieldExt`] makes it.
     ///
-    /// Its items, their order and its `size_hint` are those of what it wraps; it is a `FusedStream` if
-    /// that is one, and `Unpin` if that is.
+    /// Its items, their order and its `size_hint` are those of the wrapped stream. It is a `FusedStream` or `Unpin` if that
+    /// stream is.
     #[must_use = "streams do nothing unless they are polled"]
     #[derive(Clone, Debug)]
     pub struct Paced<S, R = Count> {
         #[pin]
         inner: S,
         pace: Pace<R>,
-        // An item was given out, for which the pace has not ticked yet.
+        // Whether the pace has not ticked for the last item yet.
         owes_tick: bool,
     }
 }
