@@ -1,35 +1,34 @@
-//! Floor 1: from the accounts of a thread to whose fault it was. Arithmetic, and nothing else.
+//! Floor 1: decides from CPU samples which part of a poll to charge, and to which cause. It is arithmetic only.
 //!
-//! Wall time is processor time, plus the wait for a processor, plus what a hypervisor stole, plus what the
-//! thread waited for of its own accord. The operating system accounts for the first two, and gives a bound
-//! of the third. The fourth is what is left.
+//! Wall time has four parts: CPU time, the wait on the run queue, time that a hypervisor stole, and the wait of the thread
+//! itself. The operating system counts the first two, and gives a bound of the third. The fourth is the rest.
 //!
-//! Blamed is only what cannot be otherwise. An account begins where somebody looked, which is before
-//! the poll began or after. Each gives a lower bound of the time that was the poll's own:
+//! The poll is charged only for time that is certainly its charged. A sample was taken before the poll began, or within it.
+//! Each gives a lower bound of the charged time:
 //!
-//! - one from before: the whole of the poll, less all the waiting since then, which may have been
-//!   before it;
-//! - one from within: what came after it, less the waiting in there.
+//! - a sample from before: the whole poll, without all run-queue wait since the sample, some of which may have been before
+//!   the poll;
+//! - a sample from within: the part after the sample, without the run-queue wait in that part.
 //!
-//! The larger of the two is held against the budget.
+//! The larger of the two counts against the budget.
 
 use crate::report::TimeBreakdown;
 
-/// What the operating system has accounted to a thread at one moment. Nanoseconds since it began;
-/// what is not known is not zero.
+/// The times that the operating system has counted for a thread, in nanoseconds since its begin. An unknown time is `None`,
+/// and not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct CpuSample {
-    /// When at the earliest, as a raw reading of the clock. 0 stands for the beginning of the thread.
+    /// The earliest possible time of the sample, as a raw reading of the clock. 0 is the begin of the thread.
     pub(crate) at: u64,
-    /// And at the latest: who takes it may be interrupted between the clock and the account.
+    /// The latest possible time. The sampling thread may be interrupted between the clock and the sample.
     pub(crate) by: u64,
     pub(crate) cpu: Option<u64>,
-    /// For a processor.
+    /// The wait on the run queue.
     pub(crate) wait: Option<u64>,
 }
 
 impl CpuSample {
-    /// Of a thread that has just begun.
+    /// The sample of a thread at its begin.
     pub(crate) const BIRTH: Self = Self {
         at: 0,
         by: 0,
@@ -38,87 +37,87 @@ impl CpuSample {
     };
 }
 
-/// The accounts between which a poll lies, or of which it holds the first.
+/// The samples around and within a poll.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct CpuSamples {
-    /// The last one before the poll.
+    /// The last sample before the poll.
     pub(crate) before: CpuSample,
-    /// The first one within.
+    /// The first sample within the poll.
     pub(crate) within: Option<CpuSample>,
     pub(crate) now: CpuSample,
 }
 
-/// One poll at one moment. Nanoseconds.
+/// One poll at one time. Nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AttributionInput {
     pub(crate) elapsed: u64,
-    /// What is held against the budget by the wall.
+    /// The charged time by the clock alone.
     pub(crate) charged: u64,
     pub(crate) budget: u64,
-    /// Of `elapsed`, what came after the account from within.
+    /// The part of `elapsed` after the sample from within.
     pub(crate) since_within: u64,
-    /// How long the account from before was taken before the poll began.
+    /// The time from the sample before the poll to its begin.
     pub(crate) before_start: u64,
-    /// For so long the whole process was not run meanwhile.
+    /// The time in which the whole process did not run.
     pub(crate) suspended: u64,
-    /// How long, at most, a hypervisor did not run the thread's processor: see [`steal`](crate::stolen_time).
+    /// An upper bound of the stolen time of the thread's CPU: see [`stolen_time`](crate::stolen_time).
     pub(crate) stolen: u64,
-    /// For so long the sentinel was late that was to look.
+    /// The delay of the sentinel's scan.
     pub(crate) delayed: u64,
-    /// Whether it looked past the budget all the same.
+    /// Whether the sentinel still saw the poll over its budget.
     pub(crate) was_seen: bool,
-    /// Whether the thread waits for a processor at this very moment, which is in no account yet.
+    /// Whether the thread is on the run queue now. The present wait is in no sample yet.
     pub(crate) waits_now: bool,
 }
 
-/// Whose fault it was.
+/// The result of the attribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attribution {
-    /// The code's, which used the processor.
+    /// The code used the CPU.
     Computing,
-    /// The code's, which waited.
+    /// The code waited.
     Blocked,
-    /// The code's, as far as is known.
+    /// The poll is charged, but no sample shows what it did.
     Unknown,
     Starved,
     Suspended,
 }
 
-/// Waits shorter than this are not told from the cost of waking up, and a poll that is shorter as a
-/// whole was hardly interrupted: the scheduler's slices are longer.
+/// A shorter wait cannot be distinguished from the cost of a wake-up. A shorter poll was probably not interrupted, because
+/// the time slices of the scheduler are longer.
 pub(crate) const MIN_NANOS: u64 = 1_000_000;
 
-/// A poll with none of these was not looked at by anybody.
+/// Attributes a poll. Without samples the attribution is unknown.
 pub(crate) fn attribute(
-    case: AttributionInput,
-    accounts: Option<&CpuSamples>,
+    input: AttributionInput,
+    samples: Option<&CpuSamples>,
 ) -> (Attribution, Option<TimeBreakdown>) {
-    let Some(accounts) = accounts.filter(|_| case.elapsed >= MIN_NANOS) else {
+    let Some(samples) = samples.filter(|_| input.elapsed >= MIN_NANOS) else {
         return (Attribution::Unknown, None);
     };
-    let split = accounts.split(&case);
-    let fault = if case.charged.saturating_sub(case.suspended) <= case.budget {
+    let split = samples.split(&input);
+    let attribution = if input.charged.saturating_sub(input.suspended) <= input.budget {
         Attribution::Suspended
-    } else if accounts
-        .charged(&case)
-        .is_some_and(|own| own <= case.budget)
+    } else if samples
+        .charged(&input)
+        .is_some_and(|charged| charged <= input.budget)
     {
         Attribution::Starved
     } else {
-        accounts.kind(&case, split.as_ref())
+        samples.kind(&input, split.as_ref())
     };
-    (fault, split)
+    (attribution, split)
 }
 
-/// How much of the time that is held against a poll is surely its own, in nanoseconds.
-pub(crate) fn charged_nanos(case: AttributionInput, accounts: Option<&CpuSamples>) -> u64 {
-    let by_wall = case.charged.saturating_sub(case.suspended);
-    let accounts = accounts.filter(|_| case.elapsed >= MIN_NANOS);
-    let accounted = accounts.and_then(|accounts| accounts.charged(&case));
-    accounted.map_or(by_wall, |own| own.min(by_wall))
+/// Returns the nanoseconds to charge a poll for.
+pub(crate) fn charged_nanos(input: AttributionInput, samples: Option<&CpuSamples>) -> u64 {
+    let by_wall = input.charged.saturating_sub(input.suspended);
+    let samples = samples.filter(|_| input.elapsed >= MIN_NANOS);
+    let by_samples = samples.and_then(|samples| samples.charged(&input));
+    by_samples.map_or(by_wall, |charged| charged.min(by_wall))
 }
 
-/// What the code did for most of the time in which it was looked at.
+/// Returns what the code did for most of the observed time.
 pub(crate) fn dominant(split: Option<&TimeBreakdown>) -> Attribution {
     match split {
         None => Attribution::Unknown,
@@ -128,73 +127,74 @@ pub(crate) fn dominant(split: Option<&TimeBreakdown>) -> Attribution {
 }
 
 impl CpuSamples {
-    /// From when on what came after the account from within is looked at: not from before it was taken,
-    /// or the waiting between the two would be in neither.
+    /// Returns the begin of the part after the sample from within: its latest time. From its earliest time, a wait in between
+    /// would be in neither part.
     pub(crate) fn within_since(&self) -> Option<u64> {
         Some(self.within?.by)
     }
 
-    /// The larger of the two lower bounds. `None` if the waiting is not accounted for.
-    fn charged(&self, case: &AttributionInput) -> Option<u64> {
-        let (whole, part) = self.bounds(case);
+    /// Returns the larger of the two lower bounds. `None` if the run-queue wait is unknown.
+    fn charged(&self, input: &AttributionInput) -> Option<u64> {
+        let (whole, part) = self.bounds(input);
         whole.max(part)
     }
 
-    /// Of the whole of the poll, and of the part that was looked at.
-    fn bounds(&self, case: &AttributionInput) -> (Option<u64>, Option<u64>) {
-        // What was not the poll's own by the wall is not its own here either.
-        let others = case.elapsed.saturating_sub(case.charged);
-        let others = others.saturating_add(case.suspended);
-        let others = others.saturating_add(case.stolen);
+    /// Returns the lower bounds from the whole poll, and from the observed part.
+    fn bounds(&self, input: &AttributionInput) -> (Option<u64>, Option<u64>) {
+        // Time that is not charged by the clock is not charged here either.
+        let others = input.elapsed.saturating_sub(input.charged);
+        let others = others.saturating_add(input.suspended);
+        let others = others.saturating_add(input.stolen);
         let bound = |since: &CpuSample, wall: u64, outside: u64| {
-            let most = if case.waits_now {
-                // Everything that is not accounted may be the waiting of this moment, and what ran
-                // may have run before the poll.
+            let most = if input.waits_now {
+                // All uncounted time may be the present wait, and the CPU time may have been before the poll.
                 ran(since, &self.now)?.saturating_sub(outside)
             } else {
                 wall.saturating_sub(waited(since, &self.now)?)
             };
             Some(most.saturating_sub(others))
         };
-        let whole = bound(&self.before, case.elapsed, case.before_start);
+        let whole = bound(&self.before, input.elapsed, input.before_start);
         let part = self
             .within
-            .and_then(|within| bound(&within, case.since_within, 0));
-        // What nobody saw may have been the wait for a lock, and who had the lock was not run either.
-        let seen = |own: u64| own.saturating_sub(case.delayed);
-        match case.was_seen {
+            .and_then(|within| bound(&within, input.since_within, 0));
+        // Unobserved time may have been a wait for a lock, whose holder was not scheduled either.
+        let seen = |charged: u64| charged.saturating_sub(input.delayed);
+        match input.was_seen {
             true => (whole.map(seen), part),
             false => (whole.map(seen), part.map(seen)),
         }
     }
 
-    /// What the code did for most of the time that was its own.
-    fn kind(&self, case: &AttributionInput, split: Option<&TimeBreakdown>) -> Attribution {
-        match self.was_blocked_unseen(case) {
+    /// Returns what the code did for most of the charged time.
+    fn kind(&self, input: &AttributionInput, split: Option<&TimeBreakdown>) -> Attribution {
+        match self.was_blocked_unseen(input) {
             true => Attribution::Blocked,
             false => dominant(split),
         }
     }
 
-    /// Whether what is held against it came before the part that was looked at, and was no computing: of
-    /// that there was not enough on the processor.
-    fn was_blocked_unseen(&self, case: &AttributionInput) -> bool {
-        let (whole, part) = self.bounds(case);
+    /// Returns whether the charged time was before the observed part, and too long for the CPU time of the thread.
+    fn was_blocked_unseen(&self, input: &AttributionInput) -> bool {
+        let (whole, part) = self.bounds(input);
         let ran = ran(&self.before, &self.now);
-        let is_unseen = part.is_none_or(|part| part <= case.budget);
-        is_unseen && whole.zip(ran).is_some_and(|(own, ran)| ran < own / 2)
+        let is_unseen = part.is_none_or(|part| part <= input.budget);
+        is_unseen
+            && whole
+                .zip(ran)
+                .is_some_and(|(charged, ran)| ran < charged / 2)
     }
 
-    fn split(&self, case: &AttributionInput) -> Option<TimeBreakdown> {
-        // Of next to nothing there is no division.
-        let within = self.within.filter(|_| case.since_within >= MIN_NANOS)?;
-        let wall = case.since_within;
+    fn split(&self, input: &AttributionInput) -> Option<TimeBreakdown> {
+        // The times of a very short part say nothing.
+        let within = self.within.filter(|_| input.since_within >= MIN_NANOS)?;
+        let wall = input.since_within;
         let on_cpu = ran(&within, &self.now)?.min(wall);
         let waited = waited(&within, &self.now)?.min(wall - on_cpu);
         let rest = wall - on_cpu - waited;
-        let not_run = match case.waits_now {
+        let not_run = match input.waits_now {
             true => rest,
-            false => case.stolen.min(rest),
+            false => input.stolen.min(rest),
         };
         Some(TimeBreakdown::from_nanos(
             on_cpu,
@@ -218,7 +218,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn account(cpu: u64, wait: u64) -> CpuSample {
+    fn sample(cpu: u64, wait: u64) -> CpuSample {
         CpuSample {
             at: 0,
             by: 0,
@@ -227,8 +227,8 @@ mod tests {
         }
     }
 
-    /// A poll of 30 ms under a budget of 10, seen first when it was 5 ms old.
-    fn case() -> AttributionInput {
+    /// A poll of 30 ms under a budget of 10 ms, with a first sample at 5 ms.
+    fn input() -> AttributionInput {
         AttributionInput {
             elapsed: 30 * MS,
             charged: 30 * MS,
@@ -243,174 +243,195 @@ mod tests {
         }
     }
 
-    fn fault(
-        case: AttributionInput,
+    fn attribution(
+        input: AttributionInput,
         before: CpuSample,
         within: Option<CpuSample>,
         now: CpuSample,
     ) -> Attribution {
-        let accounts = CpuSamples {
+        let samples = CpuSamples {
             before,
             within,
             now,
         };
-        attribute(case, Some(&accounts)).0
+        attribute(input, Some(&samples)).0
     }
 
     #[test]
-    fn what_the_accounts_say_is_the_cause() {
-        let (before, within) = (account(100, 50), account(103, 51));
+    fn attribute_follows_the_samples() {
+        let (before, within) = (sample(100, 50), sample(103, 51));
         let within = Some(within);
         assert_eq!(
-            fault(case(), before, within, account(127, 52)),
+            attribution(input(), before, within, sample(127, 52)),
             Attribution::Computing
         );
         assert_eq!(
-            fault(case(), before, within, account(104, 52)),
+            attribution(input(), before, within, sample(104, 52)),
             Attribution::Blocked
         );
         assert_eq!(
-            fault(case(), before, within, account(104, 75)),
+            attribution(input(), before, within, sample(104, 75)),
             Attribution::Starved
         );
     }
 
     #[test]
-    fn charged_time_is_less_what_was_waited_for_a_processor_or_suspended() {
-        let charged = |case, now| {
-            let accounts = CpuSamples {
-                before: account(100, 50),
+    fn charged_nanos_leaves_out_run_queue_wait_and_suspension() {
+        let charged = |input, now| {
+            let samples = CpuSamples {
+                before: sample(100, 50),
                 within: None,
                 now,
             };
             (
-                charged_nanos(case, Some(&accounts)),
-                charged_nanos(case, None),
+                charged_nanos(input, Some(&samples)),
+                charged_nanos(input, None),
             )
         };
-        assert_eq!(charged(case(), account(127, 50)), (30 * MS, 30 * MS));
-        assert_eq!(charged(case(), account(104, 62)), (18 * MS, 30 * MS));
+        assert_eq!(charged(input(), sample(127, 50)), (30 * MS, 30 * MS));
+        assert_eq!(charged(input(), sample(104, 62)), (18 * MS, 30 * MS));
         let suspended = AttributionInput {
             suspended: 5 * MS,
-            ..case()
+            ..input()
         };
-        assert_eq!(charged(suspended, account(104, 62)), (13 * MS, 25 * MS));
-        assert_eq!(charged(case(), account(104, 90)), (0, 30 * MS));
+        assert_eq!(charged(suspended, sample(104, 62)), (13 * MS, 25 * MS));
+        assert_eq!(charged(input(), sample(104, 90)), (0, 30 * MS));
     }
 
     #[test]
-    fn waiting_that_may_have_been_before_the_poll_is_in_its_favour_unless_seen_within() {
-        let before = account(100, 0);
-        let now = account(125, 1_000);
-        assert_eq!(fault(case(), before, None, now), Attribution::Starved);
-        let within = Some(account(103, 1_000));
-        assert_eq!(fault(case(), before, within, now), Attribution::Computing);
-    }
-
-    #[test]
-    fn what_nobody_saw_while_the_sentinel_was_late_is_held_against_nobody() {
-        let (before, now) = (account(100, 50), account(101, 52));
-        let within = Some(account(100, 50));
-        let fault = |delayed, was_seen, within| {
-            let case = AttributionInput {
-                delayed: delayed * MS,
-                was_seen,
-                ..case()
-            };
-            fault(case, before, within, now)
-        };
-        assert_eq!(fault(17, false, None), Attribution::Blocked);
-        assert_eq!(fault(18, false, None), Attribution::Starved);
-        assert_eq!(fault(12, false, within), Attribution::Blocked);
-        assert_eq!(fault(18, false, within), Attribution::Starved);
-        assert_eq!(fault(99, true, within), Attribution::Blocked);
-    }
-
-    #[test]
-    fn what_was_not_seen_is_no_computing_without_a_processor() {
-        // It waited for a processor in all of the time in which it was looked at.
-        let before = account(100, 50);
-        let late = AttributionInput {
-            since_within: 15 * MS,
-            ..case()
-        };
-        let (within, now) = (account(100, 50), account(101, 65));
-        assert_eq!(fault(late, before, Some(within), now), Attribution::Blocked);
-        let (within, now) = (account(114, 50), account(115, 65));
+    fn attribute_with_a_wait_that_may_precede_the_poll_is_starved() {
+        let before = sample(100, 0);
+        let now = sample(125, 1_000);
         assert_eq!(
-            fault(late, before, Some(within), now),
+            attribution(input(), before, None, now),
+            Attribution::Starved
+        );
+        let within = Some(sample(103, 1_000));
+        assert_eq!(
+            attribution(input(), before, within, now),
             Attribution::Computing
         );
     }
 
     #[test]
-    fn who_waits_for_a_processor_at_this_moment_is_not_blocked() {
-        let (before, within) = (account(100, 50), Some(account(103, 50)));
+    fn attribute_charges_no_time_of_a_late_sentinel() {
+        let (before, now) = (sample(100, 50), sample(101, 52));
+        let within = Some(sample(100, 50));
+        let attribution = |delayed, was_seen, within| {
+            let input = AttributionInput {
+                delayed: delayed * MS,
+                was_seen,
+                ..input()
+            };
+            attribution(input, before, within, now)
+        };
+        assert_eq!(attribution(17, false, None), Attribution::Blocked);
+        assert_eq!(attribution(18, false, None), Attribution::Starved);
+        assert_eq!(attribution(12, false, within), Attribution::Blocked);
+        assert_eq!(attribution(18, false, within), Attribution::Starved);
+        assert_eq!(attribution(99, true, within), Attribution::Blocked);
+    }
+
+    #[test]
+    fn attribute_of_unobserved_time_without_cpu_is_blocked() {
+        // It was on the run queue in all of the observed time.
+        let before = sample(100, 50);
+        let late = AttributionInput {
+            since_within: 15 * MS,
+            ..input()
+        };
+        let (within, now) = (sample(100, 50), sample(101, 65));
+        assert_eq!(
+            attribution(late, before, Some(within), now),
+            Attribution::Blocked
+        );
+        let (within, now) = (sample(114, 50), sample(115, 65));
+        assert_eq!(
+            attribution(late, before, Some(within), now),
+            Attribution::Computing
+        );
+    }
+
+    #[test]
+    fn attribute_of_a_thread_on_the_run_queue_is_not_blocked() {
+        let (before, within) = (sample(100, 50), Some(sample(103, 50)));
         let waits_now = AttributionInput {
             waits_now: true,
-            ..case()
+            ..input()
         };
-        let now = account(104, 50);
-        assert_eq!(fault(waits_now, before, within, now), Attribution::Starved);
-        // What ran may have run before the poll.
+        let now = sample(104, 50);
         assert_eq!(
-            fault(waits_now, account(85, 50), None, account(100, 50)),
+            attribution(waits_now, before, within, now),
+            Attribution::Starved
+        );
+        // The CPU time may have been before the poll.
+        assert_eq!(
+            attribution(waits_now, sample(85, 50), None, sample(100, 50)),
             Attribution::Starved
         );
         assert_eq!(
-            fault(waits_now, account(84, 50), None, account(100, 50)),
+            attribution(waits_now, sample(84, 50), None, sample(100, 50)),
             Attribution::Unknown
         );
-        // Enough was on the processor before it began to wait.
-        let now = account(115, 50);
+        // Enough CPU time was before the wait.
+        let now = sample(115, 50);
         assert_eq!(
-            fault(waits_now, before, within, now),
+            attribution(waits_now, before, within, now),
             Attribution::Computing
         );
     }
 
     #[test]
-    fn time_in_which_nothing_ran_is_not_held_against_anybody() {
-        let (before, within) = (account(100, 50), Some(account(103, 50)));
+    fn attribute_charges_no_suspended_time() {
+        let (before, within) = (sample(100, 50), Some(sample(103, 50)));
         let suspended = |suspended| AttributionInput {
             suspended,
-            ..case()
+            ..input()
         };
-        let now = account(104, 50);
+        let now = sample(104, 50);
         assert_eq!(
-            fault(suspended(25 * MS), before, within, now),
+            attribution(suspended(25 * MS), before, within, now),
             Attribution::Suspended
         );
         assert_eq!(
-            fault(suspended(5 * MS), before, within, now),
+            attribution(suspended(5 * MS), before, within, now),
             Attribution::Blocked
         );
     }
 
     #[test]
-    fn what_may_have_been_stolen_is_not_held_against_the_code() {
-        let (before, within) = (account(100, 50), Some(account(100, 50)));
+    fn attribute_charges_no_time_that_may_be_stolen() {
+        let (before, within) = (sample(100, 50), Some(sample(100, 50)));
         let stolen = |stolen| AttributionInput {
             stolen: stolen * MS,
-            ..case()
+            ..input()
         };
-        // Neither run nor waiting: it slept, or its processor was stolen.
-        let now = account(101, 52);
-        assert_eq!(fault(stolen(17), before, within, now), Attribution::Blocked);
-        assert_eq!(fault(stolen(18), before, within, now), Attribution::Starved);
-        // And what ran as it may have been, where the kernel counts stolen time as run.
-        let now = account(128, 52);
+        // Neither CPU time nor run-queue wait: the thread slept, or its CPU was stolen.
+        let now = sample(101, 52);
         assert_eq!(
-            fault(stolen(17), before, within, now),
+            attribution(stolen(17), before, within, now),
+            Attribution::Blocked
+        );
+        assert_eq!(
+            attribution(stolen(18), before, within, now),
+            Attribution::Starved
+        );
+        // Some kernels count stolen time as CPU time.
+        let now = sample(128, 52);
+        assert_eq!(
+            attribution(stolen(17), before, within, now),
             Attribution::Computing
         );
-        assert_eq!(fault(stolen(18), before, within, now), Attribution::Starved);
+        assert_eq!(
+            attribution(stolen(18), before, within, now),
+            Attribution::Starved
+        );
     }
 
-    /// Every division of a poll of a few milliseconds into what ran, waited, was stolen and slept: it is reported
-    /// only if what ran and slept is over the budget, and surely if nothing was stolen or waited.
+    /// Tests every division of a short poll into CPU time, run-queue wait, stolen time and sleep. It is starved unless CPU
+    /// time and sleep together exceed the budget.
     #[test]
-    fn in_small_every_division_of_a_poll_is_judged_by_what_was_its_own() {
+    fn attribute_of_each_division_charges_cpu_time_and_sleep() {
         const WALL: u64 = 8;
         let divisions = (0..=WALL).flat_map(|ran| {
             (0..=WALL - ran).flat_map(move |waited| {
@@ -420,82 +441,85 @@ mod tests {
         for ([ran, waited, stolen], budget) in
             divisions.flat_map(|division| (0..WALL).map(move |budget| (division, budget)))
         {
-            let case = AttributionInput {
+            let input = AttributionInput {
                 elapsed: WALL * MS,
                 charged: WALL * MS,
                 budget: budget * MS,
                 since_within: WALL * MS,
                 before_start: 0,
                 stolen: stolen * MS,
-                ..case()
+                ..input()
             };
-            let (before, now) = (account(0, 0), account(ran, waited));
-            let accounts = CpuSamples {
+            let (before, now) = (sample(0, 0), sample(ran, waited));
+            let samples = CpuSamples {
                 before,
                 within: Some(before),
                 now,
             };
-            let (fault, split) = attribute(case, Some(&accounts));
-            let own = WALL - waited - stolen;
+            let (attribution, split) = attribute(input, Some(&samples));
+            let charged = WALL - waited - stolen;
             assert_eq!(
-                fault == Attribution::Starved,
-                own <= budget,
-                "{case:?} {ran}"
+                attribution == Attribution::Starved,
+                charged <= budget,
+                "{input:?} {ran}"
             );
-            let slept = own - ran;
+            let slept = charged - ran;
             let split_of = TimeBreakdown::from_nanos(ran * MS, slept * MS, (waited + stolen) * MS);
             assert_eq!(split, Some(split_of));
         }
     }
 
     #[test]
-    fn what_is_not_known_is_not_zero() {
+    fn attribute_without_times_is_unknown() {
         let unknown = CpuSample {
             at: 0,
             by: 0,
             cpu: None,
             wait: None,
         };
-        assert_eq!(fault(case(), unknown, None, unknown), Attribution::Unknown);
-        assert_eq!(attribute(case(), None), (Attribution::Unknown, None));
+        assert_eq!(
+            attribution(input(), unknown, None, unknown),
+            Attribution::Unknown
+        );
+        assert_eq!(attribute(input(), None), (Attribution::Unknown, None));
         let cpu_only = CpuSample {
             cpu: Some(120 * MS),
             ..unknown
         };
         assert_eq!(
-            fault(case(), account(100, 0), None, cpu_only),
+            attribution(input(), sample(100, 0), None, cpu_only),
             Attribution::Unknown
         );
     }
 
     #[test]
-    fn the_time_of_blamed_polls_inside_is_not_the_polls_own() {
+    fn attribute_charges_no_time_of_slow_polls_inside() {
         let nested = AttributionInput {
             charged: 12 * MS,
-            ..case()
+            ..input()
         };
-        let (before, within) = (account(100, 50), Some(account(103, 50)));
+        let (before, within) = (sample(100, 50), Some(sample(103, 50)));
         assert_eq!(
-            fault(nested, before, within, account(128, 53)),
+            attribution(nested, before, within, sample(128, 53)),
             Attribution::Starved
         );
         assert_eq!(
-            fault(nested, before, within, account(130, 51)),
+            attribution(nested, before, within, sample(130, 51)),
             Attribution::Computing
         );
     }
 
     #[test]
-    fn the_split_adds_up() {
-        let accounts = CpuSamples {
-            before: account(0, 0),
-            within: Some(account(3, 1)),
-            now: account(10, 6),
+    fn split_adds_up_to_the_observed_time() {
+        let samples = CpuSamples {
+            before: sample(0, 0),
+            within: Some(sample(3, 1)),
+            now: sample(10, 6),
         };
-        let (_, split) = attribute(case(), Some(&accounts));
+        let (_, split) = attribute(input(), Some(&samples));
         let split = split.unwrap();
         assert_eq!(split, TimeBreakdown::from_nanos(7 * MS, 13 * MS, 5 * MS));
-        assert_eq!(split.observed().as_nanos() as u64, case().since_within);
+        assert_eq!(split.observed().as_nanos() as u64, input().since_within);
         assert_eq!(
             split.to_string(),
             "7.0ms on cpu, 13.0ms blocked, 5.0ms starved"

@@ -1,10 +1,9 @@
-//! Floor 1: time that a hypervisor took from the processors of this machine.
+//! Floor 1: stolen time, which a hypervisor took from the CPUs of this machine.
 //!
-//! It is in neither the wait for a processor nor the processor time of a thread, so it looks like blocking.
-//! The kernel counts it for each processor, and tells it in ticks of 10 ms. A difference of two such counts
-//! may be one tick too small, because both are cut off: where the count moved at all, one tick more is taken
-//! for stolen. Where it did not move, nothing is, or on a virtual machine no poll of less than a tick more
-//! than its budget would ever be reported.
+//! It is neither run-queue wait nor CPU time of a thread, so it looks like blocking. The kernel counts it for each CPU, in
+//! ticks of 10 ms. The difference of two counts may be one tick too small, because both are rounded down. So this module
+//! adds a tick to a difference above zero. It adds none to zero. Otherwise, on a virtual machine, no poll that exceeds its
+//! budget by less than a tick would be reported.
 
 use std::fs::File;
 use std::sync::{Mutex, MutexGuard};
@@ -13,38 +12,37 @@ use crate::clock::Clock;
 use crate::procfs::read_from_start;
 use crate::sync::IgnorePoison as _;
 
-/// Nanoseconds in a tick of `/proc/stat`. `USER_HZ` is 100 on every Linux that Rust compiles for.
-const TICK: u64 = 10_000_000;
+/// A tick of `/proc/stat`. `USER_HZ` is 100 on every Linux that Rust compiles for.
+const TICK_NANOS: u64 = 10_000_000;
 
-/// How often the counts are read while polls are in flight, in nanoseconds: as often as the accounts of
-/// threads. And at most so often that reading takes no more than one part in this number: the file is longer
-/// where there are many processors.
-const INTERVAL: u64 = 50_000_000;
-const PARTS: u64 = 200;
+/// The shortest time between two readings while polls are in flight: that between two CPU samples.
+const READING_INTERVAL_NANOS: u64 = 50_000_000;
+/// A reading may take one part in this number of the time. The file is longer on machines with many CPUs.
+const MAX_COST_DIVISOR: u64 = 200;
 
-/// A count that is not older than this, in nanoseconds, is as good as one of now: it is a tenth of a tick.
-const FRESH: u64 = TICK / 10;
+/// A count of at most this age counts as one of now. It is a tenth of a tick.
+const MAX_AGE_NANOS: u64 = TICK_NANOS / 10;
 
-/// How many readings are kept. If there are more, every second one is forgotten: the older, the fewer.
-const KEPT: usize = 64;
+/// The readings that are kept. With more, every second one is dropped, so older times have fewer.
+const MAX_READINGS: usize = 64;
 
-/// How much of the beginning of the file is read: enough for 512 processors.
-const LONGEST: usize = 64 * 1024;
+/// The part of the file that is read: enough for 512 CPUs.
+const MAX_FILE_BYTES: usize = 64 * 1024;
 
-/// What the kernel has counted so far, in ticks.
+/// The counts of the kernel, in ticks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counts {
-    /// By the number of the processor.
+    /// By the number of the CPU.
     stolen: Vec<(u32, u64)>,
 }
 
-/// The lines `cpu0`, `cpu1` … of `/proc/stat`. `None` if they say nothing of stolen time.
+/// Parses the lines `cpu0`, `cpu1` … of `/proc/stat`. `None` if they have no stolen time.
 pub(crate) fn parse_counts(stat: &str) -> Option<Counts> {
     let stolen: Vec<_> = stat.lines().filter_map(parse_line).collect();
     (!stolen.is_empty()).then_some(Counts { stolen })
 }
 
-/// User, nice, system, idle, waiting for disks, two kinds of interrupts; then the stolen.
+/// Parses a line: user, nice, system, idle, iowait, two kinds of interrupts, and then the stolen time.
 fn parse_line(line: &str) -> Option<(u32, u64)> {
     let mut words = line.strip_prefix("cpu")?.split(' ');
     let processor = words.next()?.parse().ok()?;
@@ -53,7 +51,7 @@ fn parse_line(line: &str) -> Option<(u32, u64)> {
 
 impl Counts {
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed no code asks")]
+    #[allow(dead_code, reason = "some test builds use it")]
     pub(crate) fn stolen(&self) -> &[(u32, u64)] {
         &self.stolen
     }
@@ -64,8 +62,8 @@ impl Counts {
             .map(|(_, ticks)| *ticks)
     }
 
-    /// How many nanoseconds may have been stolen since an earlier reading; of one processor, or of the one
-    /// that lost most if that is not known.
+    /// Returns an upper bound of the nanoseconds stolen since an earlier reading, from one CPU. If the CPU is unknown, it is
+    /// the bound of the CPU that lost most.
     fn stolen_since(&self, earlier: &Self, processor: Option<u32>) -> u64 {
         let since = |number| {
             let before = earlier.of(number).unwrap_or_default();
@@ -75,37 +73,38 @@ impl Counts {
         let ticks = processor.and_then(since).or_else(|| of_any().max());
         match ticks.unwrap_or_default() {
             0 => 0,
-            ticks => (ticks + 1).saturating_mul(TICK),
+            ticks => (ticks + 1).saturating_mul(TICK_NANOS),
         }
     }
 }
 
-/// The readings of this process.
-pub(crate) static STOLEN_TIME: Steal = Steal::new();
+pub(crate) static STOLEN_TIME: StolenTime = StolenTime::new();
 
-pub(crate) struct Steal {
-    book: Mutex<Book>,
+/// The recent readings of this process.
+pub(crate) struct StolenTime {
+    readings: Mutex<Readings>,
 }
 
-struct Book {
+struct Readings {
     file: Option<File>,
-    /// In order, and only those that differ from the one before.
+    /// In order, without those that equal the one before.
     kept: Vec<Reading>,
-    /// When the latest was made, and how many nanoseconds it took.
+    /// The time of the latest reading, as a raw reading of the clock.
     read_at: Option<u64>,
+    /// The nanoseconds that it took.
     cost: u64,
 }
 
 struct Reading {
-    /// When it was surely made, as a raw reading of the clock.
+    /// The latest possible time of the reading, as a raw reading of the clock.
     by: u64,
     counts: Counts,
 }
 
-impl Steal {
+impl StolenTime {
     const fn new() -> Self {
         Self {
-            book: Mutex::new(Book {
+            readings: Mutex::new(Readings {
                 file: None,
                 kept: Vec::new(),
                 read_at: None,
@@ -114,37 +113,38 @@ impl Steal {
         }
     }
 
-    /// Reads the counts if that was not done for a while: they are what later ones are compared with. The
-    /// sentinel waits for no thread that reads them at the same time.
-    pub(crate) fn look(&self, clock: &Clock) {
-        let Ok(mut book) = self.book.try_lock() else {
+    /// Reads the counts, if the last reading is old. Later readings are compared with them.
+    ///
+    /// The sentinel does not wait for a thread that reads them at the same time.
+    pub(crate) fn update(&self, clock: &Clock) {
+        let Ok(mut readings) = self.readings.try_lock() else {
             return;
         };
-        let interval = INTERVAL.max(book.cost.saturating_mul(PARTS));
-        book.read(clock, interval);
+        let interval = READING_INTERVAL_NANOS.max(readings.cost.saturating_mul(MAX_COST_DIVISOR));
+        readings.read(clock, interval);
     }
 
-    /// After a time without a look, nothing is compared with what was before.
-    pub(crate) fn begin_anew(&self, clock: &Clock) {
-        let mut book = self.lock();
-        book.kept.clear();
-        book.read(clock, 0);
+    /// Drops the old readings, after a time without readings.
+    pub(crate) fn restart(&self, clock: &Clock) {
+        let mut readings = self.lock();
+        readings.kept.clear();
+        readings.read(clock, 0);
     }
 
-    /// How many nanoseconds may have been stolen since a raw reading of the clock, from a processor or, if it
-    /// is not known, from any. 0 where nothing is known.
+    /// Returns an upper bound of the nanoseconds stolen since a raw reading of the clock, from a CPU, or from any if the CPU
+    /// is unknown. 0 if there are no readings.
     pub(crate) fn since(&self, clock: &Clock, start: u64, processor: Option<u32>) -> u64 {
-        let mut book = self.lock();
-        book.read(clock, FRESH);
-        book.since(start, processor)
+        let mut readings = self.lock();
+        readings.read(clock, MAX_AGE_NANOS);
+        readings.since(start, processor)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().ignore_poison()
+    fn lock(&self) -> MutexGuard<'_, Readings> {
+        self.readings.lock().ignore_poison()
     }
 }
 
-impl Book {
+impl Readings {
     fn read(&mut self, clock: &Clock, interval: u64) {
         let at = clock.raw();
         let is_recent = |then: u64| clock.nanos_between(then, at) < interval;
@@ -167,7 +167,7 @@ impl Book {
         else {
             return;
         };
-        if self.kept.len() == KEPT {
+        if self.kept.len() == MAX_READINGS {
             let mut number = 0;
             self.kept.retain(|_| {
                 number += 1;
@@ -188,20 +188,20 @@ impl Book {
 }
 
 fn counts(file: &File) -> Option<Counts> {
-    let mut text = vec![0; LONGEST];
+    let mut text = vec![0; MAX_FILE_BYTES];
     let len = read_from_start(file, &mut text).ok()?;
     let text = String::from_utf8_lossy(text.get(..len)?);
-    // The last line may have been cut off.
+    // The last line may be incomplete.
     parse_counts(text.rsplit_once('\n')?.0)
 }
 
-/// Whether the kernel tells it; an error says why not.
+/// Checks that the kernel counts stolen time. The error says why not.
 pub(crate) fn is_known() -> Result<(), String> {
     let file = File::open("/proc/stat").map_err(|error| format!("/proc/stat: {error}"))?;
     let counts = counts(&file);
     counts
         .map(drop)
-        .ok_or_else(|| "/proc/stat says nothing of stolen time".to_owned())
+        .ok_or_else(|| "/proc/stat has no stolen time".to_owned())
 }
 
 #[cfg(test)]
@@ -224,7 +224,7 @@ ctxt 42
     }
 
     #[test]
-    fn the_eighth_figure_of_each_processor_is_what_was_stolen() {
+    fn parse_counts_takes_the_eighth_number_of_each_cpu() {
         assert_eq!(parse_counts(STAT), Some(counts([349, 380])));
         for text in [
             "",
@@ -236,18 +236,21 @@ ctxt 42
         }
     }
 
-    /// Of all times in fractions of a tick: what is taken for stolen is no less than what was, wherever the
-    /// count moved, and two ticks more at most.
+    /// Tests all times in fractions of a tick. If the count moved, the result is at least the stolen time, and at most two
+    /// ticks more.
     #[test]
-    fn where_the_count_moved_no_stolen_time_is_left_out() {
+    fn stolen_since_with_a_moved_count_is_an_upper_bound() {
         const PARTS: u64 = 4;
         for from in 0..5 * PARTS {
             for to in from..8 * PARTS {
                 let ticks = |parts: u64| counts([parts / PARTS, 0]);
                 let taken = ticks(to).stolen_since(&ticks(from), Some(0));
-                let real = (to - from) * (TICK / PARTS);
+                let real = (to - from) * (TICK_NANOS / PARTS);
                 match to / PARTS > from / PARTS {
-                    true => assert!((real..=real + 2 * TICK).contains(&taken), "{from} {to}"),
+                    true => assert!(
+                        (real..=real + 2 * TICK_NANOS).contains(&taken),
+                        "{from} {to}"
+                    ),
                     false => assert_eq!(taken, 0),
                 }
             }
@@ -255,54 +258,54 @@ ctxt 42
     }
 
     #[test]
-    fn of_a_processor_that_is_not_known_the_one_counts_that_lost_most() {
+    fn stolen_since_of_an_unknown_cpu_is_that_of_the_cpu_that_lost_most() {
         let (before, now) = (counts([10, 10]), counts([12, 15]));
         let stolen = [Some(0), Some(1), Some(7), None];
-        let stolen = stolen.map(|processor| now.stolen_since(&before, processor) / TICK);
+        let stolen = stolen.map(|processor| now.stolen_since(&before, processor) / TICK_NANOS);
         assert_eq!(stolen, [3, 6, 6, 6]);
     }
 
-    fn book(readings: impl IntoIterator<Item = (u64, u64)>) -> Book {
-        let mut book = Steal::new().book.into_inner().ignore_poison();
-        for (by, ticks) in readings {
-            book.add(by, Some(counts([ticks, 0])));
+    fn kept(added: impl IntoIterator<Item = (u64, u64)>) -> Readings {
+        let mut readings = StolenTime::new().readings.into_inner().ignore_poison();
+        for (by, ticks) in added {
+            readings.add(by, Some(counts([ticks, 0])));
         }
-        book
+        readings
     }
 
     #[test]
-    fn what_was_stolen_counts_from_the_last_reading_before_the_start() {
-        let book = book([(100, 1), (200, 1), (300, 4), (400, 5)]);
-        assert_eq!(book.kept.len(), 3, "what has not changed is not kept");
-        let since = |start| book.since(start, Some(0)) / TICK;
+    fn since_counts_from_the_last_reading_before_the_start() {
+        let readings = kept([(100, 1), (200, 1), (300, 4), (400, 5)]);
+        assert_eq!(readings.kept.len(), 3, "an unchanged count is not kept");
+        let since = |start| readings.since(start, Some(0)) / TICK_NANOS;
         assert_eq!([50, 100, 299, 300, 399, 400].map(since), [5, 5, 5, 2, 2, 0]);
     }
 
     #[test]
-    fn of_many_readings_the_oldest_is_kept_and_none_counts_too_little() {
-        let readings = (0..10 * KEPT as u64).map(|number| (number * 100, number));
-        let book = book(readings.clone());
-        assert!(book.kept.len() <= KEPT);
-        let last = 10 * KEPT as u64 - 1;
-        for (by, number) in readings {
+    fn since_with_many_readings_is_an_upper_bound() {
+        let added = (0..10 * MAX_READINGS as u64).map(|number| (number * 100, number));
+        let readings = kept(added.clone());
+        assert!(readings.kept.len() <= MAX_READINGS);
+        let last = 10 * MAX_READINGS as u64 - 1;
+        for (by, number) in added {
             let real = last - number;
-            assert!(book.since(by, Some(0)) / TICK >= real, "{by}");
+            assert!(readings.since(by, Some(0)) / TICK_NANOS >= real, "{by}");
         }
-        assert_eq!(book.since(last * 100, Some(0)), 0);
+        assert_eq!(readings.since(last * 100, Some(0)), 0);
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn the_kernel_of_this_machine_is_understood() {
+    fn update_reads_the_counts_of_this_kernel() {
         assert_eq!(is_known(), Ok(()));
-        let (steal, clock) = (Steal::new(), Clock::new());
-        steal.look(&clock);
-        assert_eq!(steal.lock().kept.len(), 1);
+        let (stolen_time, clock) = (StolenTime::new(), Clock::new());
+        stolen_time.update(&clock);
+        assert_eq!(stolen_time.lock().kept.len(), 1);
         let start = clock.raw();
-        steal.begin_anew(&clock);
-        // Whatever was stolen in the meantime was so within it.
-        let stolen = steal.since(&clock, start, None);
+        stolen_time.restart(&clock);
+        // No more can be stolen than the time between the two readings.
+        let stolen = stolen_time.since(&clock, start, None);
         let elapsed = clock.nanos_between(start, clock.raw());
-        assert!(stolen <= elapsed + 2 * TICK, "{stolen} of {elapsed}");
+        assert!(stolen <= elapsed + 2 * TICK_NANOS, "{stolen} of {elapsed}");
     }
 }

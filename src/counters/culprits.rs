@@ -1,8 +1,8 @@
-//! What functions held workers for, past their budgets: what is published of it.
+//! The published sums of culprits: the time over budget by watch and function.
 //!
-//! The worst have series of their own, the rest of a watch are added up as [`OTHER`]. Which are the worst
-//! changes; a counter must not go back. So what is counted while a culprit is among the worst goes to its
-//! own series, and what is counted while it is not to the other one, for ever.
+//! The worst culprits have their own series. The others of a watch share the series [`OTHER`]. The set of the worst changes,
+//! but a counter must not decrease. So a culprit adds to its own series while it is one of the worst, and otherwise to the
+//! shared one. What was added stays where it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use std::sync::Arc;
 use crate::sync::{Lock, LockGuard};
 use crate::watch::OTHER;
 
-/// How many have series of their own at one time.
-const WORST: usize = 50;
-/// How many are known at all. Further ones are among the others of their watch.
-const MOST: usize = 1_000;
+/// The culprits with their own series at one time, because each is a series in Prometheus.
+const MAX_SERIES: usize = 50;
+/// The known culprits, which bounds the memory. Further ones count as others of their watch.
+const MAX_KNOWN: usize = 1_000;
 
 /// A watch, and a function.
 type Name = (Arc<str>, Arc<str>);
 
-/// Nanoseconds.
+/// The sums of one culprit, in nanoseconds.
 #[derive(Debug, Default)]
 struct Sum {
-    is_worst: bool,
-    as_worst: u64,
+    has_series: bool,
+    in_series: u64,
     total: u64,
 }
 
@@ -45,17 +45,17 @@ static SUMS: Lock<CulpritSums> = Lock::new(CulpritSums {
     others: BTreeMap::new(),
 });
 
-/// Nothing panics while it holds this lock; if it ever did, the sums would still be whole.
+/// Locks the sums. No code panics under this lock, and the sums would be consistent even then.
 fn lock() -> LockGuard<'static, CulpritSums> {
     SUMS.lock()
 }
 
-/// Adds so many nanoseconds to what a function held a worker for.
+/// Adds nanoseconds over budget to a culprit.
 pub(crate) fn count_culprit(watch: &Arc<str>, culprit: &Arc<str>, nanos: u64) {
     lock().add(watch, culprit, nanos);
 }
 
-/// Every series of the process.
+/// Returns each series of the process.
 #[cfg(feature = "metrics")]
 pub(crate) fn culprits() -> Vec<CulpritCount> {
     lock().counts()
@@ -64,39 +64,39 @@ pub(crate) fn culprits() -> Vec<CulpritCount> {
 impl CulpritSums {
     pub(crate) fn add(&mut self, watch: &Arc<str>, culprit: &Arc<str>, nanos: u64) {
         let name = (Arc::clone(watch), Arc::clone(culprit));
-        let worst = self.known.values().filter(|sum| sum.is_worst).count();
-        let is_full = self.known.len() >= MOST && !self.known.contains_key(&name);
-        // The others are called so by whoever reports as well, and are one series.
+        let worst = self.known.values().filter(|sum| sum.has_series).count();
+        let is_full = self.known.len() >= MAX_KNOWN && !self.known.contains_key(&name);
+        // A report past the limit of its watchdog names its culprit `other` too. Both share one series.
         if !is_full && **culprit != *OTHER {
             let sum = self.known.entry(name.clone()).or_default();
             sum.total = sum.total.saturating_add(nanos);
             let total = sum.total;
-            if !sum.is_worst && (worst < WORST || self.relegate(total)) {
-                self.known.entry(name.clone()).or_default().is_worst = true;
+            if !sum.has_series && (worst < MAX_SERIES || self.evict_smallest(total)) {
+                self.known.entry(name.clone()).or_default().has_series = true;
             }
         }
-        let sum = match self.known.get_mut(&name).filter(|sum| sum.is_worst) {
-            Some(sum) => &mut sum.as_worst,
+        let sum = match self.known.get_mut(&name).filter(|sum| sum.has_series) {
+            Some(sum) => &mut sum.in_series,
             None => self.others.entry(Arc::clone(watch)).or_default(),
         };
         *sum = sum.saturating_add(nanos);
     }
 
-    /// Makes room among the worst, if one of them is less than that.
-    fn relegate(&mut self, total: u64) -> bool {
-        let worst = self.known.values_mut().filter(|sum| sum.is_worst);
+    /// Takes the series of the smallest sum away, if that is smaller than `total`.
+    fn evict_smallest(&mut self, total: u64) -> bool {
+        let worst = self.known.values_mut().filter(|sum| sum.has_series);
         let Some(least) = worst.min_by_key(|sum| sum.total) else {
             return false;
         };
         let is_less = least.total < total;
-        least.is_worst = !is_less;
+        least.has_series = !is_less;
         is_less
     }
 
-    /// Everything that was added, whether it is in a series now or was.
+    /// Returns the sum over all series.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn total(&self) -> u128 {
-        let worst = self.known.values().map(|sum| sum.as_worst);
+        let worst = self.known.values().map(|sum| sum.in_series);
         worst
             .chain(self.others.values().copied())
             .map(u128::from)
@@ -110,8 +110,8 @@ impl CulpritSums {
             culprit: Arc::clone(culprit),
             over_budget,
         };
-        let worst = self.known.iter().filter(|(_, sum)| sum.is_worst);
-        let worst = worst.map(|((watch, culprit), sum)| count(watch, culprit, sum.as_worst));
+        let worst = self.known.iter().filter(|(_, sum)| sum.has_series);
+        let worst = worst.map(|((watch, culprit), sum)| count(watch, culprit, sum.in_series));
         let other = OTHER.into();
         let others = self.others.iter();
         let others = others.map(|(watch, nanos)| count(watch, &other, *nanos));
@@ -130,61 +130,61 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_have_names_and_no_series_goes_back() {
+    fn add_of_a_worse_culprit_takes_a_series_and_decreases_none() {
         let mut sums = CulpritSums::default();
         let watch: Arc<str> = "w".into();
         let mut add = |culprit: &str, nanos| {
             sums.add(&watch, &culprit.into(), nanos);
             sums.counts()
         };
-        for number in 0..WORST {
+        for number in 0..MAX_SERIES {
             add(&format!("f{number}"), 100 + number as u64);
         }
         let counts = add("late", 90);
         assert_eq!(sum_of(&counts, "late"), None);
         assert_eq!(sum_of(&counts, OTHER), Some(90));
-        // Past the least of the worst it has a name, and what it had before stays where it was.
+        // It is now worse than one of the others, and gets its series. Its earlier time stays in the shared one.
         let counts = add("late", 20);
         assert_eq!(sum_of(&counts, "late"), Some(20));
         assert_eq!(sum_of(&counts, OTHER), Some(90));
         assert_eq!(sum_of(&counts, "f0"), None);
-        // The one that had to go counts among the others, until it is worse again.
+        // The evicted one adds to the shared series, until it is worse again.
         let counts = add("f0", 1);
         assert_eq!(sum_of(&counts, OTHER), Some(91));
         let counts = add("f0", 50);
         assert_eq!(sum_of(&counts, "f0"), Some(150));
-        assert_eq!(counts.len(), WORST + 1);
+        assert_eq!(counts.len(), MAX_SERIES + 1);
     }
 
-    /// Past the limit of culprits, reports name it themselves; and a function may be called so.
+    /// Reports past the limit name their culprit `other`, and a function may have this name.
     #[test]
-    fn the_others_are_one_series() {
+    fn counts_of_others_are_one_series() {
         let mut sums = CulpritSums::default();
         let watch: Arc<str> = "w".into();
-        for nanos in 0..=WORST as u64 {
+        for nanos in 0..=MAX_SERIES as u64 {
             sums.add(&watch, &format!("f{nanos}").into(), nanos);
         }
         sums.add(&watch, &OTHER.into(), 1_000);
         let counts = sums.counts();
         let others = counts.iter().filter(|count| &*count.culprit == OTHER);
         assert_eq!(others.map(|count| count.over_budget).sum::<u64>(), 1_000);
-        assert_eq!(counts.len(), WORST + 1);
+        assert_eq!(counts.len(), MAX_SERIES + 1);
         sums.add(&watch, &"f1".into(), u64::MAX);
         sums.add(&watch, &"f1".into(), u64::MAX);
         assert_eq!(sum_of(&sums.counts(), "f1"), Some(u64::MAX));
     }
 
     #[test]
-    fn past_the_limit_they_are_others() {
+    fn add_past_the_limit_counts_as_other() {
         let mut sums = CulpritSums::default();
         let watch: Arc<str> = "w".into();
-        for number in 0..MOST + 10 {
+        for number in 0..MAX_KNOWN + 10 {
             sums.add(&watch, &number.to_string().into(), 1);
         }
-        assert_eq!(sums.known.len(), MOST);
+        assert_eq!(sums.known.len(), MAX_KNOWN);
         let counts = sums.counts();
         let all: u64 = counts.iter().map(|count| count.over_budget).sum();
-        assert_eq!(all, MOST as u64 + 10, "nothing is lost");
-        assert_eq!(counts.len(), WORST + 1);
+        assert_eq!(all, MAX_KNOWN as u64 + 10, "nothing is lost");
+        assert_eq!(counts.len(), MAX_SERIES + 1);
     }
 }

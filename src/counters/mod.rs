@@ -6,7 +6,7 @@ mod named;
 mod runtimes;
 
 #[cfg(any(test, fuzzing))]
-#[allow(unused_imports, reason = "where nothing is fuzzed nobody takes it")]
+#[allow(unused_imports, reason = "some test builds use it")]
 pub(crate) use culprits::CulpritSums;
 pub(crate) use culprits::count_culprit;
 #[cfg(feature = "metrics")]

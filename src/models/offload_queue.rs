@@ -14,7 +14,7 @@ use loom::sync::atomic::AtomicUsize;
 use super::{DEADLOCK, Model};
 use crate::counters;
 use crate::offload::backend::Backend;
-use crate::offload::queue::{Job, JobKind, Queue, Ran, Ticket, WhenFull};
+use crate::offload::queue::{Job, JobKind, Queue, RunSpan, Ticket, WhenFull};
 use crate::sync::fault::Fault::Skipped;
 use crate::sync::thread::{self, Thread};
 
@@ -27,7 +27,7 @@ struct Lane {
     queue: Arc<Queue>,
     running: AtomicUsize,
     ran: atomic::AtomicUsize,
-    gone: atomic::AtomicUsize,
+    dropped: atomic::AtomicUsize,
 }
 
 /// Counts the closure that owns it when the closure is dropped.
@@ -35,7 +35,7 @@ struct Part(Arc<Lane>);
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.0.gone.fetch_add(1, Relaxed);
+        self.0.dropped.fetch_add(1, Relaxed);
     }
 }
 
@@ -46,13 +46,13 @@ impl Lane {
             queue: Queue::new(1, None, Backend::Model { is_shut_down }, counts),
             running: AtomicUsize::new(0),
             ran: atomic::AtomicUsize::new(0),
-            gone: atomic::AtomicUsize::new(0),
+            dropped: atomic::AtomicUsize::new(0),
         })
     }
 
     fn submit(self: &Arc<Self>, took: Duration) -> Ticket {
         let part = Part(Arc::clone(self));
-        let work = move |done: &mut dyn FnMut(Ran)| {
+        let work = move |done: &mut dyn FnMut(RunSpan)| {
             let lane = &part.0;
             let running = lane.running.fetch_add(1, Relaxed);
             assert_eq!(running, 0, "more than the limit");
@@ -60,7 +60,7 @@ impl Lane {
             lane.running.fetch_sub(1, Relaxed);
             let from = Instant::now();
             drop(part);
-            done(Ran {
+            done(RunSpan {
                 from,
                 to: from + took,
             });
@@ -81,8 +81,8 @@ impl Lane {
         assert_eq!((load.running, load.queued), (0, 0), "not drained");
     }
 
-    fn ran_and_gone(&self) -> (usize, usize) {
-        (self.ran.load(Relaxed), self.gone.load(Relaxed))
+    fn ran_and_dropped(&self) -> (usize, usize) {
+        (self.ran.load(Relaxed), self.dropped.load(Relaxed))
     }
 }
 
@@ -108,12 +108,12 @@ fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
         let lane = Lane::new(is_shut_down);
         let other = {
             let lane = Arc::clone(&lane);
-            loom::thread::spawn(move || lane.submit(took).used())
+            loom::thread::spawn(move || lane.submit(took).disarm())
         };
-        lane.submit(took).used();
+        lane.submit(took).disarm();
         other.join().unwrap();
         lane.drain();
-        assert_eq!(lane.ran_and_gone(), (ran, 2), "ran, and gone");
+        assert_eq!(lane.ran_and_dropped(), (ran, 2), "ran, and dropped");
     })
 }
 
@@ -123,9 +123,9 @@ fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
 fn job_whose_place_is_passed_on_runs_once_and_alone() {
     two_at_once(SHORT, false, 2)
         .holds()
-        .fails_with(Skipped, "place-count", "ran, and gone")
-        .fails_with(Skipped, "place-limit", "more than the limit")
-        .fails_with(Skipped, "place-settle", DEADLOCK);
+        .fails_with(Skipped, "permit-count", "ran, and dropped")
+        .fails_with(Skipped, "permit-limit", "more than the limit")
+        .fails_with(Skipped, "permit-notify", DEADLOCK);
 }
 
 /// The same where a thread gives its place back although jobs wait.
@@ -133,8 +133,8 @@ fn job_whose_place_is_passed_on_runs_once_and_alone() {
 fn job_beside_a_place_that_is_given_back_runs() {
     two_at_once(LONG, false, 2)
         .holds()
-        .fails_with(Skipped, "place-limit", "more than the limit")
-        .fails_with(Skipped, "place-fill", DEADLOCK);
+        .fails_with(Skipped, "permit-limit", "more than the limit")
+        .fails_with(Skipped, "permit-fill", DEADLOCK);
 }
 
 /// The same where the runtime has shut down: no job runs, and each is dropped.
@@ -142,7 +142,7 @@ fn job_beside_a_place_that_is_given_back_runs() {
 fn job_of_a_runtime_that_has_shut_down_is_dropped() {
     two_at_once(SHORT, true, 0)
         .holds()
-        .fails_with(Skipped, "place-fill", DEADLOCK);
+        .fails_with(Skipped, "permit-fill", DEADLOCK);
 }
 
 /// A job that is withdrawn runs once or not at all, and is dropped. The withdrawal of the last job drains the lane.
@@ -150,18 +150,18 @@ fn job_of_a_runtime_that_has_shut_down_is_dropped() {
 fn job_that_is_withdrawn_is_dropped_and_drains_the_lane() {
     let model = Model::new(|| {
         let lane = Lane::new(false);
-        lane.submit(LONG).used();
+        lane.submit(LONG).disarm();
         let ticket = lane.submit(LONG);
         let other = loom::thread::spawn(move || drop(ticket));
         lane.drain();
         other.join().unwrap();
-        let (ran, gone) = lane.ran_and_gone();
+        let (ran, dropped) = lane.ran_and_dropped();
         assert!(
-            (1..=2).contains(&ran) && gone == 2,
-            "{ran} ran, {gone} are gone"
+            (1..=2).contains(&ran) && dropped == 2,
+            "{ran} ran, {dropped} dropped"
         );
     });
     model
         .holds()
-        .fails_with(Skipped, "withdrawn-settle", DEADLOCK);
+        .fails_with(Skipped, "withdrawn-notify", DEADLOCK);
 }

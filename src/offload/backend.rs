@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-/// Where the closures of a lane run.
+/// The threads that run the closures of a lane.
 pub(crate) enum Backend {
-    /// The blocking pool of the runtime that the lane is called in.
+    /// The blocking pool of the caller's runtime.
     Tokio,
     #[cfg(feature = "rayon")]
     Rayon(Arc<rayon::ThreadPool>),
-    /// Each in a thread of its own; or none, as with a runtime that has shut down.
+    /// A thread for each closure, or none, as for a runtime that has shut down.
     #[cfg(all(test, shotclock_loom))]
     Model { is_shut_down: bool },
 }
@@ -21,7 +21,7 @@ impl Backend {
         matches!(self, Backend::Tokio)
     }
 
-    /// Runs it on one of the threads, or drops it where there is none. May panic.
+    /// Runs work on one of the threads, or drops it if there is none. May panic.
     pub(super) fn spawn(&self, runtime: Option<&Handle>, work: impl FnOnce() + Send + 'static) {
         match self {
             Backend::Tokio => drop(runtime.map(|runtime| runtime.spawn_blocking(work))),

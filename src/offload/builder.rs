@@ -1,4 +1,4 @@
-//! The set-up of a lane.
+//! The builder of a lane.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::publish;
 #[cfg(feature = "rayon")]
 use crate::sys::{Unblocked, with_signals_blocked};
 
-/// The set-up of a [`Lane`]. Made by [`Lane::builder`].
+/// Builds a [`Lane`]. [`Lane::builder`] makes it.
 #[must_use = "a builder does nothing before `build`"]
 pub struct LaneBuilder {
     name: Cow<'static, str>,
@@ -35,13 +35,13 @@ enum Threads {
     Rayon(Arc<rayon::ThreadPool>),
 }
 
-/// As many as the machine lends cores to this process.
+/// Returns the number of cores that this process may use.
 pub(super) fn cores() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
 impl Lane {
-    /// Starts the set-up of a lane. The name is a label of its metrics.
+    /// Makes the builder of a lane. The name is a label of its metrics.
     pub fn builder(name: impl Into<Cow<'static, str>>) -> LaneBuilder {
         LaneBuilder::new(name.into())
     }
@@ -58,29 +58,29 @@ impl LaneBuilder {
         }
     }
 
-    /// How many closures run at once; at least 1. Unless it is set: as many as the machine lends cores
-    /// to this process ([`std::thread::available_parallelism`]), or as the user's own pool has threads.
+    /// Sets the largest number of closures that run at once, at least 1.
     ///
-    /// Closures that compute on every core leave none for the runtime's workers. Where its latency counts,
-    /// leave a core free: on two cores, beside a flood of closures, the 99th percentile of a loop that
-    /// sleeps for 1 ms was then 1.5 times that of an idle runtime, and 2.6 times with a limit of two
-    /// (`benches/lag.rs`).
+    /// The default is the number of cores that this process may use ([`std::thread::available_parallelism`]), or the number
+    /// of threads of the user's pool.
+    ///
+    /// Closures that compute on every core leave none for the runtime's workers. If its latency matters, leave a core free.
+    /// On two cores beside many closures, the 99th percentile of a loop that sleeps for 1 ms was 1.5 times that of an idle
+    /// runtime with a limit of one, and 2.6 times with a limit of two (`benches/lag.rs`).
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// How many closures may wait; 0 is allowed. Unless it is set, any number.
+    /// Sets the largest number of queued closures. 0 is allowed. The default has no limit.
     ///
-    /// Polls of futures that are [offloaded](crate::OffloadExt::offloaded) are not counted here: one
-    /// that was refused would never wake up.
+    /// Polls of [offloaded](crate::OffloadExt::offloaded) futures do not count, because a refused poll would never be
+    /// repeated.
     pub fn queue(mut self, queue: usize) -> Self {
         self.queue = Some(queue);
         self
     }
 
-    /// Runs the closures on a rayon pool of the user's, instead of tokio's blocking pool. It needs no
-    /// runtime then.
+    /// Runs the closures on the user's rayon pool instead of tokio's blocking pool. The lane needs no runtime then.
     ///
     /// # Examples
     ///
@@ -100,9 +100,9 @@ impl LaneBuilder {
         self
     }
 
-    /// Runs the closures on a rayon pool of the lane's own, with as many threads as its limit, instead
-    /// of tokio's blocking pool. It needs no runtime then. `rayon`'s parallel iterators in a closure
-    /// use this pool.
+    /// Runs the closures on a new rayon pool with as many threads as the limit, instead of tokio's blocking pool.
+    ///
+    /// The lane needs no runtime then. `rayon`'s parallel iterators in a closure use this pool.
     #[cfg(feature = "rayon")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rayon")))]
     pub fn rayon(mut self) -> Self {
@@ -110,13 +110,16 @@ impl LaneBuilder {
         self
     }
 
-    /// Carries something of the caller's over to the lane's threads, as a task-local: `hook` is called
-    /// where something is offloaded, and what it returns is called around it on the lane's thread.
-    /// Any number of them; the first is the outermost.
+    /// Carries context of the caller to the lane's threads, such as a task-local.
     ///
-    /// A hook that panics where it is called panics at the caller's; one that panics around a closure
-    /// makes it [`OffloadError::Panicked`](crate::OffloadError::Panicked). What a hook does not call is
-    /// called after it.
+    /// The lane calls `hook` on the caller's thread, and its result around the work on the lane's thread. A lane may have
+    /// several hooks. The first one is the outermost.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `hook` reaches the caller. A panic of its result makes the closure
+    /// [`OffloadError::Panicked`](crate::OffloadError::Panicked). If the result does not call the work, the lane calls it
+    /// afterwards.
     ///
     /// # Examples
     ///
@@ -155,9 +158,7 @@ impl LaneBuilder {
         self
     }
 
-    /// Builds the lane.
-    ///
-    /// Lanes of one name count into the same metrics.
+    /// Builds the lane. Lanes of one name share their metrics.
     ///
     /// # Errors
     ///
@@ -168,7 +169,7 @@ impl LaneBuilder {
         }
         let (backend, threads) = self.threads.start(&self.name, self.limit)?;
         let counts = lane_counters(&self.name);
-        // Without its thread the lane still works; only its figures are not seen.
+        // Without the metrics thread the lane works, but its metrics are missing.
         let _ = publish::start();
         let limit = self.limit.unwrap_or(threads);
         Ok(Lane {
@@ -179,7 +180,7 @@ impl LaneBuilder {
 }
 
 impl Threads {
-    /// The pool, and how many threads it is meant to have.
+    /// Returns the pool, and the number of its threads.
     fn start(self, name: &str, limit: Option<usize>) -> Result<(Backend, usize), Error> {
         let _ = (name, limit);
         Ok(match self {
@@ -196,7 +197,7 @@ impl Threads {
                 let pool = rayon::ThreadPoolBuilder::new()
                     .num_threads(threads)
                     .thread_name(move |number| format!("{prefix}-{number}"));
-                // Its threads run closures of the program's, which may be watched and profiled.
+                // Its threads run the program's closures, which may be watched and profiled.
                 let unblocked = Unblocked::CapturesAndProfile;
                 let pool = with_signals_blocked(unblocked, || pool.build())
                     .map_err(|error| Error::thread(name, std::io::Error::other(error)))?;

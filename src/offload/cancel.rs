@@ -1,13 +1,13 @@
-//! How a closure learns that nobody waits for it any more.
+//! The token by which a closure detects its cancellation.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// Tells a closure that nobody waits for its result any more, so that it can stop. Given by
-/// [`Lane::run_cancellable`](crate::Lane::run_cancellable).
+/// Lets a closure detect that its result is no longer needed. [`Lane::run_cancellable`](crate::Lane::run_cancellable)
+/// passes it to the closure.
 ///
-/// A clone is the same token, for helpers on other threads.
+/// A clone is the same token, for other threads that work for the closure.
 #[derive(Clone)]
 pub struct Cancel {
     own: Arc<AtomicBool>,
@@ -24,15 +24,15 @@ impl Cancel {
         }
     }
 
-    /// Whether the future of the closure was dropped, or everything in the lane cancelled
-    /// ([`Lane::cancel_all`](crate::Lane::cancel_all)). Once it is, it stays so.
+    /// Returns whether the future of the closure was dropped, or all work of the lane was cancelled
+    /// ([`Lane::cancel_all`](crate::Lane::cancel_all)).
     ///
-    /// It costs two loads: ask often.
+    /// It never returns to false. A call costs two loads, so call it often.
     pub fn is_cancelled(&self) -> bool {
         self.own.load(Relaxed) || self.lane.load(Relaxed) != self.born
     }
 
-    /// Flips the token when it is dropped.
+    /// Makes a guard that cancels the token on drop.
     pub(super) fn on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(Arc::clone(&self.own))
     }

@@ -1,12 +1,11 @@
-//! What goes along from the caller to a thread of the lane: the span, its subscriber, the runtime, and
-//! what the user's hooks carry.
+//! Carries the caller's context to a thread of the lane: the span, its subscriber, the runtime, and the user's hooks.
 
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tracing::{Span, dispatcher};
 
-/// Called where something is offloaded; what it returns is called around it, on the lane's thread.
+/// The lane calls it on the caller's thread, and its result around the work on the lane's thread.
 pub(super) type Hook = Arc<dyn Fn() -> Around + Send + Sync>;
 pub(super) type Around = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
@@ -17,7 +16,7 @@ pub(super) struct OffloadContext {
 }
 
 impl OffloadContext {
-    /// From here. It runs code of the user's.
+    /// Takes the context of the calling thread. Calls the user's hooks.
     pub(super) fn from_here(runtime: Option<Handle>, hooks: &[Hook]) -> Self {
         Self {
             span: Span::current(),
@@ -26,11 +25,10 @@ impl OffloadContext {
         }
     }
 
-    /// Runs the work with all of it around.
+    /// Runs the work in this context.
     pub(super) fn around<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let _runtime = self.runtime.as_ref().map(Handle::enter);
-        // The thread may have another subscriber than the span: one that is scoped is scoped to a
-        // thread.
+        // The span may have a subscriber that is scoped to the caller's thread.
         match self.span.with_subscriber(|(_, dispatch)| dispatch.clone()) {
             Some(dispatch) => dispatcher::with_default(&dispatch, || {
                 self.span.in_scope(|| self.within_hooks(work))
@@ -39,7 +37,7 @@ impl OffloadContext {
         }
     }
 
-    /// `None` never happens: what a hook did not call is called here.
+    /// Runs the work inside the hooks, or after them if they did not call it. So the result is never `None`.
     fn within_hooks<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         if self.arounds.is_empty() {
             return Some(work());

@@ -1,4 +1,4 @@
-//! Why an offloaded closure has no result.
+//! The error of an offloaded closure.
 
 use std::any::Any;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::counters::LaneCounters;
 use crate::sync::IgnorePoison as _;
 
-/// Why an offloaded closure has no result.
+/// Says why an offloaded closure has no result.
 ///
 /// # Examples
 ///
@@ -30,27 +30,25 @@ use crate::sync::IgnorePoison as _;
 pub enum OffloadError {
     /// The closure panicked.
     Panicked(PanicPayload),
-    /// There was no place in the queue ([`Lane::try_run`](crate::Lane::try_run)).
+    /// The queue was full ([`Lane::try_run`](crate::Lane::try_run)).
     #[non_exhaustive]
     QueueFull {
         /// The name of the lane.
         lane: Arc<str>,
     },
-    /// It was queued when everything in the lane was cancelled
-    /// ([`Lane::cancel_all`](crate::Lane::cancel_all)).
+    /// The closure was queued at a call of [`Lane::cancel_all`](crate::Lane::cancel_all).
     #[non_exhaustive]
     Cancelled {
         /// The name of the lane.
         lane: Arc<str>,
     },
-    /// The lane was closed, or the runtime shut down, or could start no thread, before the closure
-    /// ran.
+    /// The lane was closed, or the runtime shut down or could start no thread, before the closure ran.
     #[non_exhaustive]
     Closed {
         /// The name of the lane.
         lane: Arc<str>,
     },
-    /// The calling thread is in no tokio runtime, so there is no pool to run the closure on.
+    /// The calling thread is in no tokio runtime, so there is no pool for the closure.
     #[non_exhaustive]
     NoRuntime {
         /// The name of the lane.
@@ -59,7 +57,7 @@ pub enum OffloadError {
 }
 
 impl OffloadError {
-    /// The name of the lane that was to run the closure.
+    /// Returns the name of the closure's lane.
     pub fn lane(&self) -> &str {
         match self {
             OffloadError::Panicked(panic) => &panic.lane,
@@ -86,7 +84,7 @@ impl fmt::Display for OffloadError {
             },
             OffloadError::QueueFull { .. } => write!(f, "the queue of the lane {lane:?} is full"),
             OffloadError::Cancelled { .. } => {
-                write!(f, "what was queued in the lane {lane:?} was cancelled")
+                write!(f, "a queued closure of the lane {lane:?} was cancelled")
             }
             OffloadError::Closed { .. } => write!(
                 f,
@@ -96,7 +94,7 @@ impl fmt::Display for OffloadError {
             OffloadError::NoRuntime { .. } => write!(
                 f,
                 "no tokio runtime here: the lane {lane:?} runs closures on the blocking pool of the \
-                 runtime that it is called in"
+                 caller's runtime"
             ),
         }
     }
@@ -104,10 +102,10 @@ impl fmt::Display for OffloadError {
 
 impl std::error::Error for OffloadError {}
 
-/// What a closure panicked with.
+/// Holds the payload of a closure's panic.
 pub struct PanicPayload {
     lane: Arc<str>,
-    /// Behind a lock only to be `Sync`, so that the error fits into every error type; nobody locks.
+    /// The lock makes it `Sync`, so that the error fits into every error type. No code locks it.
     payload: Mutex<Box<dyn Any + Send>>,
     message: Option<String>,
 }
@@ -123,22 +121,22 @@ impl PanicPayload {
         }
     }
 
-    /// The message, if the payload is a text, as that of `panic!` is.
+    /// Returns the message, if the payload is a text, as from `panic!`.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// The payload, as [`std::panic::catch_unwind`] would have given it.
+    /// Returns the payload, as [`std::panic::catch_unwind`] does.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         self.payload.into_inner().ignore_poison()
     }
 
-    /// Goes on panicking where the result was awaited, as if the closure had been called there.
+    /// Continues the panic in the caller, as if the caller had called the closure.
     ///
     /// # Panics
     ///
     /// Always, with the closure's payload. The panic hook is not called a second time.
-    pub fn resume(self) -> ! {
+    pub fn resume_unwind(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
     }
 }

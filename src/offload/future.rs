@@ -1,4 +1,4 @@
-//! A whole future, polled on the threads of a lane.
+//! Polls a whole future on the threads of a lane.
 
 use std::fmt;
 use std::future::Future;
@@ -14,22 +14,21 @@ use tokio::runtime::Handle;
 use super::context::OffloadContext;
 use super::error::OffloadError;
 use super::lane::Lane;
-use super::queue::{Job, JobKind, Queue, Ran, TakenIn};
+use super::queue::{FutureToken, Job, JobKind, Queue, RunSpan};
 use super::reentrancy::Lanes;
-use super::timing::Asked;
+use super::timing::WaitTimer;
 use crate::catch_panic::catch_panic;
 use crate::sync::{Lock, LockGuard};
 use crate::sys;
 
-/// `.offloaded(&lane)` for futures.
+/// Adds `.offloaded(&lane)` to futures.
 pub trait OffloadExt: Future + Sized {
-    /// Polls this future on the threads of a lane, and not on the runtime's workers: for futures that
-    /// compute between their awaits, and cannot easily be taken apart.
+    /// Polls this future on the threads of a lane instead of the runtime's workers.
     ///
-    /// The runtime of the caller is entered in each poll, so that timers, sockets and `tokio::spawn`
-    /// work inside; so are its `tracing` span and what [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry)
-    /// says. Between two polls it holds no place in the lane. If it is
-    /// [watched](crate::WatchExt::watched), it goes on to be.
+    /// Use it for futures that compute between their awaits and cannot easily be split. Each poll enters the caller's
+    /// runtime, so timers, sockets and `tokio::spawn` work inside. It also enters the caller's `tracing` span, and calls
+    /// the hooks of [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry). Between two polls the future holds no permit
+    /// of the lane. A [watched](crate::WatchExt::watched) future stays watched.
     ///
     /// # Examples
     ///
@@ -39,7 +38,7 @@ pub trait OffloadExt: Future + Sized {
     ///
     /// async fn decode(rows: Vec<u64>) -> u64 {
     ///     tokio::time::sleep(Duration::from_millis(1)).await;
-    ///     rows.iter().sum() // as if it took long
+    ///     rows.iter().sum()
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -53,20 +52,19 @@ pub trait OffloadExt: Future + Sized {
     ///
     /// # Errors
     ///
-    /// As of [`Lane::run`]. A poll that panics ends it.
+    /// Those of [`Lane::run`]. A poll that panics ends the future.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it cancels what it wraps: that is not polled again, and is dropped on a thread of the
-    /// lane (where it is, if the lane's threads are gone).
+    /// A drop cancels the wrapped future. The lane polls it no more, and drops it on one of its threads. If those threads
+    /// have ended, the dropping thread drops it.
     ///
     /// # Non-guarantees
     ///
-    /// It takes a future that owns what it needs (`Send + 'static`): what it borrowed could be gone
-    /// before a thread of the lane has noticed that it was cancelled. Tokio's budget for cooperation
-    /// does not hold on the lane's threads, so a stream in it that is always ready keeps its place
-    /// until it ends: [`yield_after`](crate::yield_after()) works there too. Do not block in it on what
-    /// needs a place in the same lane.
+    /// The future must own its data (`Send + 'static`), because a thread of the lane may still poll it after a
+    /// cancellation. Tokio's cooperative budget does not apply on the lane's threads. So a stream that is always ready holds
+    /// its permit to its end. [`yield_after`](crate::yield_after()) works there too. Do not block in the future on work that
+    /// needs a permit of the same lane.
     fn offloaded(self, lane: &Lane) -> Offloaded<Self>
     where
         Self: Send + 'static,
@@ -82,7 +80,7 @@ pub trait OffloadExt: Future + Sized {
 
 impl<F: Future> OffloadExt for F {}
 
-/// A future that is polled on the threads of a lane. Made by [`OffloadExt::offloaded`].
+/// Polls a future on the threads of a lane. [`OffloadExt::offloaded`] makes it.
 #[must_use = "futures do nothing unless they are polled"]
 pub struct Offloaded<F: Future> {
     stage: Stage<F>,
@@ -93,15 +91,15 @@ pub struct Offloaded<F: Future> {
 enum Stage<F: Future> {
     New(F),
     OnTheLane(FallibleTask<()>, Outbox<F::Output>),
-    /// On a thread of the lane, which blocks on it: it must not wait for a place.
+    /// The caller is a thread of the lane that blocks on the future, which must not wait for a permit.
     Here(Pin<Box<F>>),
     Done,
 }
 
-/// Where the output is put.
+/// The place of the output.
 type Outbox<T> = Arc<Lock<Option<Result<T, OffloadError>>>>;
 
-// What is wrapped is not pinned before it is in a box.
+// The wrapped future is pinned only after it is in a box.
 impl<F: Future> Unpin for Offloaded<F> {}
 
 impl<F> Future for Offloaded<F>
@@ -119,17 +117,17 @@ where
             this.stage = start(&this.lane, this.cancellations, future)?;
         }
         let outcome = match &mut this.stage {
-            // The thread that would poll it is the parent's.
+            // The thread that would poll it exists only in the parent.
             Stage::OnTheLane(..) if sys::is_forked() => {
-                Err(this.lane.queue.gone(this.cancellations))
+                Err(this.lane.queue.discarded_error(this.cancellations))
             }
             Stage::OnTheLane(task, outbox) => {
                 let ended = ready!(Pin::new(task).poll(cx));
                 let outcome = ended.and_then(|()| take(outbox));
-                outcome.unwrap_or_else(|| Err(this.lane.queue.gone(this.cancellations)))
+                outcome.unwrap_or_else(|| Err(this.lane.queue.discarded_error(this.cancellations)))
             }
             Stage::Here(future) => ready!(poll_here(&this.lane, future.as_mut(), cx)),
-            Stage::New(_) | Stage::Done => panic!("`Offloaded` was polled after it was done"),
+            Stage::New(_) | Stage::Done => panic!("`Offloaded` was polled after completion"),
         };
         this.stage = Stage::Done;
         Poll::Ready(outcome)
@@ -147,15 +145,15 @@ where
         return Ok(Stage::Here(Box::pin(future)));
     }
     let runtime = queue.runtime()?;
-    let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
+    let to_enter = runtime.clone().filter(|_| !queue.needs_runtime());
     let outbox = Outbox::default();
-    let guest = Guest {
+    let guest = LaneTask {
         future: Some(Box::pin(future)),
         outbox: Arc::clone(&outbox),
         context: OffloadContext::from_here(to_enter, &lane.hooks),
         queue: Arc::clone(queue),
         cancellations,
-        _taken_in: queue.take_in()?,
+        _token: queue.accept_future()?,
     };
     let queue = Arc::clone(queue);
     let schedule = move |runnable| poll_on(&queue, runtime.clone(), runnable);
@@ -164,14 +162,14 @@ where
     Ok(Stage::OnTheLane(task.fallible(), outbox))
 }
 
-/// Queues one poll.
+/// Queues one poll of a future.
 fn poll_on(queue: &Arc<Queue>, runtime: Option<Handle>, runnable: Runnable) {
-    let asked = Asked::now(queue.counts);
+    let asked = WaitTimer::now(queue.counts);
     if asked.is_forked() {
-        // Dropping it tells whoever awaits it; a pool might wait for a lock of its own for ever.
+        // The drop wakes the caller with an error. A pool may wait without end for a lock of its own.
         return drop(runnable);
     }
-    let work = move |done: &mut dyn FnMut(Ran)| {
+    let work = move |done: &mut dyn FnMut(RunSpan)| {
         let running = asked.run();
         catch_panic(|| Lanes::outside(|| runnable.run()));
         done(running.end());
@@ -188,7 +186,7 @@ fn poll_here<F: Future>(
     future: Pin<&mut F>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<F::Output, OffloadError>> {
-    let running = Asked::now(lane.queue.counts).run();
+    let running = WaitTimer::now(lane.queue.counts).run();
     let polled = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(payload) => Poll::Ready(Err(running.panicked(payload))),
@@ -197,17 +195,17 @@ fn poll_here<F: Future>(
     polled
 }
 
-/// A future on a lane.
-struct Guest<F: Future> {
+/// A future on a lane, with the caller's context.
+struct LaneTask<F: Future> {
     future: Option<Pin<Box<F>>>,
     outbox: Outbox<F::Output>,
     context: OffloadContext,
     queue: Arc<Queue>,
     cancellations: u64,
-    _taken_in: TakenIn,
+    _token: FutureToken,
 }
 
-impl<F: Future> Future for Guest<F> {
+impl<F: Future> Future for LaneTask<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -230,17 +228,17 @@ impl<F: Future> Future for Guest<F> {
     }
 }
 
-impl<F: Future> Guest<F> {
-    /// Its destructor may panic, which must not reach `async_task`: that would abort.
+impl<F: Future> LaneTask<F> {
+    /// Drops the future. Its destructor may panic, and `async_task` would abort on that.
     fn drop_future(&mut self) {
         catch_panic(|| self.context.around(|| drop(self.future.take())));
     }
 }
 
-impl<F: Future> Drop for Guest<F> {
+impl<F: Future> Drop for LaneTask<F> {
     fn drop(&mut self) {
         self.drop_future();
-        // An output that nobody fetched.
+        // The caller did not take the output.
         if Arc::strong_count(&self.outbox) == 1 {
             catch_panic(|| drop(take(&self.outbox)));
         }

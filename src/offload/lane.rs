@@ -1,4 +1,4 @@
-//! The lane that users hold.
+//! The lane, as users hold it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,16 +10,16 @@ use tokio::sync::oneshot;
 use super::cancel::Cancel;
 use super::context::{Hook, OffloadContext};
 use super::error::OffloadError;
-use super::queue::{Job, JobKind, Load, Queue, Ran, WhenFull};
+use super::queue::{Job, JobKind, Load, Queue, RunSpan, WhenFull};
 use super::reentrancy::Lanes;
-use super::timing::Asked;
+use super::timing::WaitTimer;
 use crate::catch_panic::catch_panic;
 
-/// A bounded place to run closures that do not belong on a runtime worker.
+/// Runs closures that do not belong on a runtime worker, with a limit.
 ///
-/// At most `limit` of them run at once; the others wait, in the order in which they came. It is a
-/// handle: cloning it is cheap, and all clones are the same lane. The lane of [`offload`](crate::offload())
-/// is one for the whole process; make others where one kind of work must not hold up another.
+/// At most `limit` closures run at once. The others wait in their order. A lane is a handle: a clone is cheap, and all
+/// clones are the same lane. [`offload`](crate::offload()) uses one lane for the whole process. Make others to keep one
+/// kind of work from delaying another.
 ///
 /// # Examples
 ///
@@ -43,64 +43,61 @@ pub struct Lane {
     pub(super) hooks: Arc<[Hook]>,
 }
 
-/// What a lane does at this moment, and what it has counted. Made by [`Lane::stats`].
+/// Holds the load of a lane now, and its counters. [`Lane::stats`] makes it.
 ///
-/// What was counted is counted under the lane's name, as in the metrics: lanes of one name share it.
+/// Lanes of one name share the counters, as in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
-    /// How many closures run, or are about to.
+    /// The number of closures that run, or that the pool is about to run.
     pub running: usize,
-    /// How many are queued.
+    /// The number of queued closures.
     pub queued: usize,
-    /// How many wait for a place in the queue, because it is full.
+    /// The number of callers that wait for room in the queue.
     pub waiting: usize,
-    /// How many were refused: by [`Lane::try_run`] because the queue was full, or because the lane was
-    /// closed.
+    /// The number of refused closures: [`Lane::try_run`] found the queue full, or the lane was closed.
     pub rejected: u64,
-    /// How many panicked.
+    /// The number of closures that panicked.
     pub panics: u64,
-    /// How many were run where they were offloaded, because that was on a thread of the same lane.
+    /// The number of closures that ran on the calling thread, because it is a thread of the same lane.
     pub inline: u64,
 }
 
 impl Lane {
-    /// The name of the lane.
+    /// Returns the name of the lane.
     pub fn name(&self) -> &str {
         &self.queue.counts.name
     }
 
-    /// How many closures run at once, at most.
+    /// Returns the largest number of closures that run at once.
     pub fn limit(&self) -> usize {
         self.queue.limit
     }
 
     /// Runs a closure on one of the lane's threads.
     ///
-    /// If the queue is full, it waits for a place there, in the order of the calls: the caller is held
-    /// up, and memory stays bounded. Nothing happens before the future is polled. The current
-    /// `tracing` span (and its subscriber), the runtime, and what [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry) says are
-    /// context over.
+    /// If the queue is full, the caller waits for room in it, in the order of the calls, so memory stays bounded. Nothing
+    /// happens before the first poll of the future. The closure runs in the caller's `tracing` span, with its subscriber, in
+    /// the caller's runtime, and inside the hooks of [`LaneBuilder::carry`](crate::offload::LaneBuilder::carry).
     ///
     /// # Errors
     ///
-    /// [`OffloadError::Panicked`] if the closure panicked, with the payload; [`OffloadError::Closed`]
-    /// if the lane was closed, or the runtime shut down, before it ran; [`OffloadError::Cancelled`] if
-    /// it was queued when [`cancel_all`](Self::cancel_all) was called; [`OffloadError::NoRuntime`]
-    /// outside of a tokio runtime, if the lane runs on one.
+    /// - [`OffloadError::Panicked`] if the closure panicked, with the payload.
+    /// - [`OffloadError::Closed`] if the lane was closed, or the runtime shut down, before the closure ran.
+    /// - [`OffloadError::Cancelled`] if the closure was queued at a call of [`cancel_all`](Self::cancel_all).
+    /// - [`OffloadError::NoRuntime`] outside a tokio runtime, if the lane runs on one.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future while the closure waits takes it out of the queue: it never runs. A closure
-    /// that has its place (it runs, or the pool is about to run it) goes on to its end, and keeps its
-    /// place until then; its result is dropped.
-    /// [`run_cancellable`](Self::run_cancellable) tells it.
+    /// If the future is dropped while the closure waits, the closure never runs. A closure with a permit runs to its end,
+    /// keeps its permit until then, and its result is dropped. [`run_cancellable`](Self::run_cancellable) lets the closure
+    /// stop earlier.
     ///
     /// # Non-guarantees
     ///
-    /// A closure that offloads to its own lane and blocks on that does not wait for itself: what it
-    /// offloads is run on its thread, and counted (`shotclock_offload_inline_total`). But one that
-    /// blocks on a *task* which offloads to the lane may wait for ever, because nobody can see that.
+    /// A closure may offload to its own lane and block on that. Then the inner closure runs on the same thread, and is
+    /// counted (`shotclock_offload_inline_total`). But a closure that blocks on a *task* that offloads to the lane may wait
+    /// without end, because the lane cannot detect that.
     pub async fn run<F, T>(&self, closure: F) -> Result<T, OffloadError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -109,12 +106,12 @@ impl Lane {
         self.send(closure, WhenFull::Wait).await
     }
 
-    /// Runs a closure as [`run`](Self::run) does, but does not wait for a place in a full queue.
+    /// Runs a closure like [`run`](Self::run), but does not wait for room in a full queue.
     ///
     /// # Errors
     ///
-    /// As of [`run`](Self::run); and [`OffloadError::QueueFull`] if there is no place in the queue.
-    /// Without [`LaneBuilder::queue`](crate::offload::LaneBuilder::queue) there always is.
+    /// Those of [`run`](Self::run), and [`OffloadError::QueueFull`] if the queue is full. Without
+    /// [`LaneBuilder::queue`](crate::offload::LaneBuilder::queue) it never is.
     ///
     /// # Examples
     ///
@@ -143,7 +140,7 @@ impl Lane {
     ///
     /// # Cancel safety
     ///
-    /// As of [`run`](Self::run).
+    /// As for [`run`](Self::run).
     pub async fn try_run<F, T>(&self, closure: F) -> Result<T, OffloadError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -152,7 +149,7 @@ impl Lane {
         self.send(closure, WhenFull::Refuse).await
     }
 
-    /// Runs a closure that is told when nobody waits for it any more.
+    /// Runs a closure that can detect the drop of its future.
     ///
     /// # Examples
     ///
@@ -164,7 +161,7 @@ impl Lane {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let lane = Lane::builder("search").build()?;
     /// let search = lane.run_cancellable(|cancel| {
-    ///     while !cancel.is_cancelled() { /* looks at one more thing */ }
+    ///     while !cancel.is_cancelled() { /* search on */ }
     /// });
     ///
     /// // The future is dropped, and the closure ends.
@@ -176,7 +173,7 @@ impl Lane {
     ///
     /// # Errors
     ///
-    /// As of [`run`](Self::run).
+    /// As for [`run`](Self::run).
     ///
     /// # Cancel safety
     ///
@@ -192,16 +189,16 @@ impl Lane {
         self.send(move || closure(cancel), WhenFull::Wait).await
     }
 
-    /// Takes nothing in any more, and waits until everything that was taken in has ended: what runs,
-    /// what is queued, and the futures that are [offloaded](crate::OffloadExt::offloaded) here.
+    /// Closes the lane for new work, and waits until all accepted work has ended.
     ///
-    /// Who waits for a place in a full queue is told [`OffloadError::Closed`] at once. Called on a
-    /// thread of this lane, from within a closure, it does not wait for that closure and returns. Awaited
-    /// in a future that is offloaded to this lane, it waits for itself: do not.
+    /// That is all running and queued closures, and the futures that are [offloaded](crate::OffloadExt::offloaded) to this
+    /// lane. Callers that wait for room in a full queue get [`OffloadError::Closed`] at once. Called inside a closure of this
+    /// lane, it returns without a wait. Do not await it in a future that is offloaded to this lane, because it would wait for
+    /// itself.
     ///
     /// # Cancel safety
     ///
-    /// The lane is closed when this is first polled, and stays so. It may be awaited again.
+    /// The first poll closes the lane for good. A second call waits again.
     pub async fn close(&self) {
         self.queue.close();
         if !Lanes::here().contains(self.queue.id) {
@@ -209,15 +206,16 @@ impl Lane {
         }
     }
 
-    /// Takes everything out that has not begun, in the queue or before it, whose callers are told
-    /// [`OffloadError::Cancelled`], and flips the tokens of the cancellable closures that run. A future that is
-    /// [offloaded](crate::OffloadExt::offloaded) here ends when it would be polled next. The lane stays
-    /// open.
+    /// Cancels all work of the lane. The lane stays open.
+    ///
+    /// Closures that have not begun never run, and their callers get [`OffloadError::Cancelled`]. The tokens of running
+    /// cancellable closures say that they are cancelled. A future that is [offloaded](crate::OffloadExt::offloaded) to the
+    /// lane ends at its next poll.
     pub fn cancel_all(&self) {
         self.queue.cancel_all();
     }
 
-    /// What the lane does at this moment, and what it has counted.
+    /// Reads the load of the lane now, and its counters.
     pub fn stats(&self) -> LaneStats {
         let Load {
             running,
@@ -241,27 +239,27 @@ impl Lane {
         T: Send + 'static,
     {
         let queue = &self.queue;
-        let asked = Asked::now(queue.counts);
+        let asked = WaitTimer::now(queue.counts);
         let lanes = Lanes::here();
-        // In the child of a fork no thread works for a lane.
+        // In the child of a fork, a lane has no threads.
         if lanes.contains(queue.id) || asked.is_forked() {
             queue.counts.inline.fetch_add(1, Relaxed);
             return self.here(asked, closure);
         }
         let runtime = queue.runtime()?;
         let cancellations = queue.cancellations();
-        let to_enter = runtime.clone().filter(|_| !queue.is_of_the_runtime());
+        let to_enter = runtime.clone().filter(|_| !queue.needs_runtime());
         let context = OffloadContext::from_here(to_enter, &self.hooks);
         let (answer, result) = oneshot::channel();
         let id = queue.id;
-        let work = move |done: &mut dyn FnMut(Ran)| {
+        let work = move |done: &mut dyn FnMut(RunSpan)| {
             let running = asked.run();
             let work = || lanes.within(id, closure);
             let outcome = catch_unwind(AssertUnwindSafe(|| context.around(work)));
             let outcome = outcome.map_err(|payload| running.panicked(payload));
-            // The figures and the place first: who has the result must find them as they are now.
+            // First the metrics and the permit: the caller that has the result must find them up to date.
             done(running.end());
-            // Nobody may be waiting any more, and the result's destructor may panic.
+            // The caller may be gone, and then the destructor of the result may panic.
             catch_panic(move || drop(answer.send(outcome)));
         };
         let job = Job {
@@ -271,16 +269,16 @@ impl Lane {
         };
         let ticket = queue.submit(job, when_full)?;
         let result = result.await;
-        ticket.used();
+        ticket.disarm();
         match result {
             Ok(Ok(Some(value))) => Ok(value),
             Ok(Err(error)) => Err(error),
-            Ok(Ok(None)) | Err(_) => Err(queue.gone(cancellations)),
+            Ok(Ok(None)) | Err(_) => Err(queue.discarded_error(cancellations)),
         }
     }
 
-    /// Runs a closure on this thread, which works for the lane already, or has no other thread.
-    fn here<T>(&self, asked: Asked, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
+    /// Runs a closure on the calling thread, which is one of the lane's or in the child of a fork.
+    fn here<T>(&self, asked: WaitTimer, closure: impl FnOnce() -> T) -> Result<T, OffloadError> {
         let running = asked.run();
         let outcome = catch_unwind(AssertUnwindSafe(closure));
         let outcome = outcome.map_err(|payload| running.panicked(payload));

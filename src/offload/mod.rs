@@ -1,4 +1,4 @@
-//! Floor 4: work that does not belong on a runtime worker.
+//! Floor 4: runs work on other threads than the runtime's workers.
 
 pub(crate) mod backend;
 mod builder;
@@ -24,7 +24,7 @@ pub use future::{OffloadExt, Offloaded};
 pub use lane::{Lane, LaneStats};
 use queue::Queue;
 
-/// The CPU lane. In the child of a fork no thread waits for a thread that may be making it.
+/// Returns the CPU lane. In the child of a fork, the thread that was making it may not exist, so the child makes its own.
 fn cpu() -> &'static Lane {
     static CPU: OnceLock<Lane> = OnceLock::new();
     sys::note_home_process();
@@ -36,7 +36,7 @@ fn cpu() -> &'static Lane {
 }
 
 fn new_cpu_lane() -> Lane {
-    // Without its thread the lane still works; only its figures are not seen.
+    // Without the metrics thread the lane works, but its metrics are missing.
     let _ = publish::start();
     Lane {
         queue: Queue::new(builder::cores(), None, Backend::Tokio, lane_counters("cpu")),
@@ -44,22 +44,21 @@ fn new_cpu_lane() -> Lane {
     }
 }
 
-/// Runs a closure on the CPU lane: on tokio's blocking pool, and at most as many at once as the
-/// machine lends cores to this process ([`std::thread::available_parallelism`]).
+/// Runs a closure on the CPU lane: on tokio's blocking pool, with at most one closure at once for each core of this process
+/// ([`std::thread::available_parallelism`]).
 ///
-/// For work that computes. The pool alone would run up to 512 closures at once, and that many
-/// threads on a few cores make the runtime's workers wait; here the others queue, in the order in
-/// which they came. The current `tracing` span (and its subscriber) is carried over. [`Lane`] makes
-/// lanes of another limit, with a bounded queue, and on other threads.
+/// Use it for work that computes. The pool alone would run up to 512 closures at once, and so many threads on a few cores
+/// delay the runtime's workers. Here the other closures queue in their order. The closure runs in the caller's `tracing`
+/// span, with its subscriber. Use a [`Lane`] for another limit, a bounded queue, or other threads.
 ///
-/// Nothing happens before the future is polled.
+/// Nothing happens before the first poll of the future.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), shotclock::OffloadError> {
-/// let words = String::from("pass the ball");
+/// let words = String::from("one two three");
 /// let count = shotclock::offload(move || words.split(' ').count()).await?;
 /// assert_eq!(count, 3);
 /// # Ok(())
@@ -68,21 +67,20 @@ fn new_cpu_lane() -> Lane {
 ///
 /// # Errors
 ///
-/// [`OffloadError::Panicked`] if the closure panicked, with the payload;
-/// [`OffloadError::NoRuntime`] outside of a tokio runtime; [`OffloadError::Closed`] if the runtime
-/// shut down, or could start no thread, before the closure ran.
+/// - [`OffloadError::Panicked`] if the closure panicked, with the payload.
+/// - [`OffloadError::NoRuntime`] outside a tokio runtime.
+/// - [`OffloadError::Closed`] if the runtime shut down, or could start no thread, before the closure ran.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future while the closure waits for a place takes it out of the queue: it never runs.
-/// A closure that has its place (it runs, or the pool is about to run it) goes on to its end, and
-/// keeps its place in the lane until then; its result is dropped.
+/// If the future is dropped while the closure is queued, the closure never runs. A closure with a permit runs to its end,
+/// keeps its permit until then, and its result is dropped.
 ///
 /// # Non-guarantees
 ///
-/// A closure that blocks (on a file, a lock, a child process) takes a core's place without using the
-/// core; [`tokio::task::spawn_blocking`], or a lane with a larger limit, is better for it. One that
-/// blocks on a task which offloads may wait for ever.
+/// A closure that blocks on a file, a lock or a child process holds a permit without using a core. Use
+/// [`tokio::task::spawn_blocking`] for it, or a lane with a larger limit. A closure that blocks on a task that offloads may
+/// wait without end.
 pub async fn offload<F, T>(closure: F) -> Result<T, OffloadError>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -91,7 +89,7 @@ where
     cpu().run(closure).await
 }
 
-/// Makes the figures of the lane visible before anything was offloaded.
+/// Makes the CPU lane, so that its metrics exist before the first closure.
 pub(crate) fn register_cpu_lane() {
     cpu();
 }

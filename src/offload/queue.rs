@@ -1,17 +1,16 @@
-//! What waits in a lane and what runs, and where.
+//! The queue of a lane, and its permits.
 //!
-//! A thread that has done its job takes the next one from the queue itself: with many in flight
-//! nothing is handed from thread to thread. After a while it gives its place back all the same, so
-//! that a pool that others use too, or that shuts down, is not held on to.
+//! A thread that has finished a job takes the next one from the queue itself, so busy lanes wake no other thread. After
+//! [`MAX_TURN`] it returns its permit, because other code may use the pool too, or the pool may shut down.
 //!
 //! # Invariants
 //!
-//! 1. `running` counts the [`Place`]s that exist; there are never more than `limit`.
-//! 2. A job is queued only if there is no place or others wait; whenever a place becomes free while
-//!    jobs wait, the place takes the next or [`Queue::fill`] runs. So none waits beside a free place.
-//! 3. A job is in the queue, or in the hands of a place, or gone; each is run at most once.
-//! 4. Everything that waits is in one order, that of its coming. The first `places` closures of it are
-//!    in the queue; further ones wait for a place there, which is to say, behind them.
+//! 1. `running` counts the [`Permit`]s that exist. There are at most `limit`.
+//! 2. A job is queued only if there is no free permit, or if other jobs wait. If a permit becomes free while jobs wait, it
+//!    takes the next job, or [`Queue::fill`] runs. So no job waits beside a free permit.
+//! 3. A job is in the queue, or has a permit, or is gone. Each job runs at most once.
+//! 4. All waiting jobs have one order, that of their arrival. The first `capacity` closures are in the queue. The callers of
+//!    the others wait for room in it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,18 +30,18 @@ use crate::counters::LaneCounters;
 use crate::sync::{ModelledGuard, ModelledLock, thread_local};
 use crate::sys;
 
-/// How long a thread works jobs off one after the other.
-const TURN: Duration = Duration::from_millis(5);
+/// The longest time in which a thread runs one job after the other, so that other users of the pool get threads.
+const MAX_TURN: Duration = Duration::from_millis(5);
 
-/// The queue of one lane and its places.
+/// The queue of one lane and its permits.
 pub(crate) struct Queue {
     pub(super) id: u64,
     pub(super) limit: usize,
     pub(super) counts: &'static LaneCounters,
     backend: Backend,
-    /// How many closures may be queued.
-    places: usize,
-    /// How often everything was cancelled.
+    /// The largest number of queued closures.
+    capacity: usize,
+    /// The number of calls of [`cancel_all`](Self::cancel_all).
     cancelled: Arc<AtomicU64>,
     state: ModelledLock<State>,
     drained: Notify,
@@ -52,11 +51,11 @@ pub(crate) struct Queue {
 struct State {
     running: usize,
     tickets: u64,
-    /// By ticket, so that the first is the oldest, and any can be withdrawn.
+    /// By ticket. The first one is the oldest, and each can be withdrawn.
     queue: BTreeMap<u64, Job>,
-    /// How many of them are closures, and not polls of futures.
+    /// The number of closures among them. The rest are polls of futures.
     closures: usize,
-    /// Futures that were taken in and have not ended, whether they are polled or wait.
+    /// The accepted futures that have not ended.
     futures: usize,
     is_closed: bool,
 }
@@ -85,44 +84,44 @@ impl State {
     }
 }
 
-/// Calls its argument when it is done, before it tells anybody, with when it began and ended.
-pub(crate) type Work = Box<dyn FnOnce(&mut dyn FnMut(Ran)) + Send>;
+/// Runs a job. It calls its argument at the end of the run, before it sends the result.
+pub(crate) type Work = Box<dyn FnOnce(&mut dyn FnMut(RunSpan)) + Send>;
 
-/// From when to when something ran. The clock is read for the figures anyway.
+/// The begin and the end of a run, from the readings for the metrics.
 #[derive(Clone, Copy)]
-pub(crate) struct Ran {
+pub(crate) struct RunSpan {
     pub(crate) from: Instant,
     pub(crate) to: Instant,
 }
 
-/// Something to run.
+/// A closure or a poll to run.
 pub(crate) struct Job {
     pub(crate) work: Work,
-    /// Where it comes from: tokio's blocking pool is that of a runtime.
+    /// The caller's runtime, whose blocking pool may run the job.
     pub(crate) runtime: Option<Handle>,
     pub(crate) kind: JobKind,
 }
 
-/// What is run: only closures are under the limit of the queue.
+/// The kind of a job. Only closures count against the capacity of the queue.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum JobKind {
     Closure,
-    /// One poll of a future that was taken in.
+    /// One poll of an accepted future.
     Poll,
 }
 
-/// What to do where the queue is full.
+/// What to do if the queue is full.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum WhenFull {
     Wait,
     Refuse,
 }
 
-/// How many run and wait at one moment.
+/// The load of a queue at one time.
 pub(crate) struct Load {
     pub(crate) running: usize,
     pub(crate) queued: usize,
-    /// For a place in the queue.
+    /// Callers that wait for room in the queue.
     pub(super) waiting: usize,
 }
 
@@ -139,7 +138,7 @@ impl Queue {
             limit,
             counts,
             backend,
-            places: queue.unwrap_or(usize::MAX),
+            capacity: queue.unwrap_or(usize::MAX),
             cancelled: Arc::default(),
             state: ModelledLock::default(),
             drained: Notify::new(),
@@ -152,7 +151,7 @@ impl Queue {
 
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
-        let waiting = state.closures.saturating_sub(self.places);
+        let waiting = state.closures.saturating_sub(self.capacity);
         Load {
             running: state.running,
             queued: state.queue.len() - waiting,
@@ -160,12 +159,12 @@ impl Queue {
         }
     }
 
-    /// Whether its threads are those of the runtime, which is entered there.
-    pub(super) fn is_of_the_runtime(&self) -> bool {
+    /// Returns whether its threads are those of the runtime, which they have entered already.
+    pub(super) fn needs_runtime(&self) -> bool {
         self.backend.needs_runtime()
     }
 
-    /// The runtime around the caller; an error if the lane cannot do without.
+    /// Returns the caller's runtime. An error if there is none and the lane needs one.
     pub(super) fn runtime(&self) -> Result<Option<Handle>, OffloadError> {
         let runtime = Handle::try_current().ok();
         if runtime.is_none() && self.backend.needs_runtime() {
@@ -184,14 +183,14 @@ impl Queue {
         self.refused(|lane| OffloadError::Closed { lane })
     }
 
-    /// Starts a closure, or queues it if there is no place. Dropping the ticket withdraws it.
+    /// Starts a closure, or queues it if there is no permit. The ticket withdraws it on drop.
     pub(crate) fn submit(
         self: &Arc<Self>,
         job: Job,
         when_full: WhenFull,
     ) -> Result<Ticket, OffloadError> {
         let state = self.lock();
-        let is_full = state.running >= self.limit && state.closures >= self.places;
+        let is_full = state.running >= self.limit && state.closures >= self.capacity;
         if state.is_closed {
             drop(state);
             Err(self.closed())
@@ -203,14 +202,14 @@ impl Queue {
         }
     }
 
-    /// A poll of a future that was taken in: never refused, or the future would not wake up.
+    /// Queues a poll of an accepted future. It is never refused, because the future would not wake up again.
     pub(super) fn submit_poll(self: &Arc<Self>, job: Job) {
-        self.enqueue(self.lock(), job).used();
+        self.enqueue(self.lock(), job).disarm();
     }
 
     fn enqueue(self: &Arc<Self>, mut state: ModelledGuard<'_, State>, job: Job) -> Ticket {
         if state.queue.is_empty() && state.running < self.limit {
-            state.running += 1; // model: place-count
+            state.running += 1; // model: permit-count
             drop(state);
             self.start(job);
             return Ticket { queued: None };
@@ -224,21 +223,21 @@ impl Queue {
         }
     }
 
-    /// Runs a job in a place that was taken for it.
+    /// Runs a job with a permit that was taken for it.
     fn start(self: &Arc<Self>, job: Job) {
         let runtime = job.runtime.clone();
-        let place = Place {
+        let permit = Permit {
             queue: Arc::clone(self),
         };
-        // Two hold it, and one takes it out. So a runtime that has shut down, and drops its half at
-        // once (under a lock of its own in some versions), drops no job and no place with it; and if
-        // the system starts no thread, where tokio panics and keeps its half, we have ours. In both
-        // cases the future is told, and the place is free again.
-        let handed = Arc::new(ModelledLock::new(Some((place, job))));
+        // Two owners share the job, and one takes it out. A runtime that has shut down drops its share at once, in some
+        // versions under a lock of its own. That drops neither job nor permit. If the system starts no thread, tokio panics
+        // and keeps its share, and this function still has the other one. In both cases the caller gets an error, and the
+        // permit is free again.
+        let handed = Arc::new(ModelledLock::new(Some((permit, job))));
         let theirs = Arc::clone(&handed);
         let work = move || {
-            if let Some((place, job)) = take(&theirs) {
-                place.work_off(job);
+            if let Some((permit, job)) = take(&theirs) {
+                permit.run_jobs(job);
             }
         };
         if catch_panic(|| self.backend.spawn(runtime.as_ref(), work)).is_none() {
@@ -246,11 +245,10 @@ impl Queue {
         }
     }
 
-    /// Starts jobs while there are places.
+    /// Starts jobs while there are permits.
     ///
-    /// With a runtime that has shut down the job is dropped at once, and with it the place, whose
-    /// destructor comes back here on the same thread. The loop further up the stack then goes on, so
-    /// that a long queue makes no deep stack.
+    /// A runtime that has shut down drops the job at once, and the permit with it. The permit's destructor calls this
+    /// function again, on the same thread. Then the outer loop continues, so a long queue makes no deep stack.
     #[allow(
         clippy::missing_const_for_thread_local,
         reason = "the models' macro knows no const"
@@ -259,22 +257,22 @@ impl Queue {
         thread_local! {
             static FILLING: RefCell<Vec<u64>> = RefCell::new(Vec::new());
         }
-        // A thread that ends may have lost it already.
+        // A thread that ends may have no thread-local any more.
         let is_filling = FILLING.try_with(|filling| filling.borrow().contains(&self.id));
         if is_filling.unwrap_or(false) {
             return;
         }
         let _ = FILLING.try_with(|filling| filling.borrow_mut().push(self.id));
-        while let Some(job) = self.take_place() {
+        while let Some(job) = self.next_job() {
             self.start(job);
         }
         let _ = FILLING.try_with(|filling| filling.borrow_mut().retain(|id| *id != self.id));
     }
 
-    /// The next job, if there is a place for it, which is taken.
-    fn take_place(&self) -> Option<Job> {
+    /// Takes the next job, and a permit for it.
+    fn next_job(&self) -> Option<Job> {
         let mut state = self.lock();
-        let is_full = state.running >= self.limit; // model: place-limit
+        let is_full = state.running >= self.limit; // model: permit-limit
         if is_full {
             return None;
         }
@@ -285,8 +283,8 @@ impl Queue {
         Some(job)
     }
 
-    /// Takes a future in, which is to be polled here.
-    pub(super) fn take_in(self: &Arc<Self>) -> Result<TakenIn, OffloadError> {
+    /// Accepts a future, whose polls will be jobs here.
+    pub(super) fn accept_future(self: &Arc<Self>) -> Result<FutureToken, OffloadError> {
         let mut state = self.lock();
         if state.is_closed {
             drop(state);
@@ -294,12 +292,12 @@ impl Queue {
         }
         state.futures += 1;
         drop(state);
-        Ok(TakenIn {
+        Ok(FutureToken {
             queue: Arc::clone(self),
         })
     }
 
-    /// Takes nothing in any more. Who waits for a place in the queue is told so.
+    /// Closes the queue for new jobs. Refuses the callers that wait for room.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -308,7 +306,7 @@ impl Queue {
             .iter()
             .filter(|(_, job)| job.kind == JobKind::Closure);
         let waiting: Vec<_> = closures
-            .skip(self.places)
+            .skip(self.capacity)
             .map(|(ticket, _)| *ticket)
             .collect();
         let refused: Vec<_> = waiting
@@ -319,12 +317,12 @@ impl Queue {
         self.counts
             .rejected
             .fetch_add(refused.len() as u64, Relaxed);
-        self.throw_away(refused);
+        self.discard(refused);
     }
 
-    /// Waits until everything that was taken in has ended.
+    /// Waits until all accepted jobs and futures have ended.
     pub(crate) async fn drained(&self) {
-        // In the child of a fork no thread works off what the parent queued.
+        // In the child of a fork, no thread runs the jobs that the parent queued.
         while !sys::is_forked() {
             let mut drained = pin!(self.drained.notified());
             drained.as_mut().enable();
@@ -335,49 +333,49 @@ impl Queue {
         }
     }
 
-    /// Something has ended. Who waits is woken outside of the lock: a waker may offload.
+    /// Wakes the callers of [`drained`](Self::drained) if the queue is. Outside the lock, because a waker may offload.
     // A model skips the look at the state for one caller.
     #[cfg_attr(shotclock_loom, track_caller)]
-    fn settle(&self, state: ModelledGuard<'_, State>) {
+    fn notify_if_drained(&self, state: ModelledGuard<'_, State>) {
         let is_over = state.is_closed && state.is_drained();
         drop(state);
-        // Telling takes a lock of tokio's.
+        // `notify_waiters` takes a lock of tokio's.
         if is_over && !sys::is_forked() {
             self.drained.notify_waiters();
         }
     }
 
-    /// Takes everything out of the queue, and flips the tokens of what runs.
+    /// Discards all queued jobs, and cancels the tokens of the running ones.
     pub(super) fn cancel_all(self: &Arc<Self>) {
         let mut state = self.lock();
         self.cancelled.fetch_add(1, Relaxed);
         state.closures = 0;
         let queued = std::mem::take(&mut state.queue);
         drop(state);
-        self.throw_away(queued.into_values().collect());
+        self.discard(queued.into_values().collect());
     }
 
-    fn throw_away(&self, jobs: Vec<Job>) {
+    fn discard(&self, jobs: Vec<Job>) {
         self.counts.queued.fetch_sub(jobs.len() as u64, Relaxed);
         for job in jobs {
-            // What a closure owns may panic when it is dropped.
+            // The destructor of a closure may panic.
             catch_panic(|| drop(job));
         }
-        self.settle(self.lock());
+        self.notify_if_drained(self.lock());
     }
 
-    /// A token that is flipped when everything is cancelled, and by whom else it is given to.
+    /// Makes a token that [`cancel_all`](Self::cancel_all) cancels too.
     pub(super) fn token(&self) -> Cancel {
         Cancel::new(&self.cancelled)
     }
 
-    /// How often everything was cancelled.
+    /// Returns the number of calls of [`cancel_all`](Self::cancel_all).
     pub(super) fn cancellations(&self) -> u64 {
         self.cancelled.load(Relaxed)
     }
 
-    /// Why something was thrown away before it ran that was sent after so many cancellations.
-    pub(super) fn gone(&self, cancellations: u64) -> OffloadError {
+    /// Returns the error of a discarded job that was sent after `cancellations` calls of [`cancel_all`](Self::cancel_all).
+    pub(super) fn discarded_error(&self, cancellations: u64) -> OffloadError {
         let lane = self.name();
         if self.cancellations() == cancellations {
             OffloadError::Closed { lane }
@@ -386,7 +384,7 @@ impl Queue {
         }
     }
 
-    /// Nothing panics while it holds this lock; if it ever did, the state would still be whole.
+    /// Locks the state. No code panics under this lock, and the state would be consistent even then.
     fn lock(&self) -> ModelledGuard<'_, State> {
         self.state.lock()
     }
@@ -398,13 +396,13 @@ fn take<T>(handed: &ModelledLock<Option<T>>) -> Option<T> {
 
 /// Withdraws its job when it is dropped, if the job is still queued.
 pub(crate) struct Ticket {
-    /// `None` if it was never queued.
+    /// `None` if the job was never queued.
     queued: Option<(Arc<Queue>, u64)>,
 }
 
 impl Ticket {
-    /// The job is known to have left the queue, or is to stay there.
-    pub(crate) fn used(mut self) {
+    /// Keeps the destructor from withdrawing the job, because it has left the queue or must stay.
+    pub(crate) fn disarm(mut self) {
         self.queued = None;
     }
 }
@@ -416,58 +414,57 @@ impl Drop for Ticket {
         };
         let mut state = queue.lock();
         let withdrawn = state.remove(ticket);
-        queue.settle(state); // model: withdrawn-settle
+        queue.notify_if_drained(state); // model: withdrawn-notify
         let count = u64::from(withdrawn.is_some());
         queue.counts.queued.fetch_sub(count, Relaxed);
-        // Last, and outside of the lock: what the closure owns is dropped here, and may panic.
+        // Last, and outside the lock, because the closure's destructor may panic.
         drop(withdrawn);
     }
 }
 
-/// A future that was taken in, until it is gone.
-pub(super) struct TakenIn {
+/// Counts an accepted future until it is dropped.
+pub(super) struct FutureToken {
     queue: Arc<Queue>,
 }
 
-impl Drop for TakenIn {
+impl Drop for FutureToken {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        // Of a stand-in there is none to take away: see `Lock`.
+        // In the child of a fork, the state may be a default one without this future: see `Lock`.
         state.futures = state.futures.saturating_sub(1);
-        self.queue.settle(state);
+        self.queue.notify_if_drained(state);
     }
 }
 
-/// One of the lane's places. Dropping it gives it back.
-struct Place {
+/// The right to run jobs. The lane has `limit` of them. A drop returns it.
+struct Permit {
     queue: Arc<Queue>,
 }
 
-impl Place {
-    /// Runs the job, and then for a while those that wait for the same runtime.
-    fn work_off(self, first: Job) {
+impl Permit {
+    /// Runs a job, and then for up to [`MAX_TURN`] the next ones of the same runtime.
+    fn run_jobs(self, first: Job) {
         let mut turn = None;
         let mut next = Some((self, first));
-        while let Some((place, job)) = next.take() {
+        while let Some((permit, job)) = next.take() {
             let Job { work, runtime, .. } = job;
-            let mut held = Some(place);
-            let mut done = |ran: Ran| {
-                let is_over = ran.to - *turn.get_or_insert(ran.from) >= TURN;
+            let mut held = Some(permit);
+            let mut done = |ran: RunSpan| {
+                let is_over = ran.to - *turn.get_or_insert(ran.from) >= MAX_TURN;
                 match held.take() {
-                    Some(place) if !is_over => next = place.pass_on(runtime.as_ref()),
+                    Some(permit) if !is_over => next = permit.next_for(runtime.as_ref()),
                     held => drop(held),
                 }
             };
-            // What it logs with is the caller's, and may panic; the next job is not to suffer.
+            // The caller's subscriber may panic, and the next job must still run.
             catch_panic(|| work(&mut done));
         }
     }
 
-    /// Keeps the place for the next job, if that may run here; else gives it back.
+    /// Keeps the permit for the next job, if that may run on this thread. Otherwise returns it.
     ///
-    /// A thread of one runtime must not work for another, whose work would keep the first one from
-    /// shutting down.
-    fn pass_on(self, runtime: Option<&Handle>) -> Option<(Self, Job)> {
+    /// A thread of one runtime must not run jobs of another, because they would delay the shutdown of the first one.
+    fn next_for(self, runtime: Option<&Handle>) -> Option<(Self, Job)> {
         let mut state = self.queue.lock();
         let (first, next) = state.first()?;
         let is_ours = !self.queue.backend.needs_runtime()
@@ -480,12 +477,12 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.running = state.running.saturating_sub(1);
-        let is_idle = state.queue.is_empty(); // model: place-fill
-        self.queue.settle(state); // model: place-settle
+        let is_idle = state.queue.is_empty(); // model: permit-fill
+        self.queue.notify_if_drained(state); // model: permit-notify
         if !is_idle {
             self.queue.fill();
         }

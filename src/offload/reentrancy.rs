@@ -1,9 +1,8 @@
-//! For which lanes this thread works at present.
+//! The lanes that the present thread works for.
 //!
-//! A closure that offloads to its own lane and blocks until that is done would wait for the place
-//! that it holds itself. So would one that blocks on another lane, whose closure blocks on the first.
-//! Therefore a job remembers the lanes of the thread that it came from, and what is offloaded to one
-//! of them from its own thread is run there and then.
+//! A closure may offload to its own lane and block on the result. It would wait for the permit that it holds itself. So
+//! would a closure that blocks on another lane, whose closure blocks on the first one. Therefore a job knows the lanes of
+//! the thread that offloaded it. Work that is offloaded to one of them runs at once, on the calling thread.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,12 +18,12 @@ struct Link {
 }
 
 thread_local! {
-    /// The innermost link, which is shared only if something is offloaded from here.
+    /// The innermost link. It is shared only if this thread offloads.
     static HERE: RefCell<Option<Link>> = const { RefCell::new(None) };
 }
 
 impl Lanes {
-    /// Those of this thread. None while its last thread-locals are destroyed.
+    /// Returns the lanes of this thread. There are none while its thread-locals are destroyed.
     pub(super) fn here() -> Self {
         let link = HERE.try_with(|here| here.borrow().clone());
         Self(link.ok().flatten().map(Arc::new))
@@ -41,18 +40,18 @@ impl Lanes {
         false
     }
 
-    /// Within the lane `lane`, which was called from these.
+    /// Runs work inside `lane`, which was called from these lanes.
     pub(super) fn within<T>(self, lane: u64, work: impl FnOnce() -> T) -> T {
-        stand_in(Some(Link { lane, outer: self }), work)
+        with_link(Some(Link { lane, outer: self }), work)
     }
 
-    /// In none. For what does not block: its awaiting holds up nobody.
+    /// Runs work inside no lane. For the polls of a future, which do not block on a lane.
     pub(super) fn outside<T>(work: impl FnOnce() -> T) -> T {
-        stand_in(None, work)
+        with_link(None, work)
     }
 }
 
-fn stand_in<T>(link: Option<Link>, work: impl FnOnce() -> T) -> T {
+fn with_link<T>(link: Option<Link>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<Link>);
     impl Drop for Restore {
         fn drop(&mut self) {

@@ -1,32 +1,32 @@
-//! How long something waited in a lane and how long it ran, as the metrics have it.
+//! Measures how long work waits in a lane and how long it runs, for the metrics.
 
 use std::any::Any;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::error::OffloadError;
-use super::queue::Ran;
+use super::queue::RunSpan;
 use crate::counters::LaneCounters;
 use crate::pending_durations::{Series, SeriesRef};
 use crate::publish;
 use crate::sys;
 
-/// Something that waits.
-pub(super) struct Asked {
+/// Measures the wait of a job.
+pub(super) struct WaitTimer {
     counts: &'static LaneCounters,
     at: Instant,
     is_forked: bool,
 }
 
-/// Something that runs, until it is ended.
-pub(super) struct Running {
+/// Measures the run of a job.
+pub(super) struct RunTimer {
     counts: &'static LaneCounters,
     since: Instant,
     is_forked: bool,
 }
 
-impl Asked {
-    /// The wait counts from now.
+impl WaitTimer {
+    /// Starts the measurement of a wait.
     pub(super) fn now(counts: &'static LaneCounters) -> Self {
         Self {
             counts,
@@ -35,13 +35,13 @@ impl Asked {
         }
     }
 
-    /// Whether this is the child of a fork, where no thread works for the lane.
+    /// Returns whether this is the child of a fork, where the lane has no threads.
     pub(super) fn is_forked(&self) -> bool {
         self.is_forked
     }
 
-    /// It begins, on this thread.
-    pub(super) fn run(self) -> Running {
+    /// Ends the wait, and starts the measurement of the run.
+    pub(super) fn run(self) -> RunTimer {
         let Self {
             counts,
             at,
@@ -49,7 +49,7 @@ impl Asked {
         } = self;
         let since = Instant::now();
         counts.in_flight.fetch_add(1, Relaxed);
-        let running = Running {
+        let running = RunTimer {
             counts,
             since,
             is_forked,
@@ -59,15 +59,15 @@ impl Asked {
     }
 }
 
-impl Running {
-    /// It panicked.
+impl RunTimer {
+    /// Counts a panic, and returns its error.
     pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) -> OffloadError {
         OffloadError::panicked(self.counts, payload)
     }
 
-    /// It has ended.
-    pub(super) fn end(self) -> Ran {
-        let ran = Ran {
+    /// Ends the measurement.
+    pub(super) fn end(self) -> RunSpan {
+        let ran = RunSpan {
             from: self.since,
             to: Instant::now(),
         };
@@ -76,7 +76,7 @@ impl Running {
         ran
     }
 
-    /// In the child of a fork no thread takes up what is handed over.
+    /// Records a duration. In the child of a fork, no thread would publish it.
     fn sample(&self, series: &'static Series, from: Instant, to: Instant) {
         let nanos = to.saturating_duration_since(from).as_nanos();
         if !self.is_forked {

@@ -154,7 +154,7 @@ impl Sentinel {
     fn turn(&mut self) {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
-        STOLEN_TIME.look(&self.scanner.clock);
+        STOLEN_TIME.update(&self.scanner.clock);
         let result = self.scanner.scan();
         self.sleep_monitor.after_scan();
         let workers_due = self.scan_workers();
@@ -196,7 +196,7 @@ impl Sentinel {
         self.sleep_monitor.will_sleep();
         SENTINEL_PARKER.park();
         self.sleep_monitor.after_sleep();
-        STOLEN_TIME.begin_anew(&self.scanner.clock);
+        STOLEN_TIME.restart(&self.scanner.clock);
         true
     }
 }
