@@ -63,7 +63,7 @@ fn a_panic_comes_back_with_its_payload() {
         unreachable!()
     };
     assert_eq!(panic.message(), Some("page 7"));
-    let resumed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume_unwind()));
+    let resumed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume()));
     let payload = resumed.unwrap_err();
     assert_eq!(payload.downcast_ref::<String>().unwrap(), "page 7");
 

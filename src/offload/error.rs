@@ -136,7 +136,7 @@ impl PanicPayload {
     /// # Panics
     ///
     /// Always, with the closure's payload. The panic hook is not called a second time.
-    pub fn resume_unwind(self) -> ! {
+    pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.into_payload())
     }
 }

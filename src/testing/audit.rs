@@ -1,4 +1,4 @@
-//! Auditing a future: every poll is timed, and at the end there is an account of them all.
+//! Audits a future: times each poll, and returns a record of all polls at the end.
 
 use std::fmt;
 use std::future::Future;
@@ -15,15 +15,14 @@ use super::records::{AuditRecord, AuditedPoll};
 use super::text;
 use crate::report::SlowPoll;
 
-/// Times every poll of a future, and gives an [`Audit`] when it is done.
+/// Times each poll of a future, and returns an [`Audit`] at its end.
 ///
-/// The audit is of this future's polls: what it spawns has polls of its own, and is audited where it is
-/// spawned. A stream is audited by the future that drives it (`audit(stream.collect::<Vec<_>>())`).
+/// Tasks that the future spawns have their own polls. Audit them where they are spawned. Audit a stream through the future
+/// that drives it (`audit(stream.collect::<Vec<_>>())`).
 ///
-/// An audited poll costs its thread some microseconds, for the questions to the operating system
-/// before and after it; they are not in its times. An audit keeps 48 bytes a poll. The first one of a
-/// process begins when it is known how to take stacks there, which takes some dozens of milliseconds for
-/// a program with debug information.
+/// An audited poll costs its thread some microseconds before and after it, to read the counters of the operating system.
+/// They are not part of its times. An audit keeps 48 bytes for each poll. The first audit of a process waits until stacks can
+/// be captured, which takes some dozens of milliseconds in a program with debug information.
 ///
 /// # Examples
 ///
@@ -48,16 +47,15 @@ use crate::report::SlowPoll;
 ///
 /// # Cancel safety
 ///
-/// As cancel safe as the future. One that is dropped before it is done leaves no audit.
+/// It is as cancel safe as the future. A drop before the end leaves no audit.
 ///
 /// # Non-guarantees
 ///
 /// The destructor of the future is not audited.
 ///
-/// A thread that sleeps is woken for its stack. Where a busy machine does not run it again before its
-/// sleep is over, nobody knows how long it would have slept: its own time is told from below then, but
-/// never as less than the [`budget`](Auditing::budget). In a virtual machine, the time that the host gives to
-/// another machine is not accounted for, and counts as the poll's own.
+/// A capture of the stack wakes a sleeping thread. If a busy machine does not run the thread again before the end of its
+/// sleep, the length of the sleep is unknown. Then the active time is a lower bound, of at least the
+/// [`budget`](Auditing::budget). In a virtual machine, stolen time counts as active time.
 #[track_caller]
 pub fn audit<F: Future>(future: F) -> Auditing<F> {
     let origin = Origin::of_future::<F>();
@@ -68,19 +66,20 @@ pub fn audit<F: Future>(future: F) -> Auditing<F> {
 }
 
 pin_project! {
-    /// A future that is being audited. Made by [`audit`].
+    /// Audits a future. [`audit`] makes it.
     #[must_use = "futures do nothing unless they are polled"]
     pub struct Auditing<F> {
         #[pin]
         future: F,
-        // None when it is done.
+        // None after the end.
         auditor: Option<Auditor>,
     }
 }
 
 impl<F: Future> Auditing<F> {
-    /// Which polls are of interest: of one that takes longer, and longer than 1 ms, the stack is taken
-    /// while it runs. 10 ms unless it is set.
+    /// Sets the budget. The default is 10 ms.
+    ///
+    /// The sentinel captures the stack of a poll that runs over the budget, and over 1 ms.
     pub fn budget(mut self, budget: Duration) -> Self {
         if let Some(auditor) = &mut self.auditor {
             auditor.set_budget(budget);
@@ -94,16 +93,16 @@ impl<F: Future> Future for Auditing<F> {
 
     /// # Panics
     ///
-    /// If it is polled after it was done, as an `async` block does.
+    /// If it is polled after its end, as an `async` block does.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let auditor = this.auditor.as_mut();
-        let auditor = auditor.expect("an audited future was polled after it was done");
+        let auditor = auditor.expect("an audited future was polled after completion");
         let output = ready!(auditor.poll(cx, |cx| this.future.poll(cx)));
         match this.auditor.take() {
             Some(auditor) => Poll::Ready(Audit {
                 output,
-                book: auditor.finish(),
+                record: auditor.finish(),
             }),
             None => Poll::Pending,
         }
@@ -116,91 +115,89 @@ impl<F> fmt::Debug for Auditing<F> {
     }
 }
 
-/// What the polls of a future took. Made by [`audit`].
+/// Holds the times of the polls of a future. [`audit`] makes it.
 ///
-/// Times are told in two ways. *Wall* time is what a clock says. A poll's *own* time is that less the
-/// time in which its thread could have run and was not: it computed, or it waited of its own accord.
-/// Own time is what a test can hold a poll to on a machine that it shares with others; where the
-/// operating system does not account for it, it is the wall time
+/// A poll has two times. *Elapsed* time is that of a clock. *Active* time is the elapsed time without the time on the run
+/// queue: the thread computed, or it waited by its own action. The names of methods call it *own* time. A test on a busy
+/// machine can rely on active time. If the operating system does not count it, it is the elapsed time
 /// ([`knows_own_time`](Self::knows_own_time)).
 ///
-/// `Display` prints a small table, and a histogram.
+/// `Display` prints a small table and a histogram.
 pub struct Audit<T> {
-    /// What the future returned.
+    /// The output of the future.
     pub output: T,
-    pub(super) book: AuditRecord,
+    pub(super) record: AuditRecord,
 }
 
 impl<T> Audit<T> {
-    /// How often the future was polled.
+    /// Returns the number of polls.
     pub fn polls(&self) -> u64 {
         self.each().len() as u64
     }
 
-    /// How often it gave the worker back before it was done: polls that returned `Pending`.
+    /// Returns the number of polls that returned `Pending`.
     pub fn yields(&self) -> u64 {
-        self.book.yields
+        self.record.yields
     }
 
-    /// How often it was woken. It may be more than the polls: wake-ups that come together are one poll.
+    /// Returns the number of wake-ups. It may exceed the polls, because several wake-ups may cause one poll.
     pub fn wake_ups(&self) -> u64 {
-        self.book.wake_ups
+        self.record.wake_ups
     }
 
-    /// From the beginning of the first poll to the end of the last, by the wall.
+    /// Returns the elapsed time from the begin of the first poll to the end of the last one.
     pub fn elapsed(&self) -> Duration {
-        self.book.elapsed()
+        self.record.elapsed()
     }
 
-    /// The longest wall time of a poll.
+    /// Returns the longest elapsed time of a poll.
     pub fn longest(&self) -> Duration {
         let elapsed = self.each().map(|poll| poll.elapsed);
         elapsed.max().unwrap_or_default()
     }
 
-    /// The longest own time of a poll.
+    /// Returns the longest active time of a poll.
     pub fn longest_own(&self) -> Duration {
         let active = self.each().map(|poll| poll.active);
         active.max().unwrap_or_default()
     }
 
-    /// The own time within which a share `q` of all polls stayed: `quantile(0.99)` is the 99th
-    /// percentile. Exact: it is the time of a poll. `None` if `q` is not a number; a `q` outside of 0
-    /// to 1 is taken as the nearer of the two.
+    /// Returns the active time that a share `q` of all polls did not exceed: `quantile(0.99)` is the 99th percentile.
+    ///
+    /// It is the exact time of one poll. Returns `None` if `q` is not a number. A `q` below 0 counts as 0, and above 1 as 1.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         text::quantile(&text::sorted(self.each().map(|poll| poll.active)), q)
     }
 
-    /// How many polls were over a budget by their own time, less what
-    /// [`allow_blocking`](crate::allow_blocking) declared.
+    /// Counts the polls whose charged time exceeds a budget: the active time without the time under
+    /// [`allow_blocking`](crate::allow_blocking).
     pub fn slow_polls(&self, budget: Duration) -> u64 {
-        self.book.count_over(budget) as u64
+        self.record.count_over(budget) as u64
     }
 
-    /// Every poll, in order.
+    /// Returns all polls, in order.
     pub fn each(&self) -> impl ExactSizeIterator<Item = AuditedPoll> + '_ {
-        self.book.polls.iter().copied()
+        self.record.polls.iter().copied()
     }
 
-    /// The poll that most own time is held against, as a watchdog would have reported it: with its
-    /// cause, how its time divides, and, if it was over the [`budget`](Auditing::budget) for long
-    /// enough to be looked at, its stack while it ran.
+    /// Returns the poll with the longest charged time, as a watchdog would report it.
     ///
-    /// Its `elapsed` is wall time, its `own` what was held against the budget.
+    /// It has a cause and the division of its time. It has a stack if it ran over the [`budget`](Auditing::budget) for long
+    /// enough.
     pub fn worst(&self) -> Option<SlowPoll> {
-        self.book.worst()
+        self.record.worst()
     }
 
-    /// Whether the operating system accounted for all of the polls. If not, the own time of some is
-    /// their wall time.
+    /// Returns whether the operating system counted the active time of all polls. Otherwise some have their elapsed time
+    /// instead.
     pub fn knows_own_time(&self) -> bool {
-        !self.book.has_wall_time_only
+        !self.record.has_wall_time_only
     }
 }
 
 impl<T> fmt::Display for Audit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text::write(f, &self.book)
+        text::write(f, &self.record)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Holding the polls of a future or stream to a budget.
+//! Asserts that the polls of a future or stream keep to a budget.
 
 use std::fmt;
 use std::future::Future;
@@ -12,20 +12,18 @@ use pin_project_lite::pin_project;
 
 use super::auditor::Auditor;
 use super::failure::Failure;
-use super::finish_guard::{Ending, Held};
+use super::finish_guard::{FinishGuard, OnEnd};
 use super::origin::Origin;
 use super::records::AuditRecord;
 
-/// Holds every poll of a future or stream to a budget: the test fails if one takes longer.
+/// Asserts that each poll of a future or stream keeps to a budget.
 ///
-/// Held against the budget is a poll's *own* time: what it computed, and what it waited of its own
-/// accord. The time in which its thread could have run and the operating system ran another one is not,
-/// so that the assertion holds on a machine that the test shares with others; where the system does not
-/// account for it (anywhere but on Linux), it is the time by the wall, and the failure says so.
+/// The poll is charged for its *active* time: the time in which its thread computed, or waited by its own action. The time
+/// on the run queue is not charged, so the assertion also works on a busy machine. Outside Linux the system does not count
+/// that time. Then the poll is charged for its elapsed time, and the failure says so.
 ///
-/// The first argument is a [`Duration`]; the second a future, of which `.await` gives the output, or a
-/// stream, which comes out as a stream of the same items; the rest, if there is any, is a message, as
-/// [`assert!`] has it. It is formatted at the call.
+/// The first argument is a [`Duration`]. The second is a future, whose output `.await` returns, or a stream, which becomes a
+/// stream of the same items. The other arguments are a message, as for [`assert!`]. The macro formats it at the call.
 ///
 /// # Examples
 ///
@@ -45,7 +43,7 @@ use super::records::AuditRecord;
 /// # }
 /// ```
 ///
-/// A whole test, in two lines more:
+/// Around a whole test:
 ///
 /// ```
 /// # use shotclock::assert_poll_budget;
@@ -77,20 +75,19 @@ use super::records::AuditRecord;
 ///
 /// # Panics
 ///
-/// When the future is done or the stream has ended, or when either is dropped before that, if a poll
-/// was over the budget. The message says which poll and how long, how its time divides, its cause and a
-/// hint, the stack of the longest one while it ran, and where all of this is. A panic of the future's
-/// own is left as it is.
+/// If a poll was over the budget: at the end of the future or stream, or at its drop. The message names the poll, its times,
+/// its cause and a hint, the stack of the longest one, and the line of the assertion. A panic of the future itself passes
+/// through unchanged.
 ///
 /// # Cancel safety
 ///
-/// As cancel safe as what it wraps. The polls that there were are judged when it is dropped.
+/// It is as cancel safe as the wrapped future. A drop checks the polls so far.
 ///
 /// # Non-guarantees
 ///
-/// What the future spawns has polls of its own: hold it to the budget where it is spawned. The
-/// destructor of the future is not judged. A poll that never ends cannot fail: it is told on the
-/// standard error, with its stack, within 5 seconds, and then at doubling times.
+/// Tasks that the future spawns have their own polls. Use the macro where they are spawned. The destructor of the future is
+/// not checked. A poll that never ends cannot fail the test. The watchdog writes it to stderr with its stack within 5
+/// seconds, and then at doubling times.
 #[macro_export]
 macro_rules! assert_poll_budget {
     ($budget:expr, $future:expr $(,)?) => {
@@ -117,23 +114,23 @@ macro_rules! assert_poll_budget {
     };
 }
 
-/// What can be polled: a future ([`ByPoll`]) or a stream ([`ByPollNext`]).
+/// Marks a future ([`ByPoll`]) or a stream ([`ByPollNext`]).
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a future nor a stream",
-    label = "has no polls that could be held to a budget"
+    label = "has no polls to hold to a budget"
 )]
 pub trait Pollable<By> {
     #[doc(hidden)]
     fn __origin() -> Origin;
 }
 
-/// It is polled as a future.
+/// Marks a future.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct ByPoll;
 
-/// It is polled as a stream.
+/// Marks a stream.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct ByPollNext;
@@ -150,7 +147,7 @@ impl<S: Stream> Pollable<ByPollNext> for S {
     }
 }
 
-/// What the macro expands to. `fail` panics where the macro was called.
+/// Implements the macro. `fail` panics at the line of its call.
 #[doc(hidden)]
 #[track_caller]
 pub fn __poll_budget<T: Pollable<By>, By>(
@@ -162,32 +159,31 @@ pub fn __poll_budget<T: Pollable<By>, By>(
     let auditor = Auditor::new(T::__origin(), Location::caller(), budget);
     PollBudget {
         inner,
-        held: Held::new(auditor, Judge { message, fail }),
+        guard: FinishGuard::new(auditor, FailOverBudget { message, fail }),
     }
 }
 
 pin_project! {
-    /// A future or stream whose polls are held to a budget. Made by
-    /// [`assert_poll_budget!`](crate::assert_poll_budget).
+    /// Holds the polls of a future or stream to a budget. [`assert_poll_budget!`](crate::assert_poll_budget) makes it.
     ///
-    /// It is a `Future` if what it wraps is one, and a `Stream` if that is one.
+    /// It is a `Future` or a `Stream` if the wrapped value is one.
     #[must_use = "futures and streams do nothing unless they are polled"]
     pub struct PollBudget<T> {
         #[pin]
         inner: T,
-        held: Held<Judge>,
+        guard: FinishGuard<FailOverBudget>,
     }
 }
 
-/// Fails where the macro was called, if a poll was over the budget.
-struct Judge {
+/// Fails at the line of the macro's call, if a poll was over the budget.
+struct FailOverBudget {
     message: Option<String>,
     fail: fn(&str),
 }
 
-impl Ending for Judge {
-    fn end(&mut self, book: AuditRecord, may_panic: bool) {
-        let failure = || Failure::of(&book, self.message.as_deref());
+impl OnEnd for FailOverBudget {
+    fn end(&mut self, record: AuditRecord, may_panic: bool) {
+        let failure = || Failure::of(&record, self.message.as_deref());
         if let Some(failure) = may_panic.then(failure).flatten() {
             (self.fail)(&failure.to_string());
         }
@@ -199,9 +195,9 @@ impl<F: Future> Future for PollBudget<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let polled = this.held.poll(cx, |cx| this.inner.poll(cx));
+        let polled = this.guard.poll(cx, |cx| this.inner.poll(cx));
         if polled.is_ready() {
-            this.held.end();
+            this.guard.end();
         }
         polled
     }
@@ -212,9 +208,9 @@ impl<S: Stream> Stream for PollBudget<S> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let this = self.project();
-        let polled = this.held.poll(cx, |cx| this.inner.poll_next(cx));
+        let polled = this.guard.poll(cx, |cx| this.inner.poll_next(cx));
         if let Poll::Ready(None) = polled {
-            this.held.end();
+            this.guard.end();
         }
         polled
     }

@@ -1,4 +1,4 @@
-//! A reporter that keeps what it is told.
+//! A reporter that keeps all reports.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -9,14 +9,13 @@ use crate::report::{Phase, Reporter, SlowPoll, StuckWorker};
 use crate::sync::IgnorePoison as _;
 use crate::watchdog::Watchdog;
 
-/// How long is waited for a report before a test fails: long enough for any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for a report before a test fails: enough for a busy machine.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A [`Reporter`] that keeps every report, for tests of a set-up: is what should be watched watched,
-/// under which name, with which budget?
+/// Keeps all reports, for tests of a watchdog's settings.
 ///
-/// A handle: clones keep into the same list. Reports come from another thread, so the assertions wait
-/// for those that are on their way.
+/// It is a [`Reporter`], and a handle: clones keep reports in the same list. Reports come from another thread, so the
+/// assertions wait for queued reports.
 ///
 /// # Examples
 ///
@@ -67,48 +66,51 @@ impl Reporter for Recorder {
 }
 
 impl Recorder {
-    /// One that has kept nothing so far.
+    /// Makes a recorder without reports.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What was reported of polls so far, in order. What is still on its way is not in it: see
-    /// [`settled`](Self::settled).
+    /// Returns the reports of polls so far, in order. Queued reports are not among them: see [`settled`](Self::settled).
     pub fn reports(&self) -> Vec<SlowPoll> {
         self.lock().clone()
     }
 
-    /// What was reported so far of workers of guarded runtimes, in order.
+    /// Returns the reports of stuck workers so far, in order.
     pub fn stuck_workers(&self) -> Vec<StuckWorker> {
         self.lock_workers().clone()
     }
 
-    /// Takes what was reported of polls so far, so that the list is empty again.
+    /// Takes the reports of polls so far, and empties the list.
     pub fn take(&self) -> Vec<SlowPoll> {
         std::mem::take(&mut self.lock())
     }
 
-    /// What was reported, with everything that was on its way when this was called.
+    /// Returns the reports of polls, after a wait for those that are queued now.
     ///
     /// # Panics
     ///
-    /// If the reporters of the watchdog have not kept up within a minute.
+    /// If the reporters of the watchdog do not receive the queued reports within a minute.
     #[track_caller]
     pub fn settled(&self, watchdog: &Watchdog) -> Vec<SlowPoll> {
-        let is_settled = watchdog.flush(PATIENCE);
-        assert!(is_settled, "the reporters did not come within {PATIENCE:?}");
+        let is_settled = watchdog.flush(MAX_WAIT);
+        assert!(
+            is_settled,
+            "the reporters did not receive all reports within {MAX_WAIT:?}"
+        );
         self.reports()
     }
 
-    /// Waits for a report that is wanted, or gives the one that has been kept already. For what is
-    /// reported while a poll runs.
+    /// Returns the first report for which `wanted` is true. Waits for it if there is none yet.
+    ///
+    /// Use it for reports of a poll that still runs.
     ///
     /// # Panics
     ///
-    /// If there is none within a minute. It blocks its thread: call it where no poll waits for it.
+    /// If there is none within a minute. It blocks the calling thread, so no poll may depend on that thread.
     #[track_caller]
     pub fn wait_for(&self, wanted: impl Fn(&SlowPoll) -> bool) -> SlowPoll {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_WAIT;
         let mut reports = self.lock();
         loop {
             if let Some(slow) = reports.iter().find(|slow| wanted(slow)) {
@@ -117,7 +119,7 @@ impl Recorder {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "no such report within {PATIENCE:?}; {}",
+                "no such report within {MAX_WAIT:?}; {}",
                 List(&reports)
             );
             let waited = self.kept.arrived.wait_timeout(reports, left);
@@ -125,12 +127,12 @@ impl Recorder {
         }
     }
 
-    /// Asserts that nothing was reported, of a poll or of a worker.
+    /// Asserts that there is no report of a poll or a worker.
     ///
     /// # Panics
     ///
-    /// With the reports, if there are any; or if the reporters of the watchdog have not kept up within a
-    /// minute.
+    /// If there is a report, with all reports as the message. Also if the reporters of the watchdog do not receive the queued
+    /// reports within a minute.
     #[track_caller]
     pub fn assert_silent(&self, watchdog: &Watchdog) {
         let reports = self.settled(watchdog);
@@ -139,12 +141,12 @@ impl Recorder {
         assert!(workers.is_empty(), "{}", List(&workers));
     }
 
-    /// Asserts that a poll of a watch was reported to have ended, and gives the last such report.
+    /// Asserts that there is a report of an ended poll of a watch. Returns the last one.
     ///
     /// # Panics
     ///
-    /// With the reports that there are, if there is none of it; or if the reporters of the watchdog have
-    /// not kept up within a minute.
+    /// If there is no such report, with all reports as the message. Also if the reporters of the watchdog do not receive the
+    /// queued reports within a minute.
     #[track_caller]
     pub fn assert_reported(&self, watchdog: &Watchdog, watch: &str) -> SlowPoll {
         let reports = self.settled(watchdog);

@@ -1,14 +1,14 @@
-//! A waker that counts how often it is woken.
+//! A waker that counts wake-ups.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Wake, Waker};
 
-/// Stands between a task and what wakes it.
+/// Makes a counting waker for a task.
 #[derive(Default)]
 pub(super) struct CountingWaker {
     wake_ups: Arc<AtomicU64>,
-    /// The task's own waker, and the one that counts for it.
+    /// The task's waker, and the counting one for it.
     latest: Option<(Waker, Waker)>,
 }
 
@@ -29,8 +29,7 @@ impl Wake for Counted {
 }
 
 impl CountingWaker {
-    /// The waker to poll with for a task: the same one as long as the task's own is the same, so that
-    /// a future that compares wakers sees no change.
+    /// Returns the waker to poll with. It stays the same while the task's waker does, because a future may compare wakers.
     pub(super) fn waker(&mut self, task: &Waker) -> Waker {
         match &self.latest {
             Some((latest, counted)) if latest.will_wake(task) => counted.clone(),
@@ -63,17 +62,17 @@ mod tests {
     }
 
     #[test]
-    fn every_wake_up_is_counted_and_reaches_the_task() {
+    fn wake_is_counted_and_reaches_the_task() {
         let tasks = [(); 2].map(|()| Arc::new(Task(AtomicU64::new(0))));
         let wakers = tasks.clone().map(Waker::from);
-        let mut relay = CountingWaker::default();
-        let first = relay.waker(&wakers[0]);
-        assert!(first.will_wake(&relay.waker(&wakers[0])));
+        let mut counting = CountingWaker::default();
+        let first = counting.waker(&wakers[0]);
+        assert!(first.will_wake(&counting.waker(&wakers[0])));
         first.wake_by_ref();
-        let second = relay.waker(&wakers[1]);
+        let second = counting.waker(&wakers[1]);
         second.wake();
         first.wake();
-        assert_eq!(relay.wake_ups(), 3);
+        assert_eq!(counting.wake_ups(), 3);
         assert_eq!(tasks.map(|task| task.0.load(Relaxed)), [2, 1]);
     }
 }

@@ -1,32 +1,32 @@
-//! An audit that is over once: when its future is done, or when it is dropped.
+//! Ends an audit once: when its future is done, or when it is dropped.
 
 use std::task::{Context, Poll};
 
 use super::auditor::Auditor;
 use super::records::AuditRecord;
 
-/// What is to be done with the polls of an audit that is over.
-pub(super) trait Ending {
-    /// Called once, and told whether it may panic.
-    fn end(&mut self, book: AuditRecord, may_panic: bool);
+/// Receives the record of an ended audit.
+pub(super) trait OnEnd {
+    /// Handles the record. `may_panic` is false during another panic.
+    fn end(&mut self, record: AuditRecord, may_panic: bool);
 }
 
-/// The polls so far.
-pub(super) struct Held<E: Ending> {
-    /// `None` when it is over.
+/// Runs an audit, and ends it on drop.
+pub(super) struct FinishGuard<E: OnEnd> {
+    /// `None` after the end.
     auditor: Option<Auditor>,
-    ending: E,
+    on_end: E,
 }
 
-impl<E: Ending> Held<E> {
-    pub(super) fn new(auditor: Auditor, ending: E) -> Self {
+impl<E: OnEnd> FinishGuard<E> {
+    pub(super) fn new(auditor: Auditor, on_end: E) -> Self {
         Self {
             auditor: Some(auditor),
-            ending,
+            on_end,
         }
     }
 
-    /// Inlined, so that the stack of the poll begins in the function that calls this.
+    /// Makes one poll. Inlined, so that the stack of the poll begins in the calling function.
     #[inline(always)]
     pub(super) fn poll<T>(
         &mut self,
@@ -35,26 +35,26 @@ impl<E: Ending> Held<E> {
     ) -> Poll<T> {
         match &mut self.auditor {
             Some(auditor) => auditor.poll(cx, poll),
-            // What happens after the end is between the future and who polls it.
+            // The future handles a poll after its end.
             None => poll(cx),
         }
     }
 
-    /// To be called where the future is done.
+    /// Ends the audit when the future is done.
     pub(super) fn end(&mut self) {
         self.end_once(true);
     }
 
     fn end_once(&mut self, may_panic: bool) {
         if let Some(auditor) = self.auditor.take() {
-            self.ending.end(auditor.finish(), may_panic);
+            self.on_end.end(auditor.finish(), may_panic);
         }
     }
 }
 
-impl<E: Ending> Drop for Held<E> {
+impl<E: OnEnd> Drop for FinishGuard<E> {
     fn drop(&mut self) {
-        // A panic that is under way has more to say.
+        // The first panic has the better message.
         self.end_once(!std::thread::panicking());
     }
 }

@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told to pass.
+//! A clock that only a test advances.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -9,11 +9,10 @@ use crate::sentinel::Scanner;
 use crate::sync::IgnorePoison as _;
 use crate::watchdog::WatchdogBuilder;
 
-/// A clock for tests: it stands still until it is told to pass, so that every time in a report is exact.
+/// Replaces the clock of a watchdog in a test. Only [`advance`](Self::advance) moves it, so each time in a report is exact.
 ///
-/// A handle: clones are the same clock. Under it a watchdog asks nothing of the operating system: there
-/// are no causes and no stacks, and the sentinel does not look by itself, but when
-/// [`look`](Self::look) says so.
+/// A clock is a handle: clones are the same clock. Under it, a watchdog reads nothing from the operating system, so reports
+/// have no cause and no stack. The sentinel scans only when [`look`](Self::look) is called.
 ///
 /// # Examples
 ///
@@ -32,7 +31,7 @@ use crate::watchdog::WatchdogBuilder;
 ///
 /// async {
 ///     clock.advance(Duration::from_millis(30));
-///     clock.look(); // it is stuck, and told
+///     clock.look(); // reports the stalled poll
 ///     clock.advance(Duration::from_millis(5));
 /// }
 /// .watched(&watchdog.watch("checkout"))
@@ -53,7 +52,7 @@ pub struct MockClock {
 }
 
 impl MockClock {
-    /// A clock of its own: no two of them tell the same time.
+    /// Makes a clock that is independent of all others.
     pub fn new() -> Self {
         let (clock, time) = Clock::mock();
         let scanner = Arc::new(Mutex::new(Scanner::new(clock.clone())));
@@ -64,7 +63,7 @@ impl MockClock {
         }
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     ///
     /// # Panics
     ///
@@ -73,8 +72,9 @@ impl MockClock {
         self.time.increment(time);
     }
 
-    /// Looks at the polls in flight as the sentinel would at this moment: what is over its budget and
-    /// still runs is reported, if it has not been, or has run twice as long since.
+    /// Scans the polls in flight, as the sentinel would now.
+    ///
+    /// Reports each stalled poll that was not reported yet, or that is now twice as old as at its last report.
     pub fn look(&self) {
         let mut scanner = self.scanner.lock().ignore_poison();
         scanner.scan();
@@ -94,8 +94,7 @@ impl fmt::Debug for MockClock {
 }
 
 impl WatchdogBuilder {
-    /// Times the polls by a clock that stands still until it is told to pass. For tests of reporters
-    /// and of set-ups.
+    /// Times the polls by a mocked clock, for tests of reporters and of watchdog settings.
     pub fn mock_clock(self, clock: &MockClock) -> Self {
         self.clock(clock.clock.clone())
     }

@@ -1,9 +1,8 @@
-//! Assertions on poll budgets, and what else tests of async code need (feature `testing`).
+//! Assertions on poll budgets, audits, and tools to test a watchdog's settings (feature `testing`).
 //!
-//! [`assert_poll_budget!`](crate::assert_poll_budget) fails a test in which a poll held its worker for
-//! too long; [`audit`] tells all that there is to know of the polls of a future;
-//! `audit_service` does so for every call of a service (with the feature `tower`). A
-//! [`Recorder`] and a [`MockClock`] are for who tests a watchdog's set-up, or a reporter.
+//! [`assert_poll_budget!`](crate::assert_poll_budget) fails a test if a poll exceeds a budget. [`audit`] returns the times of
+//! all polls of a future. `audit_service` does so for each call of a service (with the feature `tower`). [`Recorder`] and
+//! [`MockClock`] test the settings of a watchdog, or a reporter.
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -12,7 +11,7 @@
 //!
 //! # A whole test
 //!
-//! There is no attribute that audits a test: two lines around its body do it, and say it plainly.
+//! The macro wraps the body of a test:
 //!
 //! ```
 //! use shotclock::assert_poll_budget;
@@ -27,7 +26,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! # let _: () =
-//! // async fn the_handler_is_quick() {
+//! // async fn handler_keeps_to_its_budget() {
 //! assert_poll_budget!(BUDGET, async {
 //!     assert_eq!(handler().await, 200);
 //! }).await
@@ -38,12 +37,11 @@
 //!
 //! # On which runtime
 //!
-//! On any, and on none. The time of a poll is the machine's: `start_paused = true` does not stop it.
-//! Audits nest, and any number of them may run in one process.
+//! The assertions work on any runtime and without one. They use the machine's clock, so `start_paused = true` does not stop
+//! it. Audits nest, and any number may run in one process.
 //!
-//! While a poll is audited it is in flight for the sentinel, under no watch of yours: it is in no
-//! statistics, in no metrics and in the way of no [`yield_after`](crate::yield_after), so that what is
-//! tested behaves as it does untested.
+//! The sentinel sees an audited poll in flight, but under no watch of yours. So it is in no statistics and no metrics, and
+//! does not change [`yield_after`](crate::yield_after). The tested code behaves as it does without an audit.
 
 mod audit;
 mod auditor;

@@ -1,4 +1,4 @@
-//! Where a future comes from: the name of its type, and the line where its code begins.
+//! The origin of a future: the name of its type, and the line where its code begins.
 
 use std::fmt;
 use std::future::Future;
@@ -9,10 +9,9 @@ use futures_core::stream::Stream;
 
 use crate::stack::{Frame, function_at};
 
-/// The origin of a future or stream. `Display` prints its type, and its line if debug information
-/// tells it.
+/// Names the origin of a future or stream. `Display` prints its type, and its line if there is debug information.
 ///
-/// Public for the sake of a hidden trait; nothing can be done with it outside.
+/// It is public only because a hidden trait uses it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     pub(super) name: &'static str,
@@ -39,19 +38,19 @@ impl Origin {
         }
     }
 
-    /// The function of the program's own that polls. That of a library's type says nothing of where
-    /// this one comes from.
+    /// Returns the poll function, if it is one of the program. The function of a library's type says nothing about the
+    /// origin.
     fn function(&self) -> Option<Frame> {
         function_at(self.poll).filter(|function| !function.is_foreign())
     }
 }
 
-/// Combinators have names that nobody reads to the end.
-const LONGEST_NAME: usize = 160;
+/// The printed part of a name. The names of combinators are longer than a reader needs.
+const MAX_NAME_CHARS: usize = 160;
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name.char_indices().nth(LONGEST_NAME) {
+        match self.name.char_indices().nth(MAX_NAME_CHARS) {
             Some((end, _)) => write!(f, "{} …", &self.name[..end])?,
             None => f.write_str(self.name)?,
         }

@@ -1,4 +1,4 @@
-//! Auditing every call of a `tower::Service`.
+//! Audits each call of a `tower::Service`.
 
 use std::fmt;
 use std::future::Future;
@@ -14,16 +14,15 @@ use tower_service::Service;
 use super::Audit;
 use super::auditor::{Auditor, DEFAULT_BUDGET};
 use super::failure::Failure;
-use super::finish_guard::{Ending, Held};
+use super::finish_guard::{FinishGuard, OnEnd};
 use super::origin::Origin;
 use super::records::AuditRecord;
 use crate::sync::IgnorePoison as _;
 
-/// Audits every call of a [`tower::Service`](Service), an axum `Router` say, and holds it to a budget
-/// if it is given one.
+/// Audits each call of a [`tower::Service`](Service), such as an axum `Router`, optionally with a budget.
 ///
-/// For a single call, [`assert_poll_budget!`](crate::assert_poll_budget) around `oneshot` is enough;
-/// this is for a service that is handed on, to a client or a server of the test.
+/// For a single call, use [`assert_poll_budget!`](crate::assert_poll_budget) around `oneshot`. This function is for a service
+/// that the test passes to a client or a server.
 ///
 /// # Examples
 ///
@@ -50,7 +49,7 @@ use crate::sync::IgnorePoison as _;
 pub fn audit_service<S>(service: S) -> AuditedService<S> {
     AuditedService {
         service,
-        terms: Terms {
+        settings: CallSettings {
             location: Location::caller(),
             budget: None,
             audits: Arc::default(),
@@ -58,40 +57,39 @@ pub fn audit_service<S>(service: S) -> AuditedService<S> {
     }
 }
 
-/// A service whose calls are audited. Made by [`audit_service`].
+/// Audits the calls of a service. [`audit_service`] makes it.
 ///
-/// Clones audit into the same list.
+/// Clones add to the same list.
 #[derive(Clone)]
 pub struct AuditedService<S> {
     service: S,
-    terms: Terms,
+    settings: CallSettings,
 }
 
-/// What is to be done about the calls.
+/// The settings for the calls.
 #[derive(Clone)]
-struct Terms {
+struct CallSettings {
     location: &'static Location<'static>,
     budget: Option<Duration>,
     audits: Arc<Mutex<Vec<Audit<()>>>>,
 }
 
 impl<S> AuditedService<S> {
-    /// Holds every call to a budget: its future panics when it is done or dropped, if a poll was over
-    /// it, as [`assert_poll_budget!`](crate::assert_poll_budget) does.
+    /// Holds each call to a budget, as [`assert_poll_budget!`](crate::assert_poll_budget) does.
     ///
-    /// A server may answer that panic with a closed connection: the audits tell what it was.
+    /// The future of a call panics at its end or drop if a poll was over the budget. A server may close the connection after
+    /// such a panic. The audits still have the poll.
     pub fn budget(mut self, budget: Duration) -> Self {
-        self.terms.budget = Some(budget);
+        self.settings.budget = Some(budget);
         self
     }
 
-    /// The audits of the calls that have ended so far, in the order of their ends; they are handed over,
-    /// so that the list is empty again.
+    /// Takes the audits of the calls that have ended so far, in the order of their ends, and empties the list.
     ///
-    /// The first stretch of each is the call itself, before there is a future; it counts as a poll. A
-    /// call that was dropped before it was done has an audit as well.
+    /// The first poll of each audit is the call that returned the future. A call that was dropped before its end has an audit
+    /// too.
     pub fn audits(&self) -> Vec<Audit<()>> {
-        std::mem::take(&mut self.terms.audits())
+        std::mem::take(&mut self.settings.audits())
     }
 }
 
@@ -103,46 +101,46 @@ where
     type Error = S::Error;
     type Future = AuditedCall<S::Future>;
 
-    /// Not audited: it belongs to no call.
+    /// Polls the readiness of the service. It is not audited, because it belongs to no call.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let (origin, terms) = (Origin::of_future::<S::Future>(), self.terms.clone());
-        let budget = terms.budget.unwrap_or(DEFAULT_BUDGET);
-        let mut auditor = Auditor::new(origin, terms.location, budget);
+        let (origin, settings) = (Origin::of_future::<S::Future>(), self.settings.clone());
+        let budget = settings.budget.unwrap_or(DEFAULT_BUDGET);
+        let mut auditor = Auditor::new(origin, settings.location, budget);
         let future = auditor.run(|| self.service.call(request));
         AuditedCall {
             future,
-            held: Held::new(auditor, terms),
+            guard: FinishGuard::new(auditor, settings),
         }
     }
 }
 
 pin_project! {
-    /// The future of a call that is being audited. Made by [`AuditedService`].
+    /// Audits the future of a call. [`AuditedService`] makes it.
     #[must_use = "futures do nothing unless they are polled"]
     pub struct AuditedCall<F> {
         #[pin]
         future: F,
-        held: Held<Terms>,
+        guard: FinishGuard<CallSettings>,
     }
 }
 
-impl Terms {
+impl CallSettings {
     fn audits(&self) -> MutexGuard<'_, Vec<Audit<()>>> {
         self.audits.lock().ignore_poison()
     }
 }
 
-/// Keeps the audit; then panics, if a poll was over the budget.
-impl Ending for Terms {
-    fn end(&mut self, book: AuditRecord, may_panic: bool) {
+/// Keeps the audit, and then panics if a poll was over the budget.
+impl OnEnd for CallSettings {
+    fn end(&mut self, record: AuditRecord, may_panic: bool) {
         let is_held = may_panic && self.budget.is_some();
-        let failure = || Some(Failure::of(&book, None)?.to_string());
+        let failure = || Some(Failure::of(&record, None)?.to_string());
         let failure = is_held.then(failure).flatten();
-        self.audits().push(Audit { output: (), book });
+        self.audits().push(Audit { output: (), record });
         if let Some(failure) = failure {
             panic!("{failure}");
         }
@@ -154,9 +152,9 @@ impl<F: Future> Future for AuditedCall<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let polled = this.held.poll(cx, |cx| this.future.poll(cx));
+        let polled = this.guard.poll(cx, |cx| this.future.poll(cx));
         if polled.is_ready() {
-            this.held.end();
+            this.guard.end();
         }
         polled
     }
@@ -166,7 +164,7 @@ impl<S: fmt::Debug> fmt::Debug for AuditedService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditedService")
             .field("service", &self.service)
-            .field("budget", &self.terms.budget)
+            .field("budget", &self.settings.budget)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! An audit in text.
+//! Writes an audit as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use super::records::{AuditRecord, AuditedPoll};
 
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 
-/// The longest bar of the histogram, in characters.
-const BAR: usize = 40;
+/// The longest bar of the histogram, in characters: the table is as wide.
+const MAX_BAR_CHARS: usize = 40;
 
-pub(super) fn write(f: &mut fmt::Formatter<'_>, book: &AuditRecord) -> fmt::Result {
-    let polls = counted(book.polls.len() as u64, "poll");
-    let yields = counted(book.yields, "yield");
-    let wake_ups = counted(book.wake_ups, "wake-up");
-    let elapsed = book.elapsed();
+pub(super) fn write(f: &mut fmt::Formatter<'_>, record: &AuditRecord) -> fmt::Result {
+    let polls = counted(record.polls.len() as u64, "poll");
+    let yields = counted(record.yields, "yield");
+    let wake_ups = counted(record.wake_ups, "wake-up");
+    let elapsed = record.elapsed();
     write!(
         f,
         "{polls}, {yields}, {wake_ups}, {elapsed:.1?} from the first poll to the end"
     )?;
-    if book.polls.is_empty() {
+    if record.polls.is_empty() {
         return Ok(());
     }
     write!(f, "\n\n{:<8}", "")?;
@@ -27,12 +27,12 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, book: &AuditRecord) -> fmt::Resu
         write!(f, "  {name:>9}")?;
     }
     write!(f, "  {:>9}  {:>9}", "longest", "sum")?;
-    if !book.has_wall_time_only {
-        write_row(f, "own time", book, |poll| poll.active)?;
+    if !record.has_wall_time_only {
+        write_row(f, "active", record, |poll| poll.active)?;
     }
-    write_row(f, "by wall", book, |poll| poll.elapsed)?;
+    write_row(f, "elapsed", record, |poll| poll.elapsed)?;
     write!(f, "\n\n")?;
-    write_histogram(f, book)
+    write_histogram(f, record)
 }
 
 pub(super) fn counted(count: u64, noun: &str) -> String {
@@ -43,10 +43,10 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
 fn write_row(
     f: &mut fmt::Formatter<'_>,
     name: &str,
-    book: &AuditRecord,
+    record: &AuditRecord,
     time: impl Fn(&AuditedPoll) -> Duration,
 ) -> fmt::Result {
-    let times = sorted(book.polls.iter().map(time));
+    let times = sorted(record.polls.iter().map(time));
     let longest = times.last().copied();
     let sum = times.iter().sum();
     let quantiles = QUANTILES.map(|(_, q)| quantile(&times, q));
@@ -64,7 +64,7 @@ pub(super) fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
     times
 }
 
-/// The time of a poll within which a share `q` of all stayed.
+/// Returns the time that a share `q` of all polls did not exceed.
 pub(super) fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
     if q.is_nan() {
         return None;
@@ -73,13 +73,13 @@ pub(super) fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// How many polls there were up to each bound, in steps of 1, 2 and 5.
-fn write_histogram(f: &mut fmt::Formatter<'_>, book: &AuditRecord) -> fmt::Result {
-    let rows = rows(&sorted(book.polls.iter().map(|poll| poll.active)));
+/// Writes the number of polls up to each bound, in steps of 1, 2 and 5.
+fn write_histogram(f: &mut fmt::Formatter<'_>, record: &AuditRecord) -> fmt::Result {
+    let rows = rows(&sorted(record.polls.iter().map(|poll| poll.active)));
     let most = rows.iter().map(|row| row.1).max().unwrap_or_default();
-    let heading = match book.has_wall_time_only {
-        false => "own time",
-        true => "by wall",
+    let heading = match record.has_wall_time_only {
+        false => "active",
+        true => "elapsed",
     };
     write!(f, "{heading:<8}  {:>9}", "polls")?;
     for run in rows.chunk_by(|a, b| (a.1 == 0) == (b.1 == 0)) {
@@ -91,7 +91,7 @@ fn write_histogram(f: &mut fmt::Formatter<'_>, book: &AuditRecord) -> fmt::Resul
     Ok(())
 }
 
-/// A poll that there was has a bar that is seen.
+/// Writes a bar. A row with a poll has a visible one.
 fn write_bar(
     f: &mut fmt::Formatter<'_>,
     (bound, count): (Duration, usize),
@@ -99,13 +99,13 @@ fn write_bar(
 ) -> fmt::Result {
     let bound = format!("{bound:?}");
     write!(f, "\n≤ {bound:<6}  {count:>9}")?;
-    match (BAR * count).div_ceil(most.max(1)) {
+    match (MAX_BAR_CHARS * count).div_ceil(most.max(1)) {
         0 => Ok(()),
         length => write!(f, "  {}", "█".repeat(length)),
     }
 }
 
-/// From the first bound that there is a poll under to the last.
+/// Returns the rows from the first bound with a poll to the last one.
 fn rows(sorted: &[Duration]) -> Vec<(Duration, usize)> {
     let mut rows = Vec::new();
     let mut below = 0;
@@ -134,54 +134,54 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn an_audit_is_a_table_and_a_histogram() {
-        let mut book =
+    fn write_of_an_audit_is_a_table_and_a_histogram() {
+        let mut record =
             AuditRecord::fabricated(&[(1, 1), (1, 1), (2, 2), (90, 3), (1, 1), (30, 30)]);
-        book.yields = 5;
-        book.wake_ups = 7;
-        let text = |book| {
+        record.yields = 5;
+        record.wake_ups = 7;
+        let text = |record| {
             struct Text(AuditRecord);
             impl fmt::Display for Text {
                 fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                     write(f, &self.0)
                 }
             }
-            Text(book).to_string()
+            Text(record).to_string()
         };
         assert_eq!(
-            text(book),
+            text(record),
             "\
 6 polls, 5 yields, 7 wake-ups, 0.0ns from the first poll to the end
 
                 p50        p90        p99    longest        sum
-own time      1.0ms     30.0ms     30.0ms     30.0ms     38.0ms
-by wall       1.0ms     90.0ms     90.0ms     90.0ms    125.0ms
+active        1.0ms     30.0ms     30.0ms     30.0ms     38.0ms
+elapsed       1.0ms     90.0ms     90.0ms     90.0ms    125.0ms
 
-own time      polls
+active        polls
 ≤ 1ms             3  ████████████████████████████████████████
 ≤ 2ms             1  ██████████████
 ≤ 5ms             1  ██████████████
 …
 ≤ 50ms            1  ██████████████"
         );
-        let mut book = AuditRecord::fabricated(&[(4, 4)]);
-        book.has_wall_time_only = true;
+        let mut record = AuditRecord::fabricated(&[(4, 4)]);
+        record.has_wall_time_only = true;
         assert_eq!(
-            text(book),
+            text(record),
             "\
 1 poll, 0 yields, 0 wake-ups, 0.0ns from the first poll to the end
 
                 p50        p90        p99    longest        sum
-by wall       4.0ms      4.0ms      4.0ms      4.0ms      4.0ms
+elapsed       4.0ms      4.0ms      4.0ms      4.0ms      4.0ms
 
-by wall       polls
+elapsed       polls
 ≤ 5ms             1  ████████████████████████████████████████"
         );
         assert!(text(AuditRecord::fabricated(&[])).ends_with("to the end"));
     }
 
     #[test]
-    fn a_quantile_is_the_time_of_a_poll() {
+    fn quantile_is_the_time_of_a_poll() {
         let times = sorted((1..=100).rev().map(|n| n * MS));
         let of = |q| quantile(&times, q);
         assert_eq!(of(0.99), Some(99 * MS));
@@ -193,7 +193,7 @@ by wall       polls
     }
 
     #[test]
-    fn the_histogram_has_every_poll_once() {
+    fn rows_have_each_poll_once() {
         let times = [MS / 10, MS, MS + MS / 100, 40 * MS];
         let rows = rows(&times);
         assert_eq!(rows.iter().map(|row| row.1).sum::<usize>(), 4);
@@ -203,7 +203,7 @@ by wall       polls
     }
 
     #[test]
-    fn every_time_has_a_bound() {
+    fn bounds_cover_every_time() {
         assert!(bounds().last() >= Some(Duration::from_secs(500_000_000)));
         assert_eq!(bounds().next(), Some(Duration::from_nanos(100)));
     }
