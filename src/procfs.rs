@@ -1,6 +1,6 @@
-//! Floor 1: what `/proc` says, read. Where there is no such file, nothing is known.
+//! Floor 1: reads `/proc`. Without such a file, the answer is "unknown".
 //!
-//! Parsing takes text and gives values, so that it can be tested with what other kernels write.
+//! The parsers take text, so the tests can use the texts of other kernels.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sys::{self, Thread};
 
-/// Where a thread stands.
+/// The state of a thread, by its system call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SyscallState {
-    /// It runs, or would if it had a processor.
+    /// It runs, or waits on the run queue.
     Running,
     /// It waits in a system call.
     Waits(Waits),
-    /// It waits, but in none: for a page of memory, say.
+    /// It waits outside a system call, such as for a page of memory.
     Elsewhere,
 }
 
@@ -31,11 +31,12 @@ pub(crate) struct Waits {
     pub(crate) pc: u64,
 }
 
-/// Where a thread stands. An error says why it cannot be known.
+/// Returns the state of a thread. The error says why it is unknown.
 pub(crate) fn syscall_state(thread: &Thread) -> Result<SyscallState, String> {
     let path = format!("/proc/self/task/{}/syscall", thread.id);
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    parse_syscall_state(&text).ok_or_else(|| format!("{path} says {:?}", text.trim()))
+    parse_syscall_state(&text)
+        .ok_or_else(|| format!("{path} has an unknown text: {:?}", text.trim()))
 }
 
 pub(crate) fn parse_syscall_state(text: &str) -> Option<SyscallState> {
@@ -62,53 +63,53 @@ fn hexadecimal(word: &str) -> Option<u64> {
     u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).ok()
 }
 
-/// The state of a thread in one letter: R, S, D, T, t, …
+/// Returns the state letter of a thread: R, S, D, T, t, …
 pub(crate) fn state(thread: &Thread) -> Option<char> {
     let stat = read_lossy(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
     parse_state(&stat)
 }
 
-/// The text of a file. A file or a thread may have any bytes for a name, and the kernel cuts a thread's
-/// name in the middle of a character: what is no UTF-8 must not hide what stands beside it.
+/// Reads a file as text. The name of a file or a thread may have any bytes, and the kernel cuts a thread's name inside a
+/// character. Bytes that are no UTF-8 must not hide the rest.
 pub(crate) fn read_lossy(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
-/// The name before it is in brackets, and may hold brackets itself.
+/// Parses the state letter. The name before it is in brackets, and may contain brackets.
 pub(crate) fn parse_state(stat: &str) -> Option<char> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.trim_start().chars().next()
 }
 
-/// The number of the processor on which a thread runs, or ran last.
+/// Returns the number of the CPU on which a thread runs, or ran last.
 pub(crate) fn processor(thread: &Thread) -> Option<u32> {
     let stat = read_lossy(format!("/proc/self/task/{}/stat", thread.id)).ok()?;
     parse_processor(&stat)
 }
 
-/// The 39th field. The second is the name, and the third the first behind its brackets.
+/// Parses the 39th field. The third field is the first one after the brackets of the name.
 pub(crate) fn parse_processor(stat: &str) -> Option<u32> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(39 - 3)?.parse().ok()
 }
 
-/// What keeps a thread from answering a signal at once.
+/// Reasons for which a thread does not answer a signal at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct SignalObstacles {
     /// It has the signal blocked.
     pub(crate) is_blocked: bool,
-    /// It waits in the kernel, and takes no signal before that is over.
+    /// It is in an uninterruptible sleep, and accepts no signal before its end.
     pub(crate) is_uninterruptible: bool,
 }
 
-/// What keeps a thread from answering a signal, as far as that is known.
+/// Returns the known reasons for which a thread does not answer a signal.
 pub(crate) fn signal_obstacles(thread: &Thread, signal: i32) -> SignalObstacles {
     let status = read_lossy(format!("/proc/self/task/{}/status", thread.id));
     parse_signal_obstacles(&status.unwrap_or_default(), signal)
 }
 
 pub(crate) fn parse_signal_obstacles(status: &str, signal: i32) -> SignalObstacles {
-    // Not by `lines`: a thread's name may hold a carriage return. The kernel writes its line breaks as `\n`.
+    // Not `lines`: a thread's name may contain a carriage return. The kernel writes line breaks as `\n`.
     let field = |name| {
         let mut lines = status.split('\n');
         let value = lines.find_map(|line| line.strip_prefix(name));
@@ -123,27 +124,27 @@ pub(crate) fn parse_signal_obstacles(status: &str, signal: i32) -> SignalObstacl
     }
 }
 
-/// The scheduler's account of one thread, kept open because it is read often.
+/// The scheduler statistics of one thread. The file stays open because the sentinel reads it often.
 #[derive(Debug)]
 pub(crate) struct Schedstat {
     thread: u32,
-    /// `None` of one that is opened for each reading.
+    /// `None` if each reading opens the file.
     kept: Option<KeptFile>,
 }
 
-/// How many files of the process's are kept open at once. The limit on them is the program's to use up, and
-/// often 1,024: a look at a thread that is beyond costs about twice as much.
+/// The most files that stay open. They count against the limit of the program, which is often 1,024. A reading without an
+/// open file costs about twice as much.
 const MAX_KEPT_FILES: usize = 64;
 
-/// A file that counts among those.
+/// A file that stays open, and counts against [`MAX_KEPT_FILES`].
 #[derive(Debug)]
 struct KeptFile(Option<File>);
 
-/// How many there are.
+/// The number of such files.
 static KEPT_FILES: AtomicUsize = AtomicUsize::new(0);
 
 impl KeptFile {
-    /// Closes it again if there are as many as may be.
+    /// Keeps the file open, unless the limit is reached. Then it closes the file.
     fn if_few(file: File) -> Option<Self> {
         let one_more = |kept| (kept < MAX_KEPT_FILES).then_some(kept + 1);
         let counted = KEPT_FILES.fetch_update(Relaxed, Relaxed, one_more);
@@ -154,8 +155,8 @@ impl KeptFile {
 impl Drop for KeptFile {
     fn drop(&mut self) {
         KEPT_FILES.fetch_sub(1, Relaxed);
-        // In the child of a fork the number may be that of another file, or of none: the kernel copies the table of
-        // files before the memory, and a thread that looks opens one between the two.
+        // In the child of a fork, the descriptor may be that of another file, or of none. The kernel copies the table of
+        // files before the memory, and another thread may open a file between the two.
         if sys::is_forked() {
             std::mem::forget(self.0.take());
         }
@@ -182,18 +183,18 @@ impl Schedstat {
         parse_sched_counts(std::str::from_utf8(text.get(..len)?).ok()?)
     }
 
-    /// For how many nanoseconds the thread has waited for a processor since it began.
+    /// Returns the nanoseconds that the thread has spent on the run queue since its begin.
     pub(crate) fn run_queue_wait(&self) -> Option<u64> {
         Some(self.read()?.wait)
     }
 }
 
-/// What a thread had of the processors since it began.
+/// The scheduler's counts of a thread since its begin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SchedCounts {
-    /// How many nanoseconds it waited for one. What it waits now is added when it is run again.
+    /// The nanoseconds on the run queue. The kernel adds the present wait when the thread runs again.
     pub(crate) wait: u64,
-    /// How often it was given one.
+    /// The number of times that it got a CPU.
     pub(crate) count: u64,
 }
 
@@ -212,27 +213,27 @@ pub(crate) fn parse_sched_counts(text: &str) -> Option<SchedCounts> {
     let on_cpu: u64 = fields.next()?.parse().ok()?;
     let wait = fields.next()?.parse().ok()?;
     let count = fields.next()?.parse().ok()?;
-    // A thread that reads this was run: zeros everywhere are no account, but the lack of one.
+    // The reading thread has run, so zeros everywhere mean that the kernel does not count.
     (on_cpu > 0 || count > 0).then_some(SchedCounts { wait, count })
 }
 
-/// What a file descriptor of this process refers to: a path, or `socket:[…]`, `pipe:[…]`.
+/// Returns the target of a file descriptor of this process: a path, or `socket:[…]`, `pipe:[…]`.
 pub(crate) fn descriptor(number: u64) -> Option<String> {
     let target = fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
     Some(target.to_string_lossy().into_owned())
 }
 
-/// A file of which a part can be executed here.
+/// An executable mapping of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mapping {
     pub(crate) addresses: Range<u64>,
-    /// Where in the file the part begins.
+    /// The offset of the mapping in the file.
     pub(crate) offset: u64,
     /// A path, or a name in square brackets.
     pub(crate) path: String,
 }
 
-/// The executable mappings of this process that have a name.
+/// Returns the executable mappings of this process that have a name.
 pub(crate) fn executable_mappings() -> Vec<Mapping> {
     let maps = read_lossy("/proc/self/maps").unwrap_or_default();
     parse_mappings(&maps)
@@ -240,16 +241,15 @@ pub(crate) fn executable_mappings() -> Vec<Mapping> {
 
 /// Opens the file behind a mapping for reading.
 pub(crate) fn open_mapped(path: &str) -> Option<fs::File> {
-    // The program may have been replaced on disk since it was started.
+    // The program may have been replaced on disk since its start.
     let is_own = std::env::current_exe().is_ok_and(|exe| exe.as_os_str() == path);
     let path = if is_own { "/proc/self/exe" } else { path };
-    // What is mapped may be a device, and another thing may be at its path by now: opening it could wait
-    // for ever, or do something.
+    // The mapping may be of a device, and its path may lead to another file now. An open could block, or have an effect.
     let is_file = fs::metadata(path).ok()?.is_file();
     is_file.then(|| fs::File::open(path).ok())?
 }
 
-/// Not by `lines`: a path may end in a carriage return.
+/// Parses the executable mappings. Not by `lines`, because a path may end in a carriage return.
 pub(crate) fn parse_mappings(maps: &str) -> Vec<Mapping> {
     maps.split('\n').filter_map(parse_mapping).collect()
 }
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deaf_reads_the_state_and_the_bit_of_the_signal() {
+    fn parse_signal_obstacles_reads_the_state_and_the_bit_of_the_signal() {
         let is_blocked = |status, signal| parse_signal_obstacles(status, signal).is_blocked;
         // SIGURG is 23: the lowest bit is that of signal 1.
         let status = "Name:\tSigBlk:\nState:\tS (sleeping)\nSigBlk:\t0000000000400000\n";
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_runs_or_waits_in_a_call_or_elsewhere() {
+    fn parse_syscall_state_distinguishes_running_call_and_other_wait() {
         assert_eq!(
             parse_syscall_state("running\n"),
             Some(SyscallState::Running)

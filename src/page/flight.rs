@@ -1,4 +1,4 @@
-//! The last minutes as a trace for Perfetto: JSON trace events, one track per thread.
+//! Writes the recent polls as a trace for Perfetto: JSON trace events, one track per thread.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::watch::name_of;
 use crate::watchdog::Watchdog;
 
 impl Watchdog {
-    /// The last polls that took more than half of their budgets, as a trace: JSON trace events, which
-    /// open in <https://ui.perfetto.dev>. Each thread is a track, each poll a slice; those that were
-    /// reported lately carry their cause and their stack.
+    /// Returns the last polls that took more than half of their budgets, as JSON trace events for
+    /// <https://ui.perfetto.dev>. Each thread is a track, and each poll a slice. Recently reported polls have their cause and
+    /// stack.
     ///
-    /// The record is the process's: it has the last 4,096 such polls of all its watchdogs, in 256 KiB.
-    /// Cause and stack are of the last 256 reports of this one.
+    /// The record belongs to the process: it has the last 4,096 such polls of all watchdogs, in 256 KiB. Causes and stacks are
+    /// those of the last 256 reports of this watchdog.
     ///
     /// # Examples
     ///
@@ -29,8 +29,8 @@ impl Watchdog {
     ///
     /// # Non-guarantees
     ///
-    /// A track is a place that one thread has at a time: where one has ended and another begun, both may be
-    /// on it, under the name of the later one. Polls that are in flight are not in it.
+    /// Two threads, one of which ended before the other began, may share a track under the name of the later one. Polls in
+    /// flight are not in the record.
     pub fn flight_record(&self) -> String {
         let entries = flight_record::read();
         let recent = self.history().recent().polls();
@@ -51,7 +51,7 @@ impl Watchdog {
     }
 }
 
-/// The names of the threads.
+/// Returns the names of the threads.
 fn tracks() -> impl Iterator<Item = Value> {
     let name = |slot: &slot::Slot| {
         let thread = slot.diagnostics().thread();

@@ -1,20 +1,19 @@
-//! Floor 7: what a watchdog knows, on one page (feature `page`).
+//! Floor 7: shows the state of a watchdog on a debug page (feature `page`).
 //!
-//! [`Page`] takes the path of a request and gives the bytes of an answer, so that it can be mounted in any
-//! server; with the feature `axum`, [`router`] is one for axum. The page is whole in itself: no script or
-//! font of others, light and dark, and it asks for [`State`] once a second.
+//! [`Page`] takes the path of a request and returns the bytes of a response, so any server can mount it. With the feature
+//! `axum`, [`router`] is a router for axum. The page loads no script or font from elsewhere, has a light and a dark theme, and
+//! requests [`State`] once a second.
 //!
 //! # Who may see it
 //!
-//! Nothing mounts it unless you do. It shows the names of watches, functions, files and sockets of the
-//! program, and stacks (the crate's section on security says how to leave those out): mount it where only those who run the service get to, on a port of its own
-//! (`prometheus::Exporter` and `page` together serve it beside `/metrics`, on loopback if you say so), or
-//! behind what authenticates your administrators.
+//! The page is only served if the program mounts it. It shows the names of watches, functions, files and sockets, and stacks.
+//! The crate's section on security says how to leave these out. Mount the page where only operators of the service have
+//! access: behind authentication, or on a separate port. `prometheus::Exporter` can serve it beside `/metrics`, for example on
+//! loopback.
 //!
-//! A server of your own that has it, with `router` or with [`Page::answer`], answers for whatever
-//! host it is asked for. Where it listens on loopback or in a private network without authentication, have
-//! it look at the `Host` of a request: a web page that has its own name resolve to that address (DNS rebinding)
-//! reads the page otherwise. The listener of `prometheus::Exporter` does that.
+//! With `router` or [`Page::answer`], your server answers requests for any host. On loopback, or in a private network without
+//! authentication, check the `Host` of each request. Otherwise a web page whose own name resolves to that address (DNS
+//! rebinding) can read the debug page. The listener of `prometheus::Exporter` makes this check.
 //!
 //! # Examples
 //!
@@ -44,19 +43,19 @@ use crate::watchdog::Watchdog;
 
 const HTML: &str = include_str!("page.html");
 
-/// The page of one watchdog. A handle, which is cheap to clone.
+/// Serves the debug page of one watchdog. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct Page {
     watchdog: Watchdog,
 }
 
-/// What to answer.
+/// Holds a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer {
     /// 200 or 404.
     pub status: u16,
-    /// For the header `content-type`.
+    /// The value of the header `content-type`.
     pub content_type: &'static str,
     /// The body.
     pub body: Vec<u8>,
@@ -73,14 +72,14 @@ impl Answer {
 }
 
 impl Page {
-    /// The page of that watchdog.
+    /// Makes the page of a watchdog.
     pub fn new(watchdog: &Watchdog) -> Self {
         Self {
             watchdog: watchdog.clone(),
         }
     }
 
-    /// What to answer to a `GET` of `path`, which is what comes after where the page is mounted:
+    /// Returns the response to a `GET` of `path`, relative to the place where the page is mounted:
     ///
     /// | path | answer |
     /// |---|---|
@@ -89,8 +88,8 @@ impl Page {
     /// | `/stacks.folded` | the culprits, for flame-graph tools ([`Culprits::folded`](crate::report::Culprits::folded)) |
     /// | `/flight.json` | the last minutes, for Perfetto ([`Watchdog::flight_record`]) |
     ///
-    /// Anything else is not found. What functions are called is looked up here, which may take long the
-    /// first time: in async code, call it on a thread that may block.
+    /// Other paths are not found. The first call may take long, because it looks up the names of functions. In async code,
+    /// call it on a thread that may block.
     pub fn answer(&self, path: &str) -> Answer {
         const JSON: &str = "application/json";
         const TEXT: &str = "text/plain; charset=utf-8";
@@ -106,13 +105,13 @@ impl Page {
         }
     }
 
-    /// What the page shows at this moment.
+    /// Returns what the page shows now.
     pub fn state(&self) -> State {
         State::of(&self.watchdog)
     }
 
     fn json(&self) -> Vec<u8> {
-        // Nothing in there can fail: no map has a key that is not a string.
+        // Serialization cannot fail: all keys of maps are strings.
         serde_json::to_vec(&self.state()).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The page as a router for axum.
+//! Serves the page through an axum router.
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -9,13 +9,13 @@ use axum::routing::get;
 use super::Page;
 use crate::watchdog::Watchdog;
 
-/// The page as a router, to be nested where you want it (feature `axum`).
+/// Makes an axum router of the page, to nest in yours (feature `axum`).
 ///
-/// It answers on the runtime's blocking pool. While every worker of the runtime is stuck it does not
-/// answer at all: for that, serve it from a thread of its own.
+/// It answers on the runtime's blocking pool, and not at all while every worker of the runtime is stuck. To avoid that, serve
+/// the page from a separate thread.
 ///
-/// It answers whatever the `Host` of a request is: which names your server has, only you know. [The
-/// module](crate::page) says what follows from that.
+/// It answers requests for any `Host`, because only you know the names of your server. [The module](crate::page) explains the
+/// risk.
 ///
 /// # Examples
 ///
@@ -24,7 +24,7 @@ use crate::watchdog::Watchdog;
 /// use shotclock::Watchdog;
 ///
 /// let watchdog = Watchdog::builder().build()?;
-/// // Not for everybody: see the module.
+/// // Restrict the access: see the module.
 /// let app: Router = Router::new().nest("/debug/shotclock", shotclock::page::router(&watchdog));
 /// # drop(app);
 /// # Ok::<(), shotclock::Error>(())
@@ -45,7 +45,7 @@ async fn answer(State(page): State<Page>, request: Request) -> Response {
             let kind = [(header::CONTENT_TYPE, answer.content_type)];
             (status, kind, answer.body).into_response()
         }
-        // The runtime shuts down.
+        // The runtime is shutting down.
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

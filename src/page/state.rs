@@ -1,4 +1,4 @@
-//! What the page shows, as data.
+//! The data of the page.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,122 +16,120 @@ use crate::slot::{self, Slot};
 use crate::watch::{Health, WatchStats, name_of, polls_of_slot};
 use crate::watchdog::Watchdog;
 
-/// How many of the latest reports are shown.
-const RECENT: usize = 50;
+/// The latest reports that the page shows: more than a screen has room for.
+const MAX_RECENT_REPORTS: usize = 50;
 
-/// Everything that the page shows, at one moment. `Serialize` gives what `state.json` has; times are
-/// seconds, moments are seconds since 1970.
+/// Holds all data of the page at one time. `Serialize` writes `state.json`: durations in seconds, and times in seconds since
+/// 1970.
 ///
-/// Watches, reports and culprits are those of one watchdog; runtimes, threads and lanes those of the
-/// process.
+/// Watches, reports and culprits belong to one watchdog. Runtimes, threads and lanes belong to the process.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct State {
-    /// When it was made.
+    /// The time of this state.
     pub at: f64,
-    /// In one word.
+    /// The summary of the health.
     pub health: Health,
-    /// What hurts most first: by stalls, then by slow polls, then by busy time.
+    /// The watches, in descending order of stalls, then of slow polls, then of busy time.
     pub watches: Vec<WatchStats>,
-    /// The runtimes that are guarded.
+    /// The guarded runtimes.
     pub runtimes: Vec<RuntimeState>,
-    /// The threads that polled something watched, and what each is doing now.
+    /// The threads that made watched polls, with their polls in flight.
     pub threads: Vec<ThreadState>,
-    /// The stalls that were reported and still last, the oldest first.
+    /// The reported stalls that still last, the oldest first.
     pub stalls: Vec<SlowPoll>,
-    /// The workers of guarded runtimes that are stuck or busy for very long, as they were reported last.
+    /// The stuck or busy workers of guarded runtimes, as last reported.
     pub stuck_workers: Vec<StuckWorker>,
-    /// The latest reports of polls that have ended, the latest first.
+    /// The reports of ended polls, the latest first.
     pub recent: Vec<RecentState>,
     /// The lanes.
     pub lanes: Vec<LaneState>,
-    /// Which functions held the workers most, the worst first.
+    /// The functions with the most time over budget, the worst first.
     pub culprits: Vec<Culprit>,
-    /// The stacks of the culprits, from the outermost watch to the innermost function, and for how many
-    /// seconds each was over budget.
+    /// The stacks of the culprits, from the outermost watch to the innermost function, with their seconds over budget.
     pub flames: Vec<(Vec<String>, f64)>,
 }
 
-/// A guarded runtime.
+/// Describes a guarded runtime.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RuntimeState {
-    /// How it stands.
+    /// The state of the runtime.
     #[serde(flatten)]
     pub snapshot: RuntimeSnapshot,
-    /// How many of its workers are stuck.
+    /// The number of stuck workers.
     pub stuck: u64,
-    /// How often a worker of it was found to be stuck.
+    /// The number of times that a worker was stuck.
     pub stalls: u64,
-    /// How many of its workers are busy for very long, in one poll or in many.
+    /// The number of workers that have been busy for ten budgets, in one poll or in many.
     pub busy: u64,
 }
 
-/// A thread that polled something watched.
+/// Describes a thread that made watched polls.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ThreadState {
     /// Its name.
     pub thread: String,
-    /// The guarded runtime that it is a worker of.
+    /// The guarded runtime whose worker it is.
     pub runtime: Option<Arc<str>>,
-    /// The number that it has there.
+    /// The index of the worker there.
     pub worker: Option<usize>,
-    /// Whether it waits for something to do there.
+    /// Whether the worker is parked.
     pub is_parked: bool,
     /// Its polls in flight, outermost first.
     pub polls: Vec<PollState>,
 }
 
-/// A poll in flight.
+/// Describes a poll in flight.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct PollState {
     /// The name of its watch.
     pub watch: Arc<str>,
-    /// What is timed.
+    /// The kind of the section.
     pub kind: String,
-    /// For how long it has been running.
+    /// The age of the poll.
     pub elapsed: f64,
-    /// How long it may.
+    /// The budget of the poll.
     pub budget: f64,
-    /// Whether it is over that, less the slow polls inside.
+    /// Whether it exceeds the budget, without the slow polls inside.
     pub is_stalled: bool,
 }
 
-/// A poll that was reported, and when.
+/// Holds a report and its time.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecentState {
-    /// When the report was made.
+    /// The time of the report.
     pub at: f64,
     /// The report.
     #[serde(flatten)]
     pub slow: SlowPoll,
 }
 
-/// A lane.
+/// Describes a lane.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct LaneState {
     /// Its name.
     pub lane: Arc<str>,
-    /// How many closures wait.
+    /// The number of queued closures.
     pub queued: u64,
-    /// How many run.
+    /// The number of running closures.
     pub in_flight: u64,
-    /// How many were not taken.
+    /// The number of refused closures.
     pub rejected: u64,
-    /// How many panicked.
+    /// The number of closures that panicked.
     pub panics: u64,
-    /// How many were run where they were offloaded.
+    /// The number of closures that ran on the calling thread.
     pub inline: u64,
 }
 
 impl State {
     pub(super) fn of(watchdog: &Watchdog) -> Self {
         let clock = watchdog.clock();
-        // One at a time: what it holds is wanted by the thread that reports.
+        // One lock at a time, because the reporter's thread needs each of them.
         let polls = watchdog.history().recent().polls();
         let stuck_workers = watchdog.history().recent().stuck_workers();
         let (running, ended) = polls
@@ -149,7 +147,7 @@ impl State {
             recent: ended
                 .into_iter()
                 .rev()
-                .take(RECENT)
+                .take(MAX_RECENT_REPORTS)
                 .map(RecentState::of)
                 .collect(),
             lanes: lanes(),
@@ -198,7 +196,7 @@ impl RecentState {
     }
 }
 
-/// Those that have not ended since they were reported, as old as they are now.
+/// Returns the reported stalls that still last, with their present age.
 fn stalls(running: Vec<Recent>, clock: &Clock) -> Vec<SlowPoll> {
     let slots = slot::all();
     let still = |slow: &SlowPoll| {
@@ -221,11 +219,11 @@ fn stalls(running: Vec<Recent>, clock: &Clock) -> Vec<SlowPoll> {
 
 fn threads(clock: &Clock) -> Vec<ThreadState> {
     let guarded: Vec<_> = runtime::all();
-    // Those of reporters are the crate's own.
+    // Reporter threads belong to the crate.
     let slots = slot::all().into_iter().filter(|slot| !slot.is_reporting());
     let states = slots.filter_map(|slot| thread(slot, clock, &guarded));
     let mut threads: Vec<_> = states.collect();
-    // Those that do something first.
+    // Busy threads first.
     threads.sort_by_key(|thread| {
         (
             thread.polls.is_empty(),
@@ -236,7 +234,7 @@ fn threads(clock: &Clock) -> Vec<ThreadState> {
     threads
 }
 
-/// `None` if no thread has the slot.
+/// Returns the thread of a slot. `None` if no thread has it.
 fn thread(slot: &Slot, clock: &Clock, guarded: &[Arc<Guarded>]) -> Option<ThreadState> {
     let now = clock.raw();
     let place = guarded.iter().find_map(|guarded| {

@@ -1,5 +1,5 @@
-//! The program and the libraries that are loaded, read from `/proc` and from their files: not through
-//! the loader, whose lock the thread that is looked at may hold.
+//! The loaded program and libraries, from `/proc` and their files. Not from the dynamic loader, whose lock the observed
+//! thread may hold.
 
 mod frame_table;
 
@@ -20,10 +20,10 @@ use crate::sys::read_memory;
 /// A file of this processor. `object::File` would also read the files of others, which doubles the code.
 pub(crate) type Elf<'d, R> = ElfFile64<'d, NativeEndian, R>;
 
-/// A part of a file: its addresses, and what is in it.
+/// A section of a file: its addresses and its bytes.
 type Section = (Range<u64>, Arc<[u8]>);
 
-/// What one file says about unwinding.
+/// The unwind tables of one file.
 pub(crate) struct Unwinding {
     pub(crate) eh_frame: Option<Section>,
     pub(crate) eh_frame_hdr: Option<Section>,
@@ -34,15 +34,15 @@ pub(crate) struct Unwinding {
 pub(crate) struct Module {
     pub(crate) path: Arc<str>,
     pub(crate) addresses: Range<u64>,
-    /// What is added to an address of the file to get one of the process.
+    /// The difference between an address in the process and one in the file.
     pub(crate) bias: u64,
-    /// Where such functions are, as addresses of the file, in order.
+    /// The known functions, in the order of their addresses in the file.
     pub(crate) known_frames: Vec<(Range<u64>, KnownFrame)>,
-    /// Distinguishes it from another file that is mapped there later.
+    /// Distinguishes it from another file at the same address later.
     pub(crate) mark: Option<Mark>,
 }
 
-/// Some bytes of a file, and where they are in memory.
+/// Some bytes of a file, and their place in memory.
 pub(crate) struct Mark {
     address: u64,
     bytes: Box<[u8]>,
@@ -65,12 +65,12 @@ impl Module {
         }
     }
 
-    /// Whether it is the C library, whose wrappers stand between a system call and its caller.
+    /// Returns whether it is the C library, whose functions make the system calls.
     pub(super) fn is_c_library(&self) -> bool {
         is_c_library(&self.path)
     }
 
-    /// What the function at an address belongs to.
+    /// Returns the known function at an address.
     pub(crate) fn known_frame_at(&self, address: u64) -> Option<KnownFrame> {
         let address = address.wrapping_sub(self.bias);
         let after = self
@@ -82,21 +82,21 @@ impl Module {
 }
 
 fn is_c_library(path: &str) -> bool {
-    // The resolver of glibc was in files of its own before 2.34.
+    // Before 2.34, the resolver of glibc was in files of its own.
     const FILES: [&str; 5] = ["libc.", "libc-", "libpthread", "libresolv", "libnss_dns"];
     let name = path.rsplit('/').next().unwrap_or_default();
     FILES.iter().any(|file| name.starts_with(file))
 }
 
-/// The modules that are known.
+/// The known modules.
 #[derive(Default)]
 pub(super) struct Modules {
     known: Vec<Module>,
-    /// Where the modules begin of which it was checked that they are still there, since the last stack.
+    /// The start addresses of the modules that were checked since the begin of this stack.
     checked: Vec<u64>,
 }
 
-/// What tells a module from another one.
+/// Identifies a module.
 #[derive(Clone, PartialEq)]
 pub(super) struct Known {
     addresses: Range<u64>,
@@ -109,7 +109,7 @@ impl Known {
     }
 }
 
-/// How the modules that are loaded differ from those that were known.
+/// The difference between the loaded and the known modules.
 pub(super) struct Difference {
     pub(super) gone: Vec<Known>,
     pub(super) new: Vec<(Module, Unwinding)>,
@@ -131,13 +131,12 @@ impl Modules {
             .find(|module| module.addresses.contains(&address))
     }
 
-    /// From now on another stack is unwound: any module may have been unloaded since the last one, and another
-    /// one loaded at its address.
+    /// Begins another stack. Since the last one, any module may have been unloaded, and another loaded at its address.
     pub(super) fn begin_stack(&mut self) {
         self.checked.clear();
     }
 
-    /// Forgets the module of an address if another file is mapped there by now, and says where it began.
+    /// Forgets the module of an address if another file is mapped there now. Returns its start address.
     pub(super) fn forget_if_replaced(&mut self, address: u64) -> Option<u64> {
         let mut all = self.known.iter();
         let place = all.position(|module| module.addresses.contains(&address))?;
@@ -167,8 +166,7 @@ impl Modules {
     }
 }
 
-/// Reads which modules are loaded, and the files of those that are not known. That may take long: the
-/// sentinel must not.
+/// Reads the loaded modules, and the files of unknown ones. That may take long, so the sentinel must not call it.
 pub(super) fn difference(known: Vec<Known>) -> Difference {
     let mappings = executable_mappings();
     let is_mapped = |known: &Known| {
@@ -195,7 +193,7 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
         with_file(&mapping.path, |file| {
             let (bias, unwinding) = parse(&file, mapping)?;
             let known_frames = match is_c_library(&mapping.path) {
-                true => parts_of_c(&file),
+                true => known_frames_of_c(&file),
                 false => known_frames(&file),
             };
             Some((bias, unwinding, known_frames, mark(&file, bias)))
@@ -211,9 +209,9 @@ fn read(mapping: &Mapping) -> Option<(Module, Unwinding)> {
     Some((module, unwinding))
 }
 
-/// The number of its build; in a file that has none, its first instructions.
+/// Returns the mark of a module: its build id, or its first instructions if the file has none.
 fn mark<'d, R: object::ReadRef<'d>>(file: &Elf<'d, R>, bias: u64) -> Option<Mark> {
-    /// A build number has 20 bytes behind a header, and some bytes of code tell two files apart as well.
+    /// A build id has 20 bytes after a header. Some bytes of code distinguish two files too.
     const MOST_BYTES: usize = 256;
     let section = |name| file.section_by_name(name);
     let section = section(".note.gnu.build-id").or_else(|| section(".text"))?;
@@ -223,11 +221,11 @@ fn mark<'d, R: object::ReadRef<'d>>(file: &Elf<'d, R>, bias: u64) -> Option<Mark
         address: section.address().checked_add(bias)?,
         bytes: bytes.into(),
     };
-    // What is not in memory now tells nothing later: the file may have been replaced on disk.
+    // Only bytes in memory are comparable later, because the file may be replaced on disk.
     mark.is_there().then_some(mark)
 }
 
-/// The kernel's own library is in no file.
+/// Reads the kernel's own library (vDSO), which is in no file.
 fn read_from_memory(mapping: &Mapping) -> Option<(u64, Unwinding)> {
     const LARGEST: usize = 1 << 20;
     let len = usize::try_from(mapping.addresses.end - mapping.addresses.start).ok()?;
@@ -236,7 +234,7 @@ fn read_from_memory(mapping: &Mapping) -> Option<(u64, Unwinding)> {
     parse(&Elf::parse(image.get(..read)?).ok()?, mapping)
 }
 
-/// The file may be any by now, so nothing that it says is added up unchecked.
+/// Parses a file. It may have any content, so all arithmetic is checked.
 pub(crate) fn parse<'d, R: object::ReadRef<'d>>(
     file: &Elf<'d, R>,
     mapping: &Mapping,
@@ -254,7 +252,7 @@ pub(crate) fn parse<'d, R: object::ReadRef<'d>>(
     };
     let segment = file.segments().find(holds)?;
     let (offset, _) = segment.file_range();
-    // Where the mapping begins, as an address of the file.
+    // The begin of the mapping, as an address of the file.
     let begin = segment.address().checked_add(mapping.offset)?;
     let begin = begin.checked_sub(offset)?;
     let bias = mapping.addresses.start.checked_sub(begin)?;
@@ -270,7 +268,7 @@ pub(crate) fn parse<'d, R: object::ReadRef<'d>>(
         eh_frame.is_some_and(|(eh_frame, _)| frame_table::is_sound(table, at.start, eh_frame))
     };
     let unwinding = Unwinding {
-        // Without it, an index is made of the section itself.
+        // Without it, the unwinder makes an index of the section itself.
         eh_frame_hdr: section(".eh_frame_hdr").filter(is_sound),
         eh_frame,
         text: text.and_then(|text| addresses(text.address(), text.size())),
@@ -282,29 +280,30 @@ fn addresses(from: u64, size: u64) -> Option<Range<u64>> {
     Some(from..from.checked_add(size)?)
 }
 
-/// Finds the known functions, in the order of their addresses. A program that is stripped has no symbols, and
-/// so none of them.
+/// Finds the known functions, in the order of their addresses. A stripped program has none, because it has no symbols.
 pub(crate) fn known_frames<'d, R: object::ReadRef<'d>>(
     file: &Elf<'d, R>,
 ) -> Vec<(Range<u64>, KnownFrame)> {
-    let part = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
+    let known = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
         let name = symbol
             .name()
             .ok()
             .filter(|name| KnownFrame::may_be_in(name))?;
-        let part = KnownFrame::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
-        Some((addresses(symbol.address(), symbol.size())?, part))
+        let frame = KnownFrame::of(&format!("{:#}", rustc_demangle::demangle(name)))?;
+        Some((addresses(symbol.address(), symbol.size())?, frame))
     };
-    in_order(file.symbols().filter_map(part))
+    in_order(file.symbols().filter_map(known))
 }
 
-/// The same of the C library, which is nearly always stripped: of what it exports.
-fn parts_of_c<'d, R: object::ReadRef<'d>>(file: &Elf<'d, R>) -> Vec<(Range<u64>, KnownFrame)> {
-    let part = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
-        let part = KnownFrame::of_c(symbol.name().ok()?)?;
-        Some((addresses(symbol.address(), symbol.size())?, part))
+/// Finds the known functions of the C library among its exports, because it is nearly always stripped.
+fn known_frames_of_c<'d, R: object::ReadRef<'d>>(
+    file: &Elf<'d, R>,
+) -> Vec<(Range<u64>, KnownFrame)> {
+    let known = |symbol: ElfSymbol64<'d, '_, NativeEndian, R>| {
+        let frame = KnownFrame::of_c(symbol.name().ok()?)?;
+        Some((addresses(symbol.address(), symbol.size())?, frame))
     };
-    in_order(file.dynamic_symbols().filter_map(part))
+    in_order(file.dynamic_symbols().filter_map(known))
 }
 
 fn in_order(
@@ -325,7 +324,7 @@ mod tests {
         std::hint::black_box(7)
     }
 
-    /// Opening one for reading waits for a writer.
+    /// An `open` of a FIFO for reading waits for a writer.
     #[test]
     fn open_of_a_special_file_is_refused() {
         let path = format!("shotclock-fifo-{}", std::process::id());
@@ -337,7 +336,7 @@ mod tests {
         assert_eq!(opened, None);
     }
 
-    /// As if another library had been at this program's address until just now.
+    /// Pretends that another library was at this program's address.
     #[test]
     fn module_replaced_at_its_address_is_forgotten() {
         let address = somewhere as *const () as u64;

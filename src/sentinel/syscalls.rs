@@ -1,4 +1,4 @@
-//! What a system call is called, what it waits for, and what a signal would do to it.
+//! Describes a system call: its name, the resource that it waits for, and the effect of a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::procfs::{Waits, descriptor};
 use crate::report::{Resource, Syscall};
 use crate::sys::{self, FileType};
 
-/// What a signal with a restarting handler does to a call.
+/// The effect of a signal with a restarting handler on a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Interrupted {
-    /// The kernel makes it again, or it cannot be interrupted.
+    /// The kernel restarts it, or cannot interrupt it.
     Restarts,
-    /// It returns `EINTR`, or that a part is done. Some functions make it again then.
+    /// It returns `EINTR`, or a partial result. Some functions then repeat it.
     IsCutShort(Call),
-    /// It returns `EINTR`, or may.
+    /// It may return `EINTR`.
     Fails,
 }
 
-/// What kind of call it is, by what it waits for.
+/// The kind of a call, by the resource that it waits for.
 enum Sort {
-    /// A duration behind the pointer that is the argument of this number.
+    /// A duration. The argument with this index points to it.
     Sleep(usize),
     Futex,
-    /// The descriptor that is the first argument; a socket may have a time-out.
+    /// The descriptor in the first argument. A socket may have a timeout.
     Descriptor(Timeout),
     /// A path or the state of a file.
     File,
@@ -36,7 +36,7 @@ enum Sort {
     Other,
 }
 
-/// Which time-out of a socket bounds the call.
+/// The timeout of a socket that bounds the call.
 #[derive(Clone, Copy)]
 enum Timeout {
     Receive,
@@ -91,7 +91,7 @@ fn sort(call: c_long) -> Sort {
     }
 }
 
-/// Calls that newer architectures do without.
+/// Returns the kind of a call that newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 fn sort_of_old(call: c_long) -> Sort {
     match call {
@@ -113,7 +113,7 @@ fn sort_of_old(_: c_long) -> Sort {
     Sort::Other
 }
 
-/// The call in words.
+/// Describes a call for reports.
 pub(crate) fn describe(waits: &Waits) -> Syscall {
     let resource = match sort(waits.number) {
         Sort::Sleep(_) => Resource::Clock,
@@ -130,7 +130,7 @@ pub(crate) fn describe(waits: &Waits) -> Syscall {
     }
 }
 
-/// What the call waits for: a duration, or what is behind the file descriptor.
+/// Returns what the call waits on: a duration, or the target of the file descriptor.
 pub(crate) fn waiting_on(waits: &Waits) -> Option<Arc<str>> {
     match sort(waits.number) {
         Sort::Sleep(argument) => duration(waits, argument),
@@ -149,7 +149,7 @@ fn resource_of(descriptor: u64) -> Resource {
     }
 }
 
-/// What a relative sleep was asked for. Of one until a moment of a clock it is not said.
+/// Returns the length of a relative sleep. `None` for a sleep until a point in time.
 fn duration(waits: &Waits, argument: usize) -> Option<Arc<str>> {
     const ABSOLUTE: u64 = 1;
     let is_relative = argument == 0 || waits.arguments[1] & ABSOLUTE == 0;
@@ -168,12 +168,12 @@ fn duration(waits: &Waits, argument: usize) -> Option<Arc<str>> {
     Some(format!("{duration:?}").into())
 }
 
-/// What a signal would do to the call.
+/// Returns the effect of a signal on the call.
 pub(crate) fn interrupted(waits: &Waits) -> Interrupted {
     let call = waits.number;
     match (sort(call), call) {
         (Sort::Sleep(_), _) => Interrupted::IsCutShort(Call::Sleep),
-        // Without a time limit it restarts.
+        // Without a timeout it restarts.
         (Sort::Futex, _) if waits.arguments[3] != 0 => Interrupted::IsCutShort(Call::Futex),
         (Sort::Futex | Sort::Child, _) => Interrupted::Restarts,
         (Sort::Descriptor(timeout), _) => on_descriptor(waits, call, timeout),
@@ -203,7 +203,7 @@ fn on_descriptor(waits: &Waits, call: c_long, timeout: Timeout) -> Interrupted {
             Interrupted::IsCutShort(Call::Accept)
         }
         _ if !is_restarted || waits_for_all(waits, call) => Interrupted::Fails,
-        // Once a part is written, a signal has the call return how much.
+        // Once a part is written, a signal makes the call return its length.
         _ if writes(call) && !is_all_or_nothing(waits, call) => {
             Interrupted::IsCutShort(Call::Write)
         }
@@ -211,23 +211,23 @@ fn on_descriptor(waits: &Waits, call: c_long, timeout: Timeout) -> Interrupted {
     }
 }
 
-/// Whether the kernel makes the call again, as long as nothing is done yet.
+/// Returns whether the kernel restarts the call, if it has done nothing yet.
 fn restarts_on(waits: &Waits, call: c_long, timeout: Timeout) -> bool {
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => !has_timeout(waits.arguments[0], timeout),
-        // A file of the network, or of a program in user space, may be interrupted.
+        // A network file system, or one in user space, may return early.
         Some(FileType::File) => false,
         Some(FileType::Pipe | FileType::Device) => {
             matches!(call, libc::SYS_read | libc::SYS_readv) || writes(call)
         }
-        // An eventfd, a timer, an inotify.
+        // An eventfd, a timerfd or an inotify descriptor.
         None => call == libc::SYS_read,
     }
 }
 
 fn has_timeout(descriptor: u64, timeout: Timeout) -> bool {
     let is_receive = matches!(timeout, Timeout::Receive);
-    // What cannot be asked has one, to be on the safe side.
+    // An unknown socket counts as one with a timeout, which is the safe side.
     sys::socket_timeout(descriptor, is_receive).unwrap_or(true)
 }
 
@@ -236,9 +236,9 @@ fn writes(call: c_long) -> bool {
     is_plain || matches!(call, libc::SYS_sendto | libc::SYS_sendmsg)
 }
 
-/// Whether the call waits until nothing is left to write before it has written anything.
+/// Returns whether the call writes everything or nothing.
 fn is_all_or_nothing(waits: &Waits, call: c_long) -> bool {
-    // POSIX: a pipe takes up to this number of bytes at once, or waits.
+    // POSIX: a pipe accepts up to this number of bytes at once, or waits.
     const PIPE_BUF: u64 = 4096;
     match sys::file_type(waits.arguments[0]) {
         Some(FileType::Socket) => sys::is_stream(waits.arguments[0]) == Some(false),
@@ -247,7 +247,7 @@ fn is_all_or_nothing(waits: &Waits, call: c_long) -> bool {
     }
 }
 
-/// Whether it waits for more, though it has received a part.
+/// Returns whether the call waits for more after it has received a part.
 fn waits_for_all(waits: &Waits, call: c_long) -> bool {
     const MSG_WAITALL: u64 = 0x100;
     let flags = match call {
@@ -345,7 +345,7 @@ mod tests {
             [listener.as_raw_fd().cast_unsigned().into(), 0, 0, 0, 0, 0],
         );
         assert_eq!(interrupted(&accept), Interrupted::Restarts);
-        // What cannot be asked is taken to have one.
+        // An unknown socket counts as one with a timeout.
         let nothing = waits(libc::SYS_accept4, [u64::MAX, 0, 0, 0, 0, 0]);
         let cut_short = Interrupted::IsCutShort(Call::Accept);
         assert_eq!(interrupted(&nothing), cut_short);

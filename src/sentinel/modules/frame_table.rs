@@ -1,11 +1,11 @@
-//! The table of `.eh_frame_hdr`, by which the entry of a function is found in `.eh_frame`.
+//! Checks the table of `.eh_frame_hdr`, through which the unwinder finds the entry of a function in `.eh_frame`.
 //!
-//! Layout: Linux Standard Base, "Exception Frames". Linkers write one form of it: where `.eh_frame` begins,
-//! relative to that field; the number of rows; and a row for each function, of where it begins and where its
-//! entry is, relative to the table, all of four bytes.
+//! Layout: Linux Standard Base, "Exception Frames". Linkers write one form of it. It has the begin of `.eh_frame`, relative
+//! to that field, and the number of rows. Each row has the begin of a function and the place of its entry, relative to the
+//! table. All fields have four bytes.
 //!
-//! Who unwinds takes an entry's place less the beginning of `.eh_frame` without asking which is larger. A file
-//! may have been replaced or damaged since it was mapped, so that is asked here, once a file.
+//! The unwinder subtracts the begin of `.eh_frame` from the place of an entry without a check. A file may have been replaced
+//! or damaged since it was mapped, so this module checks it once for each file.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ const USUAL: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 const FIELDS: usize = 12;
 const ROW: usize = 8;
 
-/// Whether a table has the usual form, and all of its entries are in `.eh_frame`. `at` is where the table is,
-/// as an address of the file, as `eh_frame` is.
+/// Returns whether a table has this form, and all its entries are in `.eh_frame`. `at` and `eh_frame` are addresses of the
+/// file.
 pub(super) fn is_sound(table: &[u8], at: u64, eh_frame: &Range<u64>) -> bool {
     let Some((fields, rows)) = table.split_at_checked(FIELDS) else {
         return false;
@@ -47,7 +47,7 @@ mod tests {
     const AT: u64 = 0x1000;
     const EH_FRAME: Range<u64> = 0x1100..0x1200;
 
-    /// Of one function, whose entry is that far from the table.
+    /// Makes a table of one function, with the distance of its entry from the table.
     fn table(begin: i32, entry: i32) -> Vec<u8> {
         let (count, function) = (1_i32, -0x800_i32);
         let fields = [begin, count, function, entry];
