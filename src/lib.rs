@@ -1,8 +1,8 @@
 //! Watch the polls of a tokio service at run time.
 //!
 //! Async tasks share their threads by cooperation: between two `.await`s a task keeps its worker. A task that computes or
-//! blocks there delays every other task. `shotclock` times every poll, reports one that exceeds its budget *while it
-//! still runs*, with the line and the cause, and offers tools to yield or offload.
+//! blocks there delays every other task. `shotclock` times every poll. It reports one that exceeds its budget
+//! *while it still runs*, with the line and the cause, and offers tools to yield or offload.
 //!
 //! - **Guard**: [`guard()`] in the first line of `main` makes the sentinel scan every worker of the runtime, without
 //!   wrapping any future. [`Watchdog::guard`] does it for any runtime.
@@ -110,16 +110,16 @@
 //!
 //! - Cause and stack are known on Linux; stacks on x86-64, and on aarch64 by the same code, untested. Elsewhere polls are
 //!   timed and reported too, while they are stalled, with [`Cause::Unknown`].
-//! - There is no stack of a thread that blocks the signal, or in a process in which the signal has another handler
-//!   ([`WatchdogBuilder::stack_signal`] selects another signal). A thread that is not scheduled does not answer either;
+//! - There is no stack of a thread that blocks the signal. There is none if the signal has another handler;
+//!   [`WatchdogBuilder::stack_signal`] selects another signal. A thread that is not scheduled does not answer either;
 //!   the sentinel asks again several times.
-//! - There is part of a stack for a thread in a system call that a signal would make fail, unless std or `parking_lot`
-//!   made the call ([`Stacks::Auto`]). The same holds for a stack of more than 256 KiB, inside foreign code without
-//!   unwind tables, and on a switched stack.
+//! - There is only a part of a stack for a thread in a system call that a signal would make fail. There is a whole one if
+//!   std or `parking_lot` made the call ([`Stacks::Auto`]). There is only a part of a stack of more than 256 KiB, inside
+//!   foreign code without unwind tables, and on a switched stack.
 //! - A stripped program has addresses instead of names, and no std that could be recognized. Then a thread in
 //!   `thread::sleep` is not signalled either. Inlined functions have names only with debug information.
-//! - Attribution uses lower bounds. On a host that is too busy, an overrun that is shorter than the waiting around it
-//!   counts as starved, even if the code had a part in it. A poll of less than a millisecond is not attributed at all.
+//! - Attribution uses lower bounds. On a very busy host, an overrun may be shorter than the run-queue wait around it. It
+//!   then counts as starved, even if the code had a part in it. A poll of less than a millisecond is not attributed at all.
 //! - A suspension of less than 5 ms is not noticed.
 //! - In the child of a fork (without an `exec` after it), polls are timed and counted, and nothing else: the threads that
 //!   scan and report are the parent's. [`WatchdogBuilder::build`] fails there: build the watchdog after the process has
@@ -132,8 +132,8 @@
 //! Nothing listens and nothing is written unless the program asks for it. The default reporter logs through `tracing`,
 //! and `prometheus::install` binds the address that it gets. Use a loopback address, or one that only trusted clients
 //! reach: neither `/metrics` nor the page authenticates a client. A client can hold neither the listener's thread nor its
-//! memory: a connection serves one request of at most 16 KiB, which must arrive within 10 seconds and be read within 30,
-//! and 16 connections are open at a time.
+//! memory. A connection serves one request of at most 16 KiB. The request must arrive within 10 seconds, and the client must
+//! read the response within 30. At most 16 connections are open at a time.
 //!
 //! Reports contain nothing of the data that a program works on, such as the content of a request. A stack is copied
 //! whole, but only the addresses of its functions leave the copy, which the next capture overwrites. A core dump may

@@ -33,8 +33,7 @@ pub(crate) struct Series {
     overflow_nanos: AtomicU64,
 }
 
-/// A reference to the series of a watch, which has an owner count, or of a lane or runtime, which lives as long as the
-/// process.
+/// A reference to a series. That of a watch has an owner count, and that of a lane or runtime lives as long as the process.
 #[derive(Clone)]
 pub(crate) enum SeriesRef {
     Shared(Arc<Series>),

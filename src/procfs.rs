@@ -318,7 +318,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     #[cfg_attr(miri, ignore = "there is no /proc")]
-    fn many_threads_do_not_use_up_the_files_of_the_process() {
+    fn schedstat_of_many_threads_keeps_few_files_open() {
         let thread = Thread::current().expect("Linux tells it");
         let accounts: Vec<_> = (0..3 * MAX_KEPT_FILES)
             .map(|_| Schedstat::open(&thread).expect("it is there"))
@@ -335,13 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_brackets_does_not_hide_the_state() {
+    fn parse_state_after_a_name_with_brackets_finds_it() {
         assert_eq!(parse_state("7 (a) b) (c) D 1 2"), Some('D'));
         assert_eq!(parse_state("7 (a R 1 2"), None);
     }
 
     #[test]
-    fn the_processor_of_a_thread_is_the_39th_field() {
+    fn parse_processor_reads_the_39th_field() {
         let fields: Vec<_> = (3..=52).map(|field| field.to_string()).collect();
         let stat = format!("7 (a) 1 (b) {}\n", fields.join(" "));
         assert_eq!(parse_processor(&stat), Some(39));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_zeros_is_none() {
+    fn parse_sched_counts_of_zeros_is_none() {
         let turns = SchedCounts {
             wait: 340,
             count: 5,
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn executable_parts_of_files_are_found() {
+    fn parse_mappings_finds_executable_mappings() {
         let line = "7f12a000-7f12c000 r-xp 00001000 08:01 1234    /lib/a b.so (deleted)";
         assert_eq!(
             parse_mapping(line),
@@ -385,7 +385,7 @@ mod tests {
     /// The kernel keeps 15 bytes of a name: here half of the eighth letter.
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn a_name_that_was_cut_in_a_character_does_not_hide_the_state() {
+    fn parse_state_after_a_name_cut_inside_a_character_finds_it() {
         let named = std::thread::Builder::new().name("обработчик".into());
         let states = named.spawn(|| state(&Thread::current().unwrap())).unwrap();
         assert_eq!(states.join().unwrap(), Some('R'));
@@ -394,7 +394,7 @@ mod tests {
     /// Such a file need not even be executable.
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn a_text_with_names_of_any_bytes_is_read() {
+    fn read_lossy_with_any_bytes_returns_text() {
         use std::os::unix::ffi::OsStringExt as _;
         let name = [
             b"shotclock-\xff-",
@@ -414,7 +414,7 @@ mod tests {
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn a_sleeping_thread_is_seen_in_its_call() {
+    fn syscall_state_of_a_sleeping_thread_is_its_call() {
         let (tx, rx) = std::sync::mpsc::channel();
         let (release, held) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {

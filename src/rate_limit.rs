@@ -6,8 +6,8 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const USED_BITS: u32 = 32;
 const USED_MASK: u64 = (1 << USED_BITS) - 1;
 
-/// A time that is at most this far before the current window belongs to it, because two threads may read the clock in
-/// one order and arrive here in the other. An earlier time comes from a clock that was set back.
+/// A time that is at most this far before the current window belongs to it. Two threads may read the clock in one order and
+/// arrive here in the other. An earlier time comes from a clock that was set back.
 const MAX_LATE_SECONDS: u64 = 2;
 
 /// A poll that lasts for this number of budgets is reported whatever the limit says, because it is no noise.

@@ -329,8 +329,8 @@ impl<'r> OtherThreadView<'r> {
     }
 }
 
-/// Asserts that the JSON of a value has each public field of its type. The pattern names every field, so one
-/// that is added does not compile before it is in the list, and fails before it is in the JSON.
+/// Asserts that the JSON of a value has each public field of its type. The pattern names every field. So a new field does not
+/// compile before it is in the list, and fails the test before it is in the JSON.
 #[cfg(test)]
 macro_rules! assert_json_has_public_fields {
     ($value:expr, $type:ident { $($public:ident),* $(,)? } $(private { $($private:ident),* })?) => {{

@@ -131,8 +131,8 @@ impl StolenTime {
         readings.read(clock, 0);
     }
 
-    /// Returns an upper bound of the nanoseconds stolen since a raw reading of the clock, from a CPU, or from any if the CPU
-    /// is unknown. 0 if there are no readings.
+    /// Returns an upper bound of the nanoseconds stolen from a CPU since a raw reading of the clock. If the CPU is unknown, it
+    /// is that of any CPU. Returns 0 without readings.
     pub(crate) fn since(&self, clock: &Clock, start: u64, processor: Option<u32>) -> u64 {
         let mut readings = self.lock();
         readings.read(clock, MAX_AGE_NANOS);

@@ -61,7 +61,7 @@ pub fn yield_every(n: u64) -> Pace<Count> {
 /// while no pace is in use, and costs about 1.5 % of a core while one is.
 ///
 /// Inside a [watched](crate::WatchExt::watched) future, the time counts from the start of the outermost watched poll in
-/// flight, so the pace bounds the poll of the task. The siblings under `join_all`, `select!` or `FuturesUnordered` yield
+/// flight. So the pace bounds the poll of the task. The siblings under `join_all`, `select!` or `FuturesUnordered` yield
 /// together, whichever of them used the time. A sibling that runs after the slice is used up yields without an iteration.
 /// Outside a watched future, the time counts from the last yield of this pace, or from its first tick.
 ///

@@ -2,7 +2,7 @@
 //!
 //! The worst culprits have their own series. The others of a watch share the series [`OTHER`]. The set of the worst changes,
 //! but a counter must not decrease. So a culprit adds to its own series while it is one of the worst, and otherwise to the
-//! shared one. What was added stays where it is.
+//! shared one. Time that was added never moves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

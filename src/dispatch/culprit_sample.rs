@@ -60,8 +60,8 @@ impl<'r> CulpritSample<'r> {
 
 /// Returns the innermost function of the program.
 ///
-/// If the compiler inlined all of these into libraries, it is the function of the standard library that the program
-/// called, or else the innermost of all.
+/// The compiler may have inlined all of these into libraries. Then it is the function of the standard library that the
+/// program called, or else the innermost of all.
 fn culprit_of(stack: &Stack) -> Option<&Frame> {
     let frames = stack.frames_of_poll();
     let own = frames.iter().find(|frame| !frame.is_foreign());

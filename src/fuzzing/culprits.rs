@@ -10,8 +10,8 @@ use crate::dispatch::culprit_sample::{CulpritSample, Identity};
 use crate::dispatch::culprit_totals::{CulpritTotals, MAX_CULPRITS, MAX_STACKS};
 use crate::report::{Cause, Frame, Stack};
 
-/// Adds up reports. The sums lose no report and count none twice, memory is bounded, and a reader of the text gets the
-/// names and numbers that went in.
+/// Adds up reports. The sums lose no report and count none twice, and memory is bounded. A reader of the text gets the names
+/// and numbers of the reports.
 pub fn culprits(data: &[u8]) {
     let mut input = Input::new(data);
     let mut model = Model::default();

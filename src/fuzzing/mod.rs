@@ -1,7 +1,7 @@
 //! Fuzz targets: functions that take any bytes, and panic where the crate does something wrong.
 //!
 //! Each target in `fuzz/` calls one of them. The plain tests run the same functions over the committed corpus and over
-//! bytes from proptest, so a fault that a fuzzer found once shows without a fuzzer.
+//! bytes from proptest. So a fault that a fuzzer found once shows without a fuzzer.
 //!
 //! All targets stand here, under one condition (in `lib.rs`). The items that they need from elsewhere are `pub(crate)`.
 

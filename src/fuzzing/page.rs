@@ -51,7 +51,7 @@ pub fn page(data: &[u8]) {
     assert_has_reports(&page, &polls, is_named.then_some(&*thread));
     assert_is_trace(&page);
     assert_is_table(&watchdog.snapshot().to_string(), watches);
-    assert_eq!(watchdog.culprits().folded(), "", "nobody was looked at");
+    assert_eq!(watchdog.culprits().folded(), "", "no poll was sampled");
     assert_finds(&page, &input.name());
 }
 

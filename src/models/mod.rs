@@ -14,9 +14,9 @@
 //!
 //! A fault can also skip one look at a locked value, so a condition on that value needs no switch in the code.
 //!
-//! An order of two operations needs no proof beside that of their ordering. Where a store must be `Release` it must
-//! come after the stores that it publishes, and where a load must be `Acquire` it must come before the loads that rely on
-//! it: in the wrong order a reader could see at once what it sees with the relaxed operation.
+//! An order of two operations needs no proof beside that of their ordering. A `Release` store comes
+//! after the stores that it publishes. An `Acquire` load comes before the loads that rely on it. In the wrong order, a reader
+//! could see what it sees with the relaxed operation.
 //!
 //! # Why the models stand here
 //!

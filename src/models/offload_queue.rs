@@ -117,10 +117,10 @@ fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
     })
 }
 
-/// No more jobs run at once than there are places, each job runs once, none stays in the queue beside a free place, and a
+/// At most as many jobs run as there are permits, and each job runs once. No job stays in the queue beside a free permit. A
 /// thread that waits until the lane is drained wakes up.
 #[test]
-fn job_whose_place_is_passed_on_runs_once_and_alone() {
+fn job_that_inherits_a_permit_runs_once_and_alone() {
     two_at_once(SHORT, false, 2)
         .holds()
         .fails_with(Skipped, "permit-count", "ran, and dropped")

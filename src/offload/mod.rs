@@ -47,7 +47,7 @@ fn new_cpu_lane() -> Lane {
 /// Runs a closure on the CPU lane: on tokio's blocking pool, with at most one closure at once for each core of this process
 /// ([`std::thread::available_parallelism`]).
 ///
-/// Use it for work that computes. The pool alone would run up to 512 closures at once, and so many threads on a few cores
+/// Use it for work that computes. The pool alone would run up to 512 closures at once, and this many threads on a few cores
 /// delay the runtime's workers. Here the other closures queue in their order. The closure runs in the caller's `tracing`
 /// span, with its subscriber. Use a [`Lane`] for another limit, a bounded queue, or other threads.
 ///

@@ -4,8 +4,8 @@
 //! worker of a guarded runtime. Both say the same things in the same words: how long, why ([`Cause`]), where
 //! ([`Stack`]), what else was going on ([`RuntimeSnapshot`]), and what to do (`hint`).
 //!
-//! The same poll or worker is reported when it exceeds its budget, each time that it has lasted twice as long, and
-//! once when it has ended. All these reports share one id. [`Phase`] tells them apart.
+//! The watchdog reports a poll or worker when it exceeds its budget, each time that its age has doubled, and once at its
+//! end. All these reports share one id. [`Phase`] tells them apart.
 //!
 //! # Examples
 //!

@@ -17,8 +17,7 @@ use crate::stack::Stack;
 
 /// Reports a poll that exceeded its budget, or still runs over it.
 ///
-/// The crate reports a stalled poll when it exceeds its budget, each time that it has run twice as long, and once when
-/// it has ended. All these reports share one [`id`](Self::id).
+/// The watchdog reports a stalled poll when it exceeds its budget, each time that its age has doubled, and once at its end. All these reports share one [`id`](Self::id).
 ///
 /// Where watched futures are nested, the innermost culprit is reported, once. An outer poll is slow only if its
 /// [`charged`](Self::charged) time exceeds its own budget.

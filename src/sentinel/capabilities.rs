@@ -35,8 +35,8 @@ pub struct Capabilities {
     /// The count of a worker's polls by a debug register of its processor (`perf_event_open`).
     ///
     /// It shows whether a worker of a guarded runtime computes in one poll or in many. Without it, the sentinel reports
-    /// such a worker later, as [`StuckKind::Busy`](crate::report::StuckKind::Busy). Most containers do not have it,
-    /// because the crate does not try it under a seccomp filter, which may end the process for this system call.
+    /// such a worker later, as [`StuckKind::Busy`](crate::report::StuckKind::Busy). Most containers do not have it.
+    /// A seccomp filter may end the process for this system call, so the crate does not try it under one.
     pub breakpoints: Capability,
     /// The sleep of the sentinel without any wake-up while nothing is in flight.
     pub deep_sleep: Capability,

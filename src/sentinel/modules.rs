@@ -117,7 +117,7 @@ pub(super) struct Difference {
 
 impl Modules {
     #[cfg(any(test, fuzzing))]
-    #[allow(dead_code, reason = "where nothing is fuzzed nobody makes it")]
+    #[allow(dead_code, reason = "some test builds use it")]
     pub(super) fn of(module: Module) -> Self {
         Self {
             known: vec![module],

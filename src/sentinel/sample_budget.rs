@@ -9,8 +9,8 @@ const SCAN_BUDGET: Duration = Duration::from_millis(50);
 /// The least wait that makes sense: a scheduled thread answers within it.
 const MIN_WAIT: Duration = Duration::from_micros(200);
 
-/// One thread may use a quarter of the rest, so that threads which answer at once all get a request, even after
-/// several that do not answer.
+/// One thread may use a quarter of the rest. So even after several threads without an answer, there is time to request the
+/// stacks of the others.
 const SHARE_DIVISOR: u32 = 4;
 
 /// The time that is left in a scan.

@@ -122,7 +122,7 @@ impl Scanner {
     }
 }
 
-/// Takes a CPU sample of the thread where a poll is past half of its budget and was not seen before, or where the
+/// Takes a CPU sample of the thread of a poll that is past half of its budget and has no sample yet. Also takes one if the
 /// latest sample is too old. So there is always a sample that is hardly older than a slow poll.
 pub(super) fn mark_seen<'p>(
     clock: &Clock,

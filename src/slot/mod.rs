@@ -86,8 +86,8 @@ const TOO_DEEP_SEQ: u64 = u64::MAX;
 
 /// The polls in flight of one thread.
 ///
-/// 128 bytes of alignment keep the slots of two threads out of one cache line, and out of the pair of lines that the
-/// prefetcher of x86-64 processors loads together.
+/// With 128 bytes of alignment, two slots never share a cache line. They also never share the pair of lines that the
+/// prefetcher of x86-64 processors loads.
 #[repr(align(128))]
 pub(crate) struct Slot {
     state: AtomicU64,

@@ -3,10 +3,10 @@
 //! A child has one thread, and none of the threads that scan, report and publish. A lock that another thread held at
 //! the fork stays locked in the child, so the child must not wait for a lock: see [`Lock`](super::Lock).
 //!
-//! The process number identifies the process. So the crate detects a child of `fork`, of the system calls `fork` and
-//! `clone`, and of `vfork`, where the child shares the memory of its parent. A child that begins a name space of process
+//! The process number identifies the process. So the crate detects a child of `fork`, and of the system calls `fork` and
+//! `clone`. It also detects a child of `vfork`, which shares the memory of its parent. A child that begins a name space of process
 //! numbers may have its parent's number. There the handlers help that `sys::notice_forks` registers. The system calls
-//! run no handlers: such a child of a direct `clone` goes undetected.
+//! run no handlers, so such a child of a direct `clone` goes undetected.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 

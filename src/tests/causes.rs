@@ -13,7 +13,7 @@ fn watchdog() -> Watchdog {
     Watchdog::builder().without_tracing().build().unwrap()
 }
 
-/// A slow poll that has ended, judged like that.
+/// Ends a slow poll with a diagnosis.
 fn slow_poll(watch: &Watch, diagnosis: EndDiagnosis) {
     let counted = Counted {
         is_poll: true,
@@ -50,14 +50,14 @@ fn found(cause: Cause) -> Diagnosis {
     }
 }
 
-/// How many polls were slow, and how many of them are under which cause.
+/// Returns the number of slow polls, and those by cause.
 fn counts(watch: &Watch) -> (u64, [u64; 5]) {
     let totals = watch.counters().totals();
     (totals.slow, totals.slow_by_cause().map(|(_, count)| count))
 }
 
 #[test]
-fn slow_poll_judged_later_is_under_no_cause_before() {
+fn slow_poll_diagnosed_later_has_no_cause_before() {
     let watchdog = watchdog();
     let watch = watchdog.watch("later");
     let (tell, told) = mpsc::channel();
@@ -75,7 +75,7 @@ fn slow_poll_judged_later_is_under_no_cause_before() {
 }
 
 #[test]
-fn slow_poll_whose_judgement_panics_is_unknown() {
+fn slow_poll_with_a_panic_in_its_diagnosis_is_unknown() {
     let watchdog = watchdog();
     let watch = watchdog.watch("panics");
     slow_poll(
@@ -105,10 +105,10 @@ fn slow_poll_on_a_reporters_thread_is_unknown() {
     assert_eq!(counts(&inner), (1, [0, 0, 0, 0, 1]));
 }
 
-/// What is published is the largest value of each series that a batch has brought.
+/// A recorder keeps the largest value of each series.
 #[cfg(feature = "metrics")]
 #[test]
-fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
+fn sum_over_causes_never_exceeds_the_slow_polls() {
     const THREADS: u64 = 4;
     const POLLS: u64 = 200;
     let name = "causes: under load";
@@ -146,7 +146,7 @@ fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
             look();
         }
     });
-    // The watchdog ends while some of its polls may not be judged yet.
+    // The watchdog ends while some of its polls may have no diagnosis yet.
     let counters = Arc::downgrade(watch.counters());
     drop((watch, watchdog));
     while counters.strong_count() > 0 || look() < THREADS * POLLS {
@@ -154,6 +154,6 @@ fn slow_polls_of_many_threads_are_never_more_by_cause_than_in_all() {
     }
     let (slow, by_cause) = published();
     assert_eq!((slow, by_cause.iter().sum()), (THREADS * POLLS, slow));
-    // What a recorder has that takes the largest value for the latest.
+    // The values of a recorder that keeps the largest ones.
     assert_eq!(largest.iter().sum::<u64>(), slow);
 }

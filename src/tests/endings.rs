@@ -1,4 +1,4 @@
-//! The ways in which a poll can end, and what a destructor costs.
+//! The ways in which a poll can end, and the time of destructors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ fn quietly<T>(f: impl FnOnce() -> T) -> std::thread::Result<T> {
 }
 
 #[test]
-fn a_poll_that_panics_is_a_poll() {
+fn poll_that_panics_is_counted() {
     let scene = Scene::new();
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
     let panics = poll_fn(|_| -> Poll<()> {
@@ -28,7 +28,7 @@ fn a_poll_that_panics_is_a_poll() {
         );
         assert_eq!(stats.longest, 4 * MS);
     }
-    // The slot is as it was: the next poll is nobody's child.
+    // The slot is as before: the next poll has no outer poll.
     run(scene.takes(20 * MS).watched(&outer));
     let reports = scene.reports();
     assert_eq!(reports.len(), 1);
@@ -37,7 +37,7 @@ fn a_poll_that_panics_is_a_poll() {
 }
 
 #[test]
-fn a_slow_poll_that_panics_is_reported() {
+fn slow_poll_that_panics_is_reported() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     let panics = poll_fn(|_| -> Poll<()> {
@@ -53,7 +53,7 @@ fn a_slow_poll_that_panics_is_reported() {
 }
 
 #[test]
-fn a_quick_destructor_is_busy_time_and_no_poll() {
+fn fast_destructor_is_busy_time_and_no_poll() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     let guard = SlowToDrop(&scene, 3 * MS);
@@ -64,7 +64,7 @@ fn a_quick_destructor_is_busy_time_and_no_poll() {
 }
 
 #[test]
-fn a_slow_destructor_is_reported_as_one() {
+fn slow_destructor_is_reported_as_drop() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     let guard = SlowToDrop(&scene, 30 * MS);
@@ -81,7 +81,7 @@ fn a_slow_destructor_is_reported_as_one() {
 }
 
 #[test]
-fn a_budget_near_zero_is_for_polls_and_not_for_quick_destructors() {
+fn fast_destructor_under_a_tiny_budget_is_not_slow() {
     let scene = Scene::new();
     let watch = scene.watch("w").with_budget(Duration::ZERO);
     let micros = Duration::from_micros;
@@ -93,7 +93,7 @@ fn a_budget_near_zero_is_for_polls_and_not_for_quick_destructors() {
 }
 
 #[test]
-fn the_destructor_of_a_future_that_is_done_is_slow_from_ten_milliseconds_on() {
+fn destructor_of_a_finished_future_is_slow_from_ten_milliseconds() {
     struct Done<'s>(#[expect(dead_code)] SlowToDrop<'s>);
     impl Future for Done<'_> {
         type Output = ();
@@ -112,7 +112,7 @@ fn the_destructor_of_a_future_that_is_done_is_slow_from_ten_milliseconds_on() {
 }
 
 #[test]
-fn a_future_dropped_half_way_is_counted_as_far_as_it_came() {
+fn future_dropped_half_way_counts_its_polls() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     let mut future = Box::pin(
@@ -131,7 +131,7 @@ fn a_future_dropped_half_way_is_counted_as_far_as_it_came() {
 }
 
 #[test]
-fn a_destructor_that_panics_is_counted_and_harms_nothing() {
+fn destructor_that_panics_is_counted() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -153,7 +153,7 @@ fn a_destructor_that_panics_is_counted_and_harms_nothing() {
 }
 
 #[test]
-fn a_child_dropped_inside_a_poll_is_not_the_outer_polls_self_time() {
+fn drop_inside_a_poll_lowers_the_outer_self_time() {
     let scene = Scene::new();
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
     let guard = SlowToDrop(&scene, 5 * MS);
@@ -164,7 +164,7 @@ fn a_child_dropped_inside_a_poll_is_not_the_outer_polls_self_time() {
 }
 
 #[test]
-fn an_entered_stretch_counts_like_a_poll() {
+fn entered_section_counts_like_a_poll() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     {
@@ -182,7 +182,7 @@ fn an_entered_stretch_counts_like_a_poll() {
 }
 
 #[test]
-fn a_panic_inside_an_entered_stretch_is_counted() {
+fn panic_inside_an_entered_section_is_counted() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     let outcome = quietly(|| {
@@ -194,7 +194,7 @@ fn a_panic_inside_an_entered_stretch_is_counted() {
 }
 
 #[test]
-fn entering_while_a_panic_unwinds_is_no_panic_of_its_own() {
+fn enter_during_an_unwinding_counts_no_panic() {
     struct EntersOnDrop<'w>(&'w Watch);
     impl Drop for EntersOnDrop<'_> {
         fn drop(&mut self) {
@@ -212,7 +212,7 @@ fn entering_while_a_panic_unwinds_is_no_panic_of_its_own() {
 }
 
 #[test]
-fn a_guard_held_across_an_await_blames_nobody() {
+fn guard_held_across_an_await_charges_no_poll() {
     let scene = Scene::new();
     let (task, stretch) = (scene.watch("task"), scene.watch("stretch"));
     let mut future = Box::pin(
@@ -243,7 +243,7 @@ fn a_guard_held_across_an_await_blames_nobody() {
 }
 
 #[test]
-fn a_stream_is_timed_item_by_item() {
+fn stream_is_timed_by_item() {
     use futures_core::Stream;
 
     struct Countdown<'s>(&'s Scene, u32);
@@ -274,7 +274,7 @@ fn a_stream_is_timed_item_by_item() {
 }
 
 #[test]
-fn a_guard_that_outlives_its_threads_slot_still_counts() {
+fn guard_beyond_the_slot_of_its_thread_counts() {
     thread_local! {
         static KEPT: std::cell::RefCell<Option<crate::Entered<'static>>> =
             const { std::cell::RefCell::new(None) };
@@ -282,7 +282,7 @@ fn a_guard_that_outlives_its_threads_slot_still_counts() {
     let scene = Scene::new();
     let watch: &'static Watch = Box::leak(Box::new(scene.watch("w")));
     for _ in 0..8 {
-        // Registered before the slot's own thread-local, so destroyed after it.
+        // Registered before the thread-local of the slot, so destroyed after it.
         let keep = || {
             KEPT.with_borrow_mut(|kept| *kept = None);
             KEPT.set(Some(watch.enter()));
@@ -293,10 +293,10 @@ fn a_guard_that_outlives_its_threads_slot_still_counts() {
 }
 
 #[test]
-fn a_guard_that_outlives_its_threads_slot_and_the_next_thread_are_apart() {
+fn guard_beyond_the_slot_of_its_thread_leaves_the_next_owner_alone() {
     use std::sync::Barrier;
 
-    /// Destroyed after the slot was given back.
+    /// Destroyed after the slot was returned.
     struct Kept<'t>(Option<crate::Entered<'static>>, &'t Barrier);
     impl Drop for Kept<'_> {
         fn drop(&mut self) {
@@ -318,7 +318,7 @@ fn a_guard_that_outlives_its_threads_slot_and_the_next_thread_are_apart() {
             KEPT.set(Some(Kept(Some(watch.enter()), keeper)));
         });
         keeper.wait();
-        // Most likely this one is given the slot that has just become free.
+        // This thread most likely gets the slot that has just become free.
         let (begun, ended) = (&Barrier::new(2), &Barrier::new(2));
         std::thread::scope(|threads| {
             let second = threads.spawn(|| {
@@ -339,7 +339,7 @@ fn a_guard_that_outlives_its_threads_slot_and_the_next_thread_are_apart() {
 }
 
 #[test]
-fn a_thread_that_is_ending_still_counts() {
+fn poll_on_an_ending_thread_counts() {
     struct PollsLast(Watch);
     impl Drop for PollsLast {
         fn drop(&mut self) {
@@ -353,7 +353,7 @@ fn a_thread_that_is_ending_still_counts() {
     let watch = scene.watch("w");
     for _ in 0..8 {
         let (early, late) = (watch.clone(), watch.clone());
-        // Whichever of the two thread-locals is destroyed first, its poll is counted.
+        // The order in which the two thread-locals are destroyed does not matter.
         let thread = std::thread::spawn(move || {
             LAST.set(Some(PollsLast(late)));
             run(std::future::ready(()).watched(&early));
@@ -365,7 +365,7 @@ fn a_thread_that_is_ending_still_counts() {
 }
 
 #[test]
-fn a_thread_without_a_slot_knows_what_is_slow() {
+fn slow_poll_without_a_slot_is_counted() {
     struct PollsLast(Watch, std::sync::Arc<crate::clock::MockTime>, Duration);
     impl Drop for PollsLast {
         fn drop(&mut self) {
@@ -380,7 +380,7 @@ fn a_thread_without_a_slot_knows_what_is_slow() {
     let watch = scene.watch("w");
     for (takes, slow_polls) in [(1, 0), (10, 0), (11, 1)] {
         let last = PollsLast(watch.clone(), scene.time.clone(), takes * MS);
-        // Thread-locals are destroyed in the reverse order: the slot's first.
+        // Thread-locals are destroyed in the reverse order, so the slot's is first.
         let thread = std::thread::spawn(move || {
             let watch = last.0.clone();
             LAST.set(Some(last));

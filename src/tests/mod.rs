@@ -1,14 +1,14 @@
-//! Scenarios over the whole crate under a mocked clock: every duration in here is exact.
+//! Scenarios over the whole crate under a mocked clock, so every duration is exact.
 
-mod blame;
 mod causes;
+mod clock_jumps;
 mod endings;
-mod jumps;
-mod limit;
+mod nested;
 mod pacing;
+mod rate_limit;
 mod reporting;
 mod stalls;
-mod ticks;
+mod ticked;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -21,14 +21,14 @@ use crate::sync::IgnorePoison as _;
 use crate::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
-/// How long a test waits for a reporter's thread before it gives up: long enough for any machine. Where the
-/// code is changed to see whether a test fails, many of them wait in vain.
+/// The longest wait for a reporter's thread before a test fails: enough for a busy machine. Under mutation testing, many tests
+/// wait in vain.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(match cfg!(shotclock_mutants) {
     true => 5,
     false => 60,
 });
 
-/// A watchdog whose time stands still until it is told to pass, and what it reported.
+/// A watchdog under a mocked clock, with its reports.
 pub(crate) struct Scene {
     pub(crate) watchdog: Watchdog,
     clock: Clock,
@@ -66,7 +66,7 @@ impl Scene {
         self.time.increment(time);
     }
 
-    /// A future that takes `time` in its only poll.
+    /// Returns a future that takes `time` in its only poll.
     pub(crate) fn takes(&self, time: Duration) -> impl Future<Output = ()> {
         poll_fn(move |_| {
             self.pass(time);
@@ -74,7 +74,7 @@ impl Scene {
         })
     }
 
-    /// Everything reported so far to the collecting reporter.
+    /// Returns all reports so far.
     pub(crate) fn reports(&self) -> Vec<SlowPoll> {
         assert!(self.watchdog.flush(PATIENCE), "the reporter did not come");
         let reports = self.reports.lock();
@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-/// Polls to the end on this thread, without a runtime.
+/// Polls a future to its end on this thread, without a runtime.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     loop {
@@ -96,7 +96,7 @@ pub(crate) fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Out
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Takes `time` when it is dropped.
+/// A value whose destructor takes `time`.
 pub(crate) struct SlowToDrop<'s>(pub(crate) &'s Scene, pub(crate) Duration);
 
 impl Drop for SlowToDrop<'_> {

@@ -1,4 +1,4 @@
-//! `yield_after` by the clock of the watch around it.
+//! `yield_after` inside a watched future, under its mocked clock.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{WatchExt as _, slice_ticker, yield_after};
 const US: Duration = Duration::from_micros(1);
 const SLICE: Duration = Duration::from_micros(500);
 
-/// The lengths of the polls of a watched future.
+/// Returns the lengths of the polls of a watched future.
 fn polls_of(scene: &Scene, future: impl Future<Output = ()>) -> Vec<Duration> {
     let mut future = pin!(future.watched(&scene.watch("loop")));
     let mut lengths = Vec::new();
@@ -27,7 +27,7 @@ fn polls_of(scene: &Scene, future: impl Future<Output = ()>) -> Vec<Duration> {
     }
 }
 
-/// A loop whose iterations cost what `cost` says of their number.
+/// Runs a loop. `cost` returns the time of an iteration by its number.
 async fn paced(scene: &Scene, iterations: u32, cost: impl Fn(u32) -> Duration) {
     let mut pace = yield_after(SLICE);
     for i in 0..iterations {
@@ -41,21 +41,21 @@ fn longest(lengths: &[Duration]) -> Duration {
 }
 
 #[test]
-fn a_poll_takes_a_slice_whatever_an_iteration_costs() {
+fn poll_lasts_a_slice_at_any_cost_of_an_iteration() {
     let scene = Scene::new();
     for cost in [Duration::from_nanos(3), US, 40 * US, 700 * US] {
         let iterations = u32::try_from(50 * SLICE.as_nanos() / cost.as_nanos()).unwrap();
         let lengths = polls_of(&scene, paced(&scene, iterations, |_| cost));
         assert!(longest(&lengths) <= SLICE + cost, "{cost:?}: {lengths:?}");
-        // And no shorter than it need be: 50 slices of work are hardly more polls.
+        // The polls are not much shorter than a slice: 50 slices of work are hardly more polls.
         assert!(lengths.len() <= 56, "{cost:?}: {}", lengths.len());
     }
 }
 
 #[test]
-fn it_follows_a_cost_that_drifts() {
+fn pace_follows_a_drifting_cost() {
     let scene = Scene::new();
-    // From 100 ns to 50 µs and back, by 1 in 100 at each iteration.
+    // From 100 ns to 50 µs and back, by 1 % at each iteration.
     let there =
         |i: u32| Duration::from_nanos((100.0 * 1.01f64.powi(i.min(1_200 - i) as i32)) as u64);
     let lengths = polls_of(&scene, paced(&scene, 1_200, there));
@@ -63,7 +63,7 @@ fn it_follows_a_cost_that_drifts() {
 }
 
 #[test]
-fn a_sudden_slow_iteration_is_caught_at_the_next_tick() {
+fn sudden_slow_iteration_yields_at_the_next_tick() {
     let scene = Scene::new();
     let slow = 3 * MS;
     let ticks_after = Cell::new(0);
@@ -74,20 +74,20 @@ fn a_sudden_slow_iteration_is_caught_at_the_next_tick() {
             pace.tick().await;
         }
         scene.pass(slow);
-        // The real clock, by which beats are made, has hardly moved.
+        // The slice ticker follows the real clock, which has hardly moved.
         slice_ticker::advance();
         pace.tick().await;
         ticks_after.set(ticks_after.get() + 1);
     };
     let lengths = polls_of(&scene, work);
     assert!(longest(&lengths) < SLICE + slow, "{lengths:?}");
-    // The tick after it has yielded: what follows is a poll of its own.
+    // The tick after it has yielded, so a new poll follows.
     assert_eq!(lengths.last(), Some(&Duration::ZERO));
     assert_eq!(ticks_after.get(), 1);
 }
 
 #[test]
-fn siblings_give_the_worker_back_together() {
+fn siblings_yield_together() {
     let scene = Scene::new();
     let siblings = || (0..20).map(|_| paced(&scene, 2_000, |_| US));
     let together = async {
@@ -114,7 +114,7 @@ fn siblings_give_the_worker_back_together() {
 }
 
 #[test]
-fn who_is_always_late_makes_its_way_all_the_same() {
+fn sibling_that_is_always_late_makes_progress() {
     let scene = Scene::new();
     let done = RefCell::new(Vec::new());
     let greedy = async {
@@ -136,10 +136,10 @@ fn who_is_always_late_makes_its_way_all_the_same() {
 }
 
 #[test]
-fn a_yield_that_ends_no_poll_counts_from_itself() {
+fn yield_that_ends_no_poll_restarts_the_slice() {
     let scene = Scene::new();
     let yields = Cell::new(0);
-    // What polls inside of a poll: a yield does not end the one around it.
+    // A future that polls inside a poll: a yield does not end the outer one.
     let inner = async {
         let mut work = pin!(paced(&scene, 1_000, |_| US));
         while poll_once(work.as_mut()).is_pending() {
@@ -148,12 +148,12 @@ fn a_yield_that_ends_no_poll_counts_from_itself() {
     };
     let lengths = polls_of(&scene, inner);
     assert_eq!(lengths, [1_000 * US]);
-    // By the mocked clock one yield is due; after it the time is real, and hardly any has passed.
+    // By the mocked clock one yield is due. After it, the real clock counts, and has hardly moved.
     assert!((1..100).contains(&yields.get()), "{yields:?}");
 }
 
 #[test]
-fn guards_and_destructors_are_not_polls() {
+fn guards_and_destructors_do_not_count_for_a_slice() {
     let scene = Scene::new();
     let watch = scene.watch("guard");
     let entered = watch.enter();
@@ -164,7 +164,7 @@ fn guards_and_destructors_are_not_polls() {
 }
 
 #[test]
-fn synchronous_code_asks_and_yields_at_its_edge() {
+fn synchronous_code_with_is_due_yields_at_its_edge() {
     let scene = Scene::new();
     let work = async {
         let mut pace = yield_after(SLICE);
@@ -174,7 +174,7 @@ fn synchronous_code_asks_and_yields_at_its_edge() {
                 scene.pass(US);
                 left -= 1;
             }
-            // It says so until somebody yields.
+            // It stays due until the task yields.
             assert!(left == 0 || pace.is_due());
             pace.yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! Reporters that misbehave, and how much is said.
+//! Faulty reporters, and the rate limit of reports.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -13,7 +13,7 @@ fn slow_polls(scene: &Scene, watch: &Watch, count: u64) {
 }
 
 #[test]
-fn at_most_five_a_second_and_the_sum_of_suppressed_is_exact() {
+fn rate_limit_admits_five_a_second_and_counts_the_rest() {
     let scene = Scene::new();
     let watch = scene.watch("w").with_budget(Duration::ZERO);
     let burst = |count: u64| {
@@ -43,7 +43,7 @@ fn at_most_five_a_second_and_the_sum_of_suppressed_is_exact() {
 }
 
 #[test]
-fn each_watch_has_its_own_allowance() {
+fn rate_limit_is_separate_for_each_watch() {
     let scene = Scene::with(|builder| builder.reports_per_second(1));
     for name in ["a", "b", "c"] {
         slow_polls(&scene, &scene.watch(name), 3);
@@ -58,7 +58,7 @@ fn each_watch_has_its_own_allowance() {
 }
 
 #[test]
-fn ids_tell_reports_apart() {
+fn ids_of_two_polls_differ() {
     let scene = Scene::new();
     slow_polls(&scene, &scene.watch("w"), 5);
     let mut ids: Vec<_> = scene.reports().iter().map(|slow| slow.id).collect();
@@ -67,7 +67,7 @@ fn ids_tell_reports_apart() {
 }
 
 #[test]
-fn a_reporter_that_panics_is_called_again_and_disturbs_nobody() {
+fn reporter_that_panics_is_called_again() {
     let calls = Arc::new(AtomicU64::new(0));
     let scene = Scene::with(|builder| {
         let calls = Arc::clone(&calls);
@@ -82,7 +82,7 @@ fn a_reporter_that_panics_is_called_again_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
+fn reporter_that_blocks_loses_only_its_own_reports() {
     let (unblock, blocked) = mpsc::channel::<()>();
     let (tx, rx) = mpsc::channel();
     let scene = Scene::with(|builder| {
@@ -95,7 +95,7 @@ fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
     let watch = scene.watch("w");
     for collected in 0..100 {
         slow_polls(&scene, &watch, 1);
-        // The other reporter keeps up: wait for it alone.
+        // The other reporter keeps up, so the test waits for it alone.
         while scene.reports.lock().unwrap().len() == collected {
             std::thread::yield_now();
         }
@@ -106,7 +106,7 @@ fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
     );
     assert_eq!(watch.stats().slow_polls, 100);
     let dropped = scene.watchdog.dropped_reports();
-    // One in its hands and four in its queue; it may not have taken the first before the fifth came.
+    // One report in delivery and four in the queue. The first may not have left the queue before the fifth arrived.
     assert!((95..=96).contains(&dropped), "{dropped}");
     drop(unblock);
     assert!(scene.watchdog.flush(PATIENCE));
@@ -114,7 +114,7 @@ fn a_reporter_that_blocks_loses_reports_and_nobody_else_does() {
 }
 
 #[test]
-fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
+fn slow_poll_on_a_reporter_thread_is_counted_only() {
     let (clock, time) = Clock::mock();
     let own = Arc::<Mutex<Option<Watch>>>::default();
     let reports = Arc::new(AtomicU64::new(0));
@@ -139,12 +139,12 @@ fn what_is_slow_on_a_reporters_own_thread_is_counted_and_not_reported() {
     assert!(watchdog.flush(PATIENCE));
     assert_eq!(reports.load(Relaxed), 1);
     assert_eq!(logging.stats().slow_polls, 2);
-    // Break the circle: the reporter holds a watch, and the watch its reporters.
+    // Breaks the circle: the reporter holds a watch, and the watch its reporters.
     own.lock().unwrap().take();
 }
 
 #[test]
-fn a_burst_of_slow_polls_is_bounded_and_exactly_counted() {
+fn burst_of_slow_polls_is_bounded_and_counted() {
     let scene = Scene::with(|builder| builder.reports_per_second(u32::MAX).report_queue(8));
     let watch = scene.watch("w").with_budget(Duration::ZERO);
     for _ in 0..100_000 {
@@ -168,12 +168,12 @@ fn reporters_end_with_the_last_handle() {
     let watch = scene.watch("w");
     slow_polls(&scene, &watch, 2);
     drop((scene, watch));
-    // What was queued is still told; then the reporter is dropped, and its end of the channel.
+    // The reporter gets the queued reports. Then it is dropped, with its end of the channel.
     assert_eq!(rx.iter().count(), 2);
 }
 
 #[test]
-fn a_reporter_that_uses_up_wake_ups_ends_all_the_same() {
+fn reporter_that_uses_up_wake_ups_ends() {
     struct Parks {
         go_on: mpsc::Receiver<()>,
         _told: mpsc::Sender<()>,
@@ -201,7 +201,7 @@ fn a_reporter_that_uses_up_wake_ups_ends_all_the_same() {
 }
 
 #[test]
-fn settings_that_mean_nothing_are_refused_by_name() {
+fn build_with_an_invalid_setting_names_it() {
     let refused = [
         (Watchdog::builder().budget(Duration::ZERO), "budget"),
         (Watchdog::builder().max_watches(0), "max_watches"),

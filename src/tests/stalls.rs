@@ -1,4 +1,4 @@
-//! The sentinel stepped by hand, under a mocked clock.
+//! Scans of the sentinel, one by one under a mocked clock.
 
 use super::*;
 use crate::report::SectionKind;
@@ -13,14 +13,14 @@ impl Scene {
     }
 }
 
-fn told(scene: &Scene) -> Vec<(String, Phase, Duration)> {
+fn reported(scene: &Scene) -> Vec<(String, Phase, Duration)> {
     let reports = scene.reports();
     let told = |slow: &SlowPoll| (slow.watch.to_string(), slow.phase, slow.elapsed);
     reports.iter().map(told).collect()
 }
 
 #[test]
-fn silent_before_the_budget_and_told_after_it() {
+fn stall_is_reported_after_its_budget_only() {
     let scene = Scene::new();
     let mut scanner = scene.scanner();
     let watch = scene.watch("w");
@@ -30,7 +30,7 @@ fn silent_before_the_budget_and_told_after_it() {
     assert_eq!(scanner.scan().due, Some(MS + NS));
     scene.pass(MS);
     assert_eq!(scanner.scan().due, Some(NS));
-    assert_eq!(told(&scene), []);
+    assert_eq!(reported(&scene), []);
     assert_eq!(scene.watchdog.health().status, Status::Responsive);
 
     scene.pass(MS);
@@ -63,7 +63,7 @@ fn silent_before_the_budget_and_told_after_it() {
 }
 
 #[test]
-fn a_poll_that_never_ends_is_told_at_doubling_times() {
+fn stall_without_end_is_reported_at_doubling_times() {
     let scene = Scene::new();
     let mut scanner = scene.scanner();
     let watch = scene.watch("w");
@@ -77,11 +77,11 @@ fn a_poll_that_never_ends_is_told_at_doubling_times() {
     assert_eq!(at, [11 * MS, 22 * MS, 44 * MS, 88 * MS]);
     assert!(reports.iter().all(|slow| slow.id == reports[0].id));
     drop(poll);
-    assert_eq!(told(&scene), [("w".into(), Phase::Finished, 100 * MS)]);
+    assert_eq!(reported(&scene), [("w".into(), Phase::Finished, 100 * MS)]);
 }
 
 #[test]
-fn only_the_innermost_stall_is_told() {
+fn nested_stalls_report_the_innermost_only() {
     let scene = Scene::new();
     let mut scanner = scene.scanner();
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
@@ -91,7 +91,7 @@ fn only_the_innermost_stall_is_told() {
     for _ in 0..50 {
         scene.pass(MS);
         scanner.scan();
-        // Until the inner one is over its own budget, the outer one is to blame.
+        // The outer one is charged until the inner one exceeds its own budget.
     }
     let reports = scene.reports();
     let names: Vec<_> = reports.iter().map(|slow| &*slow.watch).collect();
@@ -99,15 +99,15 @@ fn only_the_innermost_stall_is_told() {
     assert_eq!(reports[1].path.to_string(), "outer");
     drop(within);
     drop(around);
-    // What was told of is told to have ended, even if it turned out to be another's fault.
-    let ends = told(&scene);
+    // A reported stall also has a report of its end, even if another poll was charged at last.
+    let ends = reported(&scene);
     let ended = |name: &str, ms| (name.into(), Phase::Finished, ms * MS);
     assert_eq!(ends, [ended("inner", 50), ended("outer", 55)]);
     assert_eq!((outer.stats().slow_polls, inner.stats().slow_polls), (0, 1));
 }
 
 #[test]
-fn what_the_limit_leaves_out_is_counted_once_and_not_told_when_it_ends() {
+fn suppressed_stall_is_counted_once_and_has_no_last_report() {
     let scene = Scene::with(|builder| builder.reports_per_second(1));
     let mut scanner = scene.scanner();
     let watch = scene.watch("w");
@@ -118,7 +118,7 @@ fn what_the_limit_leaves_out_is_counted_once_and_not_told_when_it_ends() {
         scanner.scan();
     }
     drop(poll);
-    assert_eq!(told(&scene).len(), 1);
+    assert_eq!(reported(&scene).len(), 1);
     scene.pass(Duration::from_secs(1));
     run(scene.takes(11 * MS).watched(&watch));
     assert_eq!(scene.reports()[0].suppressed, 1);
@@ -126,7 +126,7 @@ fn what_the_limit_leaves_out_is_counted_once_and_not_told_when_it_ends() {
 }
 
 #[test]
-fn a_stall_on_a_reporters_own_thread_is_not_told() {
+fn stall_on_a_reporter_thread_is_not_reported() {
     let (clock, time) = Clock::mock();
     let (tx, rx) = std::sync::mpsc::channel();
     let own = Arc::<Mutex<Option<Watch>>>::default();
@@ -155,7 +155,7 @@ fn a_stall_on_a_reporters_own_thread_is_not_told() {
 }
 
 #[test]
-fn nothing_is_due_where_nothing_is_in_flight() {
+fn next_scan_without_polls_is_not_due() {
     let scene = Scene::new();
     let mut scanner = scene.scanner();
     let watch = scene.watch("w").with_budget(Duration::MAX);

@@ -30,7 +30,7 @@ pub(crate) struct WatchCounters {
 
 /// The slow polls by cause. All threads share it, because a slow poll has time for contention.
 ///
-/// A count never decreases. A poll whose cause is not decided yet has no cause here, so the sum over the causes is at
+/// A count never decreases. A poll whose cause is not decided yet has no cause here. So the sum over the causes is at
 /// most the number of slow polls.
 #[derive(Debug, Default)]
 pub(crate) struct Causes {

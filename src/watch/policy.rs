@@ -24,8 +24,8 @@ pub enum Stacks {
     /// It recognizes them by their symbols. So it signals no such thread in a stripped program, or if link-time
     /// optimization inlined the function. It also signals no thread that blocks the signal.
     ///
-    /// For a thread without a signal, the report names the system call, gives the reason (`no_stack`), and has the
-    /// frames that can be read from outside.
+    /// The report of a thread without a signal names the system call and the reason (`no_stack`). It has the frames that can
+    /// be read from outside.
     ///
     /// # Non-guarantees
     ///

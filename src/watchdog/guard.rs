@@ -18,8 +18,8 @@ impl Watchdog {
     /// The guard ends when it is dropped, or when the runtime ends.
     ///
     /// The sentinel reports a worker that is proved to be in one poll for longer than the guard's budget
-    /// ([`WatchdogBuilder::guard_budget`](super::WatchdogBuilder::guard_budget)), while it is stuck and with its stack
-    /// ([`StuckWorker`](crate::StuckWorker)). Each report of a slow poll in a guarded runtime has the state of the runtime
+    /// ([`WatchdogBuilder::guard_budget`](super::WatchdogBuilder::guard_budget)). The report
+    /// ([`StuckWorker`](crate::StuckWorker)) comes while the worker is stuck, with its stack. Each report of a slow poll in a guarded runtime has the state of the runtime
     /// ([`RuntimeSnapshot`](crate::report::RuntimeSnapshot)).
     ///
     /// The metrics are the gauges `shotclock_stuck_workers{runtime}` and `shotclock_busy_workers{runtime}`, the counter
@@ -72,8 +72,8 @@ impl Watchdog {
     ///   ([`Stacks::Never`](crate::Stacks::Never)) or symbols, its worker is not reported. Its lag is measured even while
     ///   no thread is in `block_on`.
     /// - A worker that waits for a lock is reported, even if the lock's holder is only not scheduled.
-    /// - If the operating system does not tell how long a thread waited for a processor, a worker on a busy host may be
-    ///   reported that is only not scheduled.
+    /// - Some systems do not count the time on the run queue. There, a report on a busy host may name a worker that is only
+    ///   not scheduled.
     ///
     /// If the system refuses the thread that sends probes, no lag is measured and the threads of workers stay unknown.
     /// The crate logs an error then. Under a mocked clock (`WatchdogBuilder::mock_clock`) nothing is guarded.

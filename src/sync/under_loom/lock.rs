@@ -125,7 +125,7 @@ impl Condvar {
         let held = guard
             .held
             .take()
-            .expect("nobody waits under a skipped lock");
+            .expect("no thread waits under a skipped lock");
         let waited = self.condvar.wait_timeout(held, timeout);
         let (held, result) = waited.unwrap_or_else(PoisonError::into_inner);
         guard.held = Some(held);

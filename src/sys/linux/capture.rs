@@ -50,8 +50,8 @@ struct Answer {
 }
 
 // SAFETY: only the thread that accepted writes the answer, between `accept` and `deliver`. Only the requester reads it,
-// after it saw the answer delivered or before its next request (invariant 3 of `RequestCell`, whose release and acquire
-// order the two). Everything else is atomic.
+// after it saw the answer delivered or before its next request. Invariant 3 of `RequestCell` guarantees this, and its
+// release and acquire order the two. Everything else is atomic.
 unsafe impl Sync for CaptureExchange {}
 
 static EXCHANGE: CaptureExchange = CaptureExchange {

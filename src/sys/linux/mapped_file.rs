@@ -63,9 +63,9 @@ impl<P: Parse> MappedFile<P> {
     /// Maps the file and parses it. `None` if it cannot be mapped, or holds nothing that can be parsed.
     pub(crate) fn open(file: &File) -> Option<Self> {
         let mapping = Mapping::of(file)?;
-        // SAFETY: the mapping is readable for `len` bytes until it is dropped. `'static` is a stand-in for that time:
-        // `parse` must accept any lifetime, so it cannot keep the bytes elsewhere, and `parsed` is dropped first and
-        // lent only under a lifetime that the borrower cannot choose.
+        // SAFETY: the mapping is readable for `len` bytes until it is dropped. `'static` stands for that time. `parse`
+        // must accept any lifetime, so it cannot keep the bytes elsewhere. `parsed` is dropped first, and is lent only
+        // under a lifetime that the borrower cannot choose.
         let bytes = unsafe { slice::from_raw_parts(mapping.address.as_ptr().cast(), mapping.len) };
         let parsed = ManuallyDrop::new(P::parse(bytes)?);
         Some(Self {

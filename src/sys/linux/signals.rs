@@ -1,7 +1,7 @@
 //! Blocks signals on the crate's threads.
 //!
 //! A new thread inherits the signal mask of its creator. The creator sets the mask before it starts the thread and
-//! restores it afterwards, so the new thread never accepts a signal that it should block.
+//! restores it afterwards. So the new thread never accepts a signal that it should block.
 
 use super::CAPTURE_SIGNAL;
 use crate::sys::Unblocked;

@@ -7,7 +7,7 @@ use crate::sentinel::Scanner;
 const JUMP: Duration = Duration::from_secs(1_000);
 
 #[test]
-fn a_clock_that_goes_back_makes_a_poll_short_and_loses_none() {
+fn clock_set_back_makes_a_poll_short() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     scene.pass(2 * JUMP);
@@ -22,14 +22,14 @@ fn a_clock_that_goes_back_makes_a_poll_short_and_loses_none() {
         (stats.polls, stats.slow_polls, stats.longest),
         (1, 0, Duration::ZERO)
     );
-    // After that, all is as before.
+    // Later polls are unaffected.
     run(scene.takes(20 * MS).watched(&watch));
     assert_eq!((watch.stats().polls, watch.stats().slow_polls), (2, 1));
     assert_eq!(scene.reports()[0].elapsed, 20 * MS);
 }
 
 #[test]
-fn a_clock_that_goes_back_within_nested_polls_blames_nobody_wrongly() {
+fn clock_set_back_within_nested_polls_charges_none() {
     let scene = Scene::new();
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
     scene.pass(2 * JUMP);
@@ -48,7 +48,7 @@ fn a_clock_that_goes_back_within_nested_polls_blames_nobody_wrongly() {
 }
 
 #[test]
-fn a_clock_that_jumps_ahead_is_one_slow_poll() {
+fn clock_that_jumps_ahead_makes_one_slow_poll() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     run(scene.takes(JUMP).watched(&watch));
@@ -58,7 +58,7 @@ fn a_clock_that_jumps_ahead_is_one_slow_poll() {
 }
 
 #[test]
-fn the_sentinel_looks_on_whichever_way_the_clock_jumps() {
+fn scan_after_a_clock_jump_continues() {
     let scene = Scene::new();
     let mut scanner = Scanner::new(scene.clock.clone());
     let watch = scene.watch("w");
@@ -68,7 +68,7 @@ fn the_sentinel_looks_on_whichever_way_the_clock_jumps() {
     let sight = scanner.scan();
     assert!(sight.due.is_some_and(|due| due <= JUMP), "{sight:?}");
     assert_eq!(watch.stats().stalls, 0);
-    // It catches up, and passes the budget.
+    // The clock catches up, and exceeds the budget.
     scene.pass(JUMP + 11 * MS);
     scanner.scan();
     assert_eq!(watch.stats().stalls, 1);
@@ -81,7 +81,7 @@ fn the_sentinel_looks_on_whichever_way_the_clock_jumps() {
 }
 
 #[test]
-fn the_limit_on_reports_does_not_open_anew_when_the_clock_goes_back() {
+fn rate_limit_after_a_clock_set_back_stays_closed() {
     let scene = Scene::with(|builder| builder.reports_per_second(1));
     let watch = scene.watch("w");
     scene.pass(2 * JUMP);

@@ -1,4 +1,4 @@
-//! Who is blamed, and whose time it was.
+//! Which of nested polls is charged, and with how much self time.
 
 use super::*;
 use crate::WatchExt as _;
@@ -9,7 +9,7 @@ fn names(scene: &Scene) -> Vec<String> {
 }
 
 #[test]
-fn a_slow_poll_says_everything_about_itself() {
+fn slow_poll_has_all_its_fields() {
     let scene = Scene::new();
     let here = std::panic::Location::caller();
     run(scene.takes(23 * MS).watched(&scene.watch("checkout")));
@@ -37,7 +37,7 @@ fn a_slow_poll_says_everything_about_itself() {
         "checkout",
         "23.0ms",
         "budget 10ms",
-        "blame.rs",
+        "nested.rs",
         "shotclock::offload",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
@@ -45,7 +45,7 @@ fn a_slow_poll_says_everything_about_itself() {
 }
 
 #[test]
-fn a_poll_exactly_at_its_budget_is_not_slow() {
+fn poll_at_its_budget_is_not_slow() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     run(scene.takes(10 * MS).watched(&watch));
@@ -58,7 +58,7 @@ fn a_poll_exactly_at_its_budget_is_not_slow() {
 }
 
 #[test]
-fn only_the_innermost_culprit_is_reported() {
+fn nested_slow_polls_report_the_innermost_only() {
     let scene = Scene::new();
     let [outer, middle, inner] = ["outer", "middle", "inner"].map(|name| scene.watch(name));
     let nested = scene.takes(50 * MS).watched(&inner);
@@ -82,7 +82,7 @@ fn only_the_innermost_culprit_is_reported() {
     );
     let slow = [&outer, &middle, &inner].map(|watch| watch.stats().slow_polls);
     assert_eq!(slow, [0, 0, 1]);
-    // Self time adds up; the histogram holds whole polls.
+    // Self times add up. The histogram has whole polls.
     let busy = [&outer, &middle, &inner].map(|watch| watch.stats().busy);
     assert_eq!(busy, [2 * MS, 3 * MS, 50 * MS]);
     let longest = [&outer, &middle, &inner].map(|watch| watch.stats().longest);
@@ -90,7 +90,7 @@ fn only_the_innermost_culprit_is_reported() {
 }
 
 #[test]
-fn an_outer_poll_over_budget_by_itself_is_reported_too() {
+fn outer_poll_over_budget_by_itself_is_reported_too() {
     let scene = Scene::new();
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
     run(async {
@@ -110,7 +110,7 @@ fn an_outer_poll_over_budget_by_itself_is_reported_too() {
 }
 
 #[test]
-fn twenty_quick_children_in_one_poll_are_the_outer_polls_fault() {
+fn outer_poll_with_many_fast_polls_inside_is_slow() {
     let scene = Scene::new();
     let (outer, child) = (scene.watch("outer"), scene.watch("child"));
     run(async {
@@ -126,17 +126,17 @@ fn twenty_quick_children_in_one_poll_are_the_outer_polls_fault() {
 }
 
 #[test]
-fn blame_is_by_the_budget_of_each() {
+fn nested_polls_are_charged_by_their_own_budgets() {
     let scene = Scene::new();
     let outer = scene.watch("outer");
     let patient = scene.watch("patient").with_budget(100 * MS);
     run(async { scene.takes(50 * MS).watched(&patient).await }.watched(&outer));
-    // The inner poll was allowed to take so long; the outer one was not.
+    // The budget of the inner poll allows this time, and that of the outer one does not.
     assert_eq!(names(&scene), ["outer"]);
 }
 
 #[test]
-fn what_was_not_reported_for_being_too_many_still_excuses_the_outer_poll() {
+fn suppressed_inner_poll_excuses_the_outer_poll() {
     let scene = Scene::with(|builder| builder.reports_per_second(0));
     let (outer, inner) = (scene.watch("outer"), scene.watch("inner"));
     run(async { scene.takes(50 * MS).watched(&inner).await }.watched(&outer));
@@ -144,7 +144,7 @@ fn what_was_not_reported_for_being_too_many_still_excuses_the_outer_poll() {
 }
 
 #[test]
-fn budgets_at_both_ends_mean_what_they_say() {
+fn budget_of_zero_and_of_the_maximum_are_accepted() {
     let scene = Scene::new();
     let watch = scene.watch("w");
     run(scene
@@ -162,7 +162,7 @@ fn budgets_at_both_ends_mean_what_they_say() {
 }
 
 #[test]
-fn watches_of_one_name_are_one_watch() {
+fn watch_of_a_known_name_is_the_same_watch() {
     let scene = Scene::new();
     run(scene.takes(MS).watched(&scene.watch("w")));
     run(scene
