@@ -106,7 +106,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use super::*;
-    use crate::tests::PATIENCE;
+    use crate::tests::MAX_WAIT;
 
     /// Starts a thread in the role of the sentinel: it rests, and runs the deferred jobs when it is woken.
     fn with_sentinel(
@@ -122,7 +122,7 @@ mod tests {
                 rest(&deferred, &parker, &ready);
             }
         });
-        is_ready.recv_timeout(PATIENCE).expect("it rests");
+        is_ready.recv_timeout(MAX_WAIT).expect("it rests");
         (deferred, parker)
     }
 
@@ -140,8 +140,8 @@ mod tests {
         });
         let (done, is_done) = mpsc::channel();
         deferred.defer(Box::new(move || done.send(()).unwrap()), &parker);
-        is_done.recv_timeout(PATIENCE).unwrap();
-        assert!(deferred.wait(Some(Instant::now() + PATIENCE), &parker));
+        is_done.recv_timeout(MAX_WAIT).unwrap();
+        assert!(deferred.wait(Some(Instant::now() + MAX_WAIT), &parker));
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
             std::thread::park();
         });
         deferred.defer(Box::new(|| ()), &parker);
-        assert!(deferred.wait(Some(Instant::now() + PATIENCE), &parker));
+        assert!(deferred.wait(Some(Instant::now() + MAX_WAIT), &parker));
     }
 
     #[test]

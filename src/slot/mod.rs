@@ -56,7 +56,7 @@ pub(crate) use poll_stack::{BudgetStatus, BudgetStatuses, InFlightPoll, PollStac
 pub(crate) use sentinel_parker::{SENTINEL_PARKER, SentinelParker};
 pub(crate) use slot_owner::SlotOwner;
 pub(crate) use slots::{ThreadKey, all, current, hold, is_current, release};
-use tag::{TICKED, kind_of, tag, watch_of};
+use tag::{kind_of, tag, watch_of};
 pub(crate) use thread_diagnostics::ThreadDiagnostics;
 
 /// The depth to which nested polls have frames of their own.
@@ -171,10 +171,8 @@ impl Slot {
             return FrameToken::new(TOO_DEEP_SEQ);
         };
         fence(Release); // model: begin-fence
-        let ticked = if poll.is_ticked { TICKED } else { 0 };
-        frame
-            .watch
-            .store(tag(poll.kind, poll.watch) | ticked, Relaxed);
+        let tag = tag(poll.kind, poll.watch, poll.is_ticked);
+        frame.watch.store(tag, Relaxed);
         frame.start.store(poll.start, Relaxed);
         frame.budget.store(poll.budget, Relaxed);
         frame.location.set(poll.location);

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::tag::{TICKED, kind_of, watch_of};
+use super::tag::{kind_of, watch_of};
+use super::ticked_polls::latest_start;
 use super::{DEPTH_MASK, InFlightPoll, NO_WATCH, PollStack, Slot, TOMBSTONE, ThreadDiagnostics};
-use crate::coarse_clock::COARSE_CLOCK;
 use crate::sync::{ModelledGuard, fence};
 
 impl Slot {
@@ -83,14 +83,5 @@ impl Slot {
         fence(Acquire); // model: read-fence
         let is_of_one_moment = self.state.load(Relaxed) == state; // model: read-again
         is_of_one_moment.then_some(stack)
-    }
-}
-
-/// Returns the latest moment at which a poll can have begun that published `start` under `tag`.
-fn latest_start(tag: u64, start: u64) -> u64 {
-    const JUST_NOW: u64 = u64::MAX;
-    match tag & TICKED {
-        0 => start,
-        _ => COARSE_CLOCK.replaced(start).unwrap_or(JUST_NOW),
     }
 }

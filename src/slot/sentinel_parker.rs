@@ -106,7 +106,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use super::*;
-    use crate::tests::PATIENCE;
+    use crate::tests::MAX_WAIT;
 
     #[test]
     fn park_after_prepare_lasts_until_notify() {
@@ -119,7 +119,7 @@ mod tests {
             sleeper.park();
             send.send(true).unwrap();
         });
-        let may_sleep = received.recv_timeout(PATIENCE).unwrap();
+        let may_sleep = received.recv_timeout(MAX_WAIT).unwrap();
         assert_eq!(may_sleep, heavy_fence());
         if may_sleep {
             assert!(parker.parked.load(Relaxed));
@@ -127,7 +127,7 @@ mod tests {
             parker.notify();
         }
         assert!(!parker.parked.load(Relaxed));
-        received.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(MAX_WAIT).unwrap();
     }
 
     #[test]
@@ -150,8 +150,8 @@ mod tests {
             thread::park();
             send.send(()).unwrap();
         });
-        received.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(MAX_WAIT).unwrap();
         parker.unpark();
-        received.recv_timeout(PATIENCE).unwrap();
+        received.recv_timeout(MAX_WAIT).unwrap();
     }
 }

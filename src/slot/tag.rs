@@ -10,8 +10,8 @@ const KIND_MASK: u64 = (1 << (BITS - 1)) - 1;
 pub(super) const TICKED: u64 = 1 << (BITS - 1);
 
 #[inline]
-pub(super) fn tag(kind: SectionKind, watch: u64) -> u64 {
-    watch << BITS | kind as u64
+pub(super) fn tag(kind: SectionKind, watch: u64, is_ticked: bool) -> u64 {
+    watch << BITS | u64::from(is_ticked) << (BITS - 1) | kind as u64
 }
 
 pub(super) fn watch_of(tag: u64) -> u64 {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tag_of_each_kind_gives_back_watch_and_kind() {
+    fn tag_of_each_kind_gives_back_its_parts() {
         for kind in [
             SectionKind::Poll,
             SectionKind::Drop,
@@ -41,8 +41,11 @@ mod tests {
             SectionKind::Entered,
             SectionKind::Audited,
         ] {
-            let tag = tag(kind, 1_234_567);
-            assert_eq!((watch_of(tag), kind_of(tag)), (1_234_567, kind));
+            for is_ticked in [false, true] {
+                let tag = tag(kind, 1_234_567, is_ticked);
+                assert_eq!((watch_of(tag), kind_of(tag)), (1_234_567, kind));
+                assert_eq!(tag & TICKED != 0, is_ticked);
+            }
         }
     }
 }

@@ -13,6 +13,15 @@ pub(crate) struct StartRange {
     pub(crate) latest: Option<u64>,
 }
 
+/// Returns the latest time at which a poll can have begun that published `start` under `tag`.
+pub(super) fn latest_start(tag: u64, start: u64) -> u64 {
+    const JUST_NOW: u64 = u64::MAX;
+    match tag & TICKED {
+        0 => start,
+        _ => COARSE_CLOCK.replaced(start).unwrap_or(JUST_NOW),
+    }
+}
+
 /// The outermost poll in flight: see [`Slot::outermost_poll`].
 pub(crate) struct OutermostPoll {
     pub(crate) seq: u64,

@@ -10,7 +10,7 @@ use super::debug_info;
 use crate::catch_panic::catch_panic;
 use crate::sync::IgnorePoison as _;
 
-/// One function of a [`Stack`](super::Stack). `Display` prints `function (file:line)`.
+/// Names one function of a [`Stack`](super::Stack). `Display` prints `function (file:line)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {

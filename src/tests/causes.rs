@@ -69,8 +69,8 @@ fn slow_poll_diagnosed_later_has_no_cause_before() {
             found(Cause::Blocked(Default::default()))
         })),
     );
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (1, [0; 5]));
-    assert!(watchdog.flush(PATIENCE));
+    assert_eq!(told.recv_timeout(MAX_WAIT).unwrap(), (1, [0; 5]));
+    assert!(watchdog.flush(MAX_WAIT));
     assert_eq!(counts(&watch), (1, [0, 1, 0, 0, 0]));
 }
 
@@ -82,7 +82,7 @@ fn slow_poll_with_a_panic_in_its_diagnosis_is_unknown() {
         &watch,
         EndDiagnosis::Later(Box::new(|| panic!("on purpose"))),
     );
-    assert!(watchdog.flush(PATIENCE));
+    assert!(watchdog.flush(MAX_WAIT));
     assert_eq!(counts(&watch), (1, [0, 0, 0, 0, 1]));
 }
 
@@ -100,7 +100,7 @@ fn slow_poll_on_a_reporters_thread_is_unknown() {
     let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
     *own.lock().unwrap() = Some(inner.clone());
     slow_poll(&outer, EndDiagnosis::Now(found(Cause::Computing)));
-    assert!(watchdog.flush(PATIENCE));
+    assert!(watchdog.flush(MAX_WAIT));
     assert_eq!(counts(&outer), (1, [1, 0, 0, 0, 0]));
     assert_eq!(counts(&inner), (1, [0, 0, 0, 0, 1]));
 }

@@ -23,7 +23,7 @@ use crate::{SlowPoll, Watch, Watchdog, WatchdogBuilder};
 pub(crate) const MS: Duration = Duration::from_millis(1);
 /// The longest wait for a reporter's thread before a test fails: enough for a busy machine. Under mutation testing, many tests
 /// wait in vain.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(match cfg!(shotclock_mutants) {
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(match cfg!(shotclock_mutants) {
     true => 5,
     false => 60,
 });
@@ -76,7 +76,7 @@ impl Scene {
 
     /// Returns all reports so far.
     pub(crate) fn reports(&self) -> Vec<SlowPoll> {
-        assert!(self.watchdog.flush(PATIENCE), "the reporter did not come");
+        assert!(self.watchdog.flush(MAX_WAIT), "the reporter did not come");
         let reports = self.reports.lock();
         std::mem::take(&mut reports.ignore_poison())
     }

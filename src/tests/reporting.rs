@@ -109,7 +109,7 @@ fn reporter_that_blocks_loses_only_its_own_reports() {
     // One report in delivery and four in the queue. The first may not have left the queue before the fifth arrived.
     assert!((95..=96).contains(&dropped), "{dropped}");
     drop(unblock);
-    assert!(scene.watchdog.flush(PATIENCE));
+    assert!(scene.watchdog.flush(MAX_WAIT));
     assert_eq!(rx.try_iter().count() as u64, 100 - dropped);
 }
 
@@ -135,8 +135,8 @@ fn slow_poll_on_a_reporter_thread_is_counted_only() {
     let entered = logging.enter();
     time.increment(50 * MS);
     drop(entered);
-    assert!(watchdog.flush(PATIENCE));
-    assert!(watchdog.flush(PATIENCE));
+    assert!(watchdog.flush(MAX_WAIT));
+    assert!(watchdog.flush(MAX_WAIT));
     assert_eq!(reports.load(Relaxed), 1);
     assert_eq!(logging.stats().slow_polls, 2);
     // Breaks the circle: the reporter holds a watch, and the watch its reporters.
@@ -195,7 +195,7 @@ fn reporter_that_uses_up_wake_ups_ends() {
     drop(scene);
     drop(go_on);
     assert_eq!(
-        ended.recv_timeout(PATIENCE),
+        ended.recv_timeout(MAX_WAIT),
         Err(mpsc::RecvTimeoutError::Disconnected)
     );
 }
