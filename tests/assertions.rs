@@ -1,6 +1,6 @@
 //! `assert_poll_budget!` and `audit`, on every kind of runtime. What is slow here sleeps or computes for
 //! so long that no machine makes it quick, and what is quick has a budget that none makes it miss; that
-//! a busy machine makes nothing fail, `tests/noise.rs` shows.
+//! a busy machine makes nothing fail, `tests/poll_budget_noise.rs` shows.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -63,7 +63,7 @@ fn assert_line(text: &str, beginning: &str, rest: &str) {
 }
 
 #[tokio::test]
-async fn the_output_of_a_future_that_keeps_to_its_budget_comes_through() {
+async fn assertion_of_a_fast_future_returns_its_output() {
     let number = assert_poll_budget!(AMPLE, async { 40 + 2 }).await;
     assert_eq!(number, 42);
     let text = String::from("borrowed");
@@ -79,7 +79,7 @@ async fn the_output_of_a_future_that_keeps_to_its_budget_comes_through() {
 }
 
 #[tokio::test]
-async fn a_poll_that_blocks_fails_the_test_and_the_failure_says_all_there_is() {
+async fn assertion_of_a_blocking_poll_fails_with_all_facts() {
     let line = line!() + 1;
     let failure = failure_of(assert_poll_budget!(BUDGET, blocks_in_its_second_poll())).await;
     assert_line(&failure, "poll 2 of 3 took ", "ms, budget 5ms");
@@ -95,7 +95,7 @@ async fn a_poll_that_blocks_fails_the_test_and_the_failure_says_all_there_is() {
         "  future     ",
         "assertions::blocks_in_its_second_poll",
     );
-    assert_line(&failure, "  thread     ", "a_poll_that_blocks_fails");
+    assert_line(&failure, "  thread     ", "assertion_of_a_blocking_poll");
     assert_line(&failure, "3 polls, 2 yields, 2 wake-ups", "");
     assert_line(&failure, "active", "ms");
     assert_line(&failure, "≤ ", "█");
@@ -121,7 +121,7 @@ fn line_of(text: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_poll_that_computes_fails_the_test() {
+async fn assertion_of_a_computing_poll_fails() {
     let failure = failure_of(assert_poll_budget!(
         BUDGET,
         async { compute(SLOW) },
@@ -136,7 +136,7 @@ async fn a_poll_that_computes_fails_the_test() {
 }
 
 #[test]
-fn the_panic_is_where_the_macro_was_called() {
+fn assertion_failure_has_the_line_of_the_macro() {
     let place = std::sync::Arc::new(std::sync::Mutex::new(None));
     let keep = std::sync::Arc::clone(&place);
     let default = std::panic::take_hook();
@@ -158,7 +158,7 @@ fn the_panic_is_where_the_macro_was_called() {
 }
 
 #[tokio::test]
-async fn a_future_that_panics_keeps_its_own_message() {
+async fn assertion_of_a_panicking_future_keeps_its_message() {
     let panics = async {
         block();
         panic!("its own words");
@@ -178,7 +178,7 @@ async fn a_future_that_panics_keeps_its_own_message() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_before_it_is_done_is_judged_when_it_is_dropped() {
+async fn assertion_dropped_before_the_end_is_checked_on_drop() {
     let stuck = async {
         block();
         std::future::pending::<()>().await;
@@ -192,7 +192,7 @@ async fn what_is_dropped_before_it_is_done_is_judged_when_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn dropped_while_another_panic_unwinds_it_says_nothing() {
+async fn assertion_dropped_during_an_unwinding_is_silent() {
     let both = async {
         let mut slow = pin!(assert_poll_budget!(BUDGET, blocks_in_its_second_poll()));
         assert!(poll_once(slow.as_mut()).is_pending());
@@ -203,7 +203,7 @@ async fn dropped_while_another_panic_unwinds_it_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_stream_is_held_to_a_budget_until_it_ends() {
+async fn assertion_of_a_stream_is_checked_at_its_end() {
     let quick = assert_poll_budget!(AMPLE, stream::iter([1, 2, 3]));
     assert_eq!(quick.size_hint(), (3, Some(3)));
     assert_eq!(quick.collect::<Vec<_>>().await, [1, 2, 3]);
@@ -226,7 +226,7 @@ async fn a_stream_is_held_to_a_budget_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_asked_again_after_its_end() {
+async fn stream_polled_after_its_end_passes_through() {
     let mut ended = assert_poll_budget!(AMPLE, stream::iter([1]).fuse());
     assert_eq!(ended.next().await, Some(1));
     assert_eq!(ended.next().await, None);
@@ -245,7 +245,7 @@ async fn a_stream_may_be_asked_again_after_its_end() {
 }
 
 #[tokio::test]
-async fn an_audit_counts_polls_yields_and_wake_ups() {
+async fn audit_counts_polls_yields_and_wake_ups() {
     let mut calls = 0;
     let woken_twice = std::future::poll_fn(|cx| {
         calls += 1;
@@ -268,7 +268,7 @@ async fn an_audit_counts_polls_yields_and_wake_ups() {
 }
 
 #[tokio::test]
-async fn an_audit_tells_times_that_agree_with_each_other() {
+async fn audit_times_are_consistent() {
     let audit = testing::audit(async {
         for _ in 0..20 {
             compute(MS);
@@ -301,7 +301,7 @@ async fn an_audit_tells_times_that_agree_with_each_other() {
 }
 
 #[tokio::test]
-async fn a_future_without_a_poll_has_nothing_to_tell() {
+async fn audit_without_a_poll_is_empty() {
     let never = testing::audit(std::future::pending::<()>());
     drop(never);
     let audit = testing::audit(async {}).await;
@@ -309,7 +309,7 @@ async fn a_future_without_a_poll_has_nothing_to_tell() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn paused_time_does_not_stop_the_clock_of_an_audit() {
+async fn audit_under_paused_time_uses_the_real_clock() {
     let before = tokio::time::Instant::now();
     let audit = testing::audit(async {
         tokio::time::sleep(Duration::from_secs(3_600)).await;
@@ -322,7 +322,7 @@ async fn paused_time_does_not_stop_the_clock_of_an_audit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_audits_at_once_do_not_meet() {
+async fn audits_at_once_are_independent() {
     let audits = (0..32_u64).map(|number| {
         tokio::spawn(testing::audit(async move {
             for _ in 0..number {
@@ -349,7 +349,7 @@ async fn many_audits_at_once_do_not_meet() {
 }
 
 #[tokio::test]
-async fn audits_nest() {
+async fn nested_audits_are_independent() {
     let (inner, outer) = {
         let inner = || async {
             yield_now().await;
@@ -370,7 +370,7 @@ async fn audits_nest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_on_the_blocking_pool_is_audited_as_any_other() {
+async fn audit_on_the_blocking_pool_counts_polls() {
     let handle = Handle::current();
     let audit = tokio::task::spawn_blocking(move || {
         handle.block_on(testing::audit(blocks_in_its_second_poll()))
@@ -383,7 +383,7 @@ async fn a_poll_on_the_blocking_pool_is_audited_as_any_other() {
 /// from the poll, nor what the thread of the poll before did not wait.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_future_that_moves_between_threads_is_judged_by_the_thread_of_each_poll() {
+fn audit_of_a_moving_future_uses_the_thread_of_each_poll() {
     type Moved = Pin<Box<dyn Future<Output = Audit<()>> + Send>>;
     let (send, receive) = mpsc::channel::<Moved>();
     let starved = thread::spawn(move || {
@@ -414,13 +414,13 @@ async fn yield_now_without_a_runtime() {
 }
 
 #[test]
-fn no_runtime_is_needed() {
+fn audit_without_a_runtime_works() {
     let audit = testing::audit(async { 7 }).now_or_never().unwrap();
     assert_eq!((audit.output, audit.polls()), (7, 1));
 }
 
 #[tokio::test]
-async fn what_was_declared_to_be_allowed_is_not_held_against_a_poll() {
+async fn assertion_with_allow_blocking_charges_no_allowed_time() {
     let declared = || async {
         let _allowed = allow_blocking("a test", AMPLE);
         block();
@@ -433,7 +433,7 @@ async fn what_was_declared_to_be_allowed_is_not_held_against_a_poll() {
 
 /// The books of a watchdog are those of the program as it is without an audit.
 #[tokio::test]
-async fn an_audit_leaves_no_trace_in_what_a_watchdog_tells() {
+async fn audit_is_in_no_statistics_of_a_watchdog() {
     // The first one of a process takes its time to begin.
     testing::audit(async {}).await;
     let recorder = Recorder::new();
@@ -473,7 +473,7 @@ async fn hangs() {
 
 #[test]
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn a_poll_that_does_not_end_is_told_while_it_hangs() {
+fn audited_poll_without_end_is_written_to_stderr() {
     let mut test = Command::new(std::env::current_exe().unwrap());
     let test = test.args(["--exact", "hangs", "--ignored"]);
     let mut test = test

@@ -41,7 +41,7 @@ fn request(path: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn a_router_is_held_to_a_budget_with_oneshot() {
+async fn oneshot_of_a_router_with_a_slow_poll_fails() {
     let app = audit_service(router()).budget(BUDGET);
     let failure = failure_of(app.clone().oneshot(request("/blocks"))).await;
     assert!(failure.contains("budget 5ms\n"), "{failure}");
@@ -60,7 +60,7 @@ async fn a_router_is_held_to_a_budget_with_oneshot() {
 }
 
 #[tokio::test]
-async fn each_call_has_an_audit_of_its_own() {
+async fn audit_service_makes_an_audit_for_each_call() {
     let app = audit_service(router());
     for path in ["/hello", "/blocks", "/hello"] {
         app.clone().oneshot(request(path)).await.unwrap();
@@ -98,7 +98,7 @@ impl Service<()> for BlocksInCall {
 }
 
 #[tokio::test]
-async fn the_call_itself_is_audited_and_one_that_is_dropped_as_well() {
+async fn audit_service_covers_the_call_and_dropped_futures() {
     let mut app = audit_service(BlocksInCall);
     let mut call = app.ready().await.unwrap().call(());
     assert!((&mut call).now_or_never().is_none());
@@ -118,7 +118,7 @@ async fn the_call_itself_is_audited_and_one_that_is_dropped_as_well() {
 
 /// Panics in its future, after a poll that was slow.
 #[tokio::test]
-async fn a_call_that_panics_keeps_its_message() {
+async fn audit_service_with_a_panicking_call_keeps_its_message() {
     let panics = tower::service_fn(|()| async {
         thread::sleep(SLOW);
         if true {

@@ -71,7 +71,7 @@ impl HistogramFn for Durations {
 }
 
 #[test]
-fn a_recorder_that_panics_loses_no_count() {
+fn panicking_recorder_loses_no_count() {
     metrics::set_global_recorder(Panics).unwrap();
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let watch = watchdog.watch("w").with_budget(Duration::from_nanos(1));

@@ -48,7 +48,7 @@ fn dropped(exporter: &Exporter) -> u64 {
 /// State: the one keeps its thread and a full queue, and what does not fit is counted; the other is called
 /// for each report; a third is told everything. The watchdog ends without waiting, and another one works.
 #[test]
-fn a_reporter_that_blocks_for_ever_and_one_that_panics_each_time_harm_nobody() {
+fn blocked_and_panicking_reporters_harm_no_other() {
     let exporter = Exporter::new(shotclock::prometheus::builder().install_recorder().unwrap());
     let (clock, called) = (MockClock::new(), Arc::<AtomicU64>::default());
     let (never, blocks) = mpsc::channel::<()>();

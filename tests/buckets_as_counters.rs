@@ -6,7 +6,7 @@ use shotclock::Watchdog;
 use shotclock::prometheus::{Exporter, builder};
 
 #[test]
-fn the_buckets_are_counters_and_nothing_comes_twice() {
+fn buckets_as_counters_have_no_duplicate_series() {
     let handle = builder().install_recorder().unwrap();
     let builder = Watchdog::builder().without_tracing().buckets_as_counters();
     let watchdog = builder.build().unwrap();

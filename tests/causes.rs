@@ -118,7 +118,7 @@ fn sleeps() {
 }
 
 #[test]
-fn a_sleep() {
+fn sleep_is_blocked_on_the_clock() {
     let caught = catch(sleeps, || ());
     caught.assert(
         Some("clock_nanosleep"),
@@ -138,7 +138,7 @@ fn reads(mut from: impl std::io::Read) {
 }
 
 #[test]
-fn reading_a_fifo() {
+fn read_of_a_fifo_is_blocked_on_its_path() {
     let path = std::env::temp_dir().join(format!("shotclock-{}.fifo", std::process::id()));
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
@@ -159,7 +159,7 @@ fn silent_socket() -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn reading_a_socket_that_stays_silent() {
+fn read_of_a_silent_socket_is_blocked_on_it() {
     let (client, server) = silent_socket();
     let caught = catch(move || reads(client), move || drop(server));
     caught.assert(Some("recvfrom"), "causes::reads", "tokio::net");
@@ -173,7 +173,7 @@ fn locks(mutex: &Mutex<u32>) -> u32 {
 }
 
 #[test]
-fn a_contended_mutex() {
+fn contended_mutex_is_blocked_on_a_futex() {
     let mutex = Arc::new(Mutex::new(7));
     let contender = Arc::clone(&mutex);
     let held = mutex.lock().unwrap();
@@ -190,7 +190,7 @@ fn waits(pair: &(Mutex<bool>, Condvar)) {
 }
 
 #[test]
-fn a_condition_variable() {
+fn condition_variable_is_blocked_on_a_futex() {
     let pair = Arc::new((Mutex::new(false), Condvar::new()));
     let waiter = Arc::clone(&pair);
     let release = || {
@@ -208,7 +208,7 @@ fn receives(channel: &Receiver<u32>) {
 }
 
 #[test]
-fn receiving_from_a_channel() {
+fn channel_receive_is_blocked_on_a_futex() {
     let (tx, rx) = mpsc::channel();
     let caught = catch(move || receives(&rx), move || tx.send(7).unwrap());
     caught.assert(Some("futex"), "causes::receives", "tokio::sync::mpsc");
@@ -220,7 +220,7 @@ fn waits_for(mut child: Child) {
 }
 
 #[test]
-fn waiting_for_a_child() {
+fn wait_for_a_child_is_blocked_on_a_process() {
     let child = Command::new("sleep").arg("600").spawn().unwrap();
     let id = child.id().to_string();
     let release = || assert!(Command::new("kill").arg(&id).status().unwrap().success());
@@ -245,7 +245,7 @@ fn polls_nothing(outcome: &mpsc::Sender<rustix::io::Result<usize>>) {
 }
 
 #[test]
-fn a_call_that_a_signal_would_make_fail_is_told_and_not_interrupted() {
+fn call_that_a_signal_would_fail_is_reported_without_a_signal() {
     let (outcome, outcomes) = mpsc::channel();
     let seen = catch_any(move || polls_nothing(&outcome));
     assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap(), Ok(0), "no EINTR");
@@ -271,7 +271,7 @@ fn computes(done: &AtomicBool) {
 }
 
 #[test]
-fn a_loop_that_computes() {
+fn loop_that_computes_is_computing() {
     let (done, set) = flag();
     let caught = catch(move || computes(&done), || set.store(true, Relaxed));
     caught.assert(None, "causes::computes", "yield_every");
@@ -288,7 +288,7 @@ fn allocates(done: &AtomicBool) {
 }
 
 #[test]
-fn a_loop_that_allocates() {
+fn loop_that_allocates_is_computing() {
     let (done, set) = flag();
     let caught = catch(move || allocates(&done), || set.store(true, Relaxed));
     caught.assert(None, "causes::allocates", "offload");
@@ -305,7 +305,7 @@ fn formats(done: &AtomicBool) {
 }
 
 #[test]
-fn a_loop_inside_format() {
+fn loop_inside_format_is_computing() {
     let (done, set) = flag();
     let caught = catch(move || formats(&done), || set.store(true, Relaxed));
     caught.assert(None, "causes::formats", "offload");

@@ -44,7 +44,7 @@ async fn misbehave(watch: &Watch) {
 }
 
 #[test]
-fn the_others_on_the_worker_get_on() {
+fn contained_poll_lets_the_other_tasks_run() {
     let (watchdog, runtime) = (watchdog(), workers(1));
     let legacy = watchdog.watch("legacy").contained();
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<()>>();
@@ -76,7 +76,7 @@ fn the_others_on_the_worker_get_on() {
 }
 
 #[test]
-fn a_stream_is_contained_as_a_future_is() {
+fn contained_stream_hands_its_worker_over() {
     let (watchdog, runtime) = (watchdog(), workers(1));
     let watch = watchdog.watch("stream").contained();
     let watched = watch.clone();
@@ -91,7 +91,7 @@ fn a_stream_is_contained_as_a_future_is() {
 }
 
 #[test]
-fn it_ends_by_itself_and_a_watch_that_behaves_never_begins() {
+fn containment_ends_after_fast_polls() {
     let (watchdog, runtime) = (watchdog(), workers(1));
     let watch = watchdog.watch("mended").contained();
     let behaves = |watch: Watch| async move {
@@ -126,7 +126,7 @@ fn it_ends_by_itself_and_a_watch_that_behaves_never_begins() {
 }
 
 #[test]
-fn where_nobody_is_held_up_or_nobody_can_take_over_polls_are_plain() {
+fn containment_without_other_tasks_or_threads_is_plain() {
     let watchdog = watchdog();
     let watch = watchdog.watch("plain").contained();
     let misbehaves = || {
@@ -179,7 +179,7 @@ fn where_nobody_is_held_up_or_nobody_can_take_over_polls_are_plain() {
 }
 
 #[test]
-fn no_more_are_contained_at_once_than_the_limit() {
+fn contained_polls_stay_within_the_limit() {
     let builder = Watchdog::builder().without_tracing().budget(BUDGET);
     let watchdog = builder.contain().max_contained(1).build().unwrap();
     let runtime = workers(3);
@@ -214,7 +214,7 @@ fn no_more_are_contained_at_once_than_the_limit() {
 }
 
 #[test]
-fn the_report_says_so_and_a_panic_is_the_code_s_own() {
+fn contained_poll_is_reported_as_contained_and_keeps_its_panic() {
     let kinds = Arc::<Mutex<Vec<SectionKind>>>::default();
     let collect = {
         let kinds = Arc::clone(&kinds);
@@ -257,7 +257,7 @@ fn the_report_says_so_and_a_panic_is_the_code_s_own() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_during_a_contained_poll_drops_its_task() {
+fn runtime_shutdown_during_a_contained_poll_drops_its_task() {
     struct Dropped(Arc<AtomicBool>);
     impl Drop for Dropped {
         fn drop(&mut self) {

@@ -30,7 +30,7 @@ async fn polls_of(future: impl Future<Output = ()>) -> u64 {
 }
 
 #[tokio::test]
-async fn it_yields_at_every_nth_tick() {
+async fn yield_every_yields_at_each_nth_tick() {
     assert_eq!(polls_of(ticks(1_000, 100)).await, 11);
     assert_eq!(polls_of(ticks(99, 100)).await, 1);
     assert_eq!(polls_of(ticks(5, 1)).await, 6);
@@ -38,19 +38,19 @@ async fn it_yields_at_every_nth_tick() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_yields_on_a_multi_thread_runtime_and_unconstrained() {
+async fn yield_every_on_a_multi_thread_runtime_and_unconstrained_yields() {
     let polls = tokio::spawn(polls_of(ticks(1_000, 10))).await.unwrap();
     assert_eq!(polls, 101);
     assert_eq!(polls_of(unconstrained(ticks(1_000, 10))).await, 101);
 }
 
 #[test]
-fn it_yields_without_a_runtime() {
+fn yield_every_without_a_runtime_yields() {
     assert_eq!(futures::executor::block_on(polls_of(ticks(100, 10))), 11);
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn timers_and_other_tasks_run_meanwhile() {
+async fn yield_every_lets_timers_and_tasks_run() {
     let turns = std::rc::Rc::new(std::cell::Cell::new(0));
     let others = async {
         loop {
@@ -76,7 +76,7 @@ async fn timers_and_other_tasks_run_meanwhile() {
 }
 
 #[test]
-fn a_tick_that_is_cancelled_leaves_the_pace_whole() {
+fn cancelled_tick_keeps_the_pace_consistent() {
     let mut context = Context::from_waker(Waker::noop());
     let mut pace = yield_every(2);
     drop(pace.tick()); // never polled: not counted
@@ -97,7 +97,7 @@ fn a_tick_that_is_cancelled_leaves_the_pace_whole() {
 #[should_panic(
     expected = "yield_every(0): the number of ticks between two yields must be at least 1"
 )]
-fn every_zeroth_tick_is_refused() {
+fn yield_every_zero_panics() {
     let _ = yield_every(0);
 }
 
@@ -113,7 +113,7 @@ async fn ticks_of(mut pace: Pace<impl Rule>, count: u64) {
 }
 
 #[test]
-fn both_kinds_yield_wherever_they_are_polled() {
+fn paces_on_each_kind_of_runtime_yield() {
     yields_everywhere(|| yield_every(1));
     yields_everywhere(at_once);
 }
@@ -142,7 +142,7 @@ fn yields_everywhere<R: Rule + Send + 'static>(pace: fn() -> Pace<R>) {
 }
 
 #[test]
-fn outside_of_a_watched_future_the_time_is_the_pace_s_own() {
+fn yield_after_outside_a_watched_future_counts_its_own_time() {
     let mut context = Context::from_waker(Waker::noop());
     let mut never = yield_after(Duration::MAX);
     for _ in 0..100_000 {
@@ -160,7 +160,7 @@ fn outside_of_a_watched_future_the_time_is_the_pace_s_own() {
 }
 
 #[test]
-fn a_pace_that_is_due_stays_so_until_it_has_yielded() {
+fn is_due_stays_true_until_the_yield() {
     let mut context = Context::from_waker(Waker::noop());
     let mut pace = yield_every(3);
     assert_eq!(
@@ -182,7 +182,7 @@ fn a_pace_that_is_due_stays_so_until_it_has_yielded() {
 }
 
 #[test]
-fn every_awaitable_may_be_cancelled() {
+fn cancelled_yields_keep_the_pace_consistent() {
     may_be_cancelled(yield_every(1));
     may_be_cancelled(at_once());
 }
@@ -200,7 +200,7 @@ fn may_be_cancelled(mut pace: Pace<impl Rule>) {
 }
 
 #[test]
-fn a_paced_stream_yields_between_its_items_and_loses_none() {
+fn paced_stream_yields_and_loses_no_item() {
     let mut context = Context::from_waker(Waker::noop());
     let mut numbers = stream::iter(0..4).yield_every(2);
     let mut seen = Vec::new();
@@ -219,7 +219,7 @@ fn a_paced_stream_yields_between_its_items_and_loses_none() {
 }
 
 #[test]
-fn a_paced_stream_is_what_it_wraps() {
+fn paced_stream_keeps_the_traits_of_its_stream() {
     fn is_unpin<T: Unpin>(_: &T) {}
     let mut numbers = stream::iter(0..4)
         .fuse()
@@ -242,7 +242,7 @@ fn a_paced_stream_is_what_it_wraps() {
 }
 
 #[test]
-fn an_iterator_is_a_cooperative_stream() {
+fn iter_yields_between_items() {
     struct Bomb(u32);
     impl Iterator for Bomb {
         type Item = u32;
@@ -270,7 +270,7 @@ fn an_iterator_is_a_cooperative_stream() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_loop_by_time_lets_the_others_run() {
+async fn yield_after_lets_other_tasks_run() {
     let turns = Rc::new(Cell::new(0));
     let others = async {
         loop {

@@ -49,7 +49,7 @@ fn of(culprits: &Culprits, function: &str) -> Option<Culprit> {
 }
 
 #[test]
-fn they_are_added_up_by_function_and_told_to_prometheus_and_to_flame_graphs() {
+fn culprits_are_summed_by_function_for_metrics_and_flame_graphs() {
     let exporter = install("127.0.0.1:0".parse().unwrap()).unwrap();
     let watchdog = ready(Watchdog::builder().without_tracing());
     let watch = watchdog.watch("culprits");
@@ -157,7 +157,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 #[test]
-fn the_same_again_is_logged_in_short() {
+fn repetition_is_logged_without_its_stack() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)

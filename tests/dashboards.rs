@@ -75,7 +75,7 @@ fn queries(panels: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_asked_for_is_published_and_what_is_published_is_shown() {
+fn dashboard_queries_and_metrics_match() {
     let published = published();
     let published: BTreeSet<&str> = published.iter().map(String::as_str).collect();
     let panels = panels();
@@ -89,7 +89,7 @@ fn what_is_asked_for_is_published_and_what_is_published_is_shown() {
 }
 
 #[test]
-fn an_alert_asks_only_for_records_that_there_are() {
+fn alerts_use_existing_recording_rules() {
     let recorded = |line: &str| line.trim().strip_prefix("- record: ").map(str::to_owned);
     let records: BTreeSet<_> = RULES.lines().filter_map(recorded).collect();
     let alerts = RULES.split("- alert: ").skip(1);
@@ -107,7 +107,7 @@ fn an_alert_asks_only_for_records_that_there_are() {
 }
 
 #[test]
-fn the_panels_lie_beside_each_other() {
+fn dashboard_panels_do_not_overlap() {
     let mut cells = BTreeSet::new();
     let mut ids = BTreeSet::new();
     for panel in panels() {
@@ -126,7 +126,7 @@ fn the_panels_lie_beside_each_other() {
 
 /// One dashboard for a fleet: each query can be narrowed down to a job and an instance.
 #[test]
-fn every_query_is_for_the_jobs_and_instances_that_are_chosen() {
+fn dashboard_queries_select_job_and_instance() {
     let panels = panels();
     for query in queries(&panels) {
         let selectors = query.matches('{').count();

@@ -147,28 +147,28 @@ fn not_dumpable() {
 }
 
 #[test]
-fn somebody_else_has_the_signal() {
+fn stacks_with_a_foreign_handler_are_unavailable() {
     in_a_child("taken before");
 }
 
 #[test]
-fn somebody_takes_the_signal_later() {
+fn stacks_after_a_foreign_handler_was_installed_are_unavailable() {
     in_a_child("taken later");
 }
 
 #[test]
-fn another_signal_can_be_chosen() {
+fn stacks_by_another_signal_are_captured() {
     in_a_child("another signal");
 }
 
 #[test]
-fn a_process_that_is_not_dumpable() {
+fn stacks_of_a_process_that_is_not_dumpable_are_captured() {
     in_a_child("not dumpable");
 }
 
 /// Whatever number is given, it is said why there are no stacks, and a fault ends the process as before.
 #[test]
-fn a_signal_that_must_not_be_handled() {
+fn stacks_by_a_fault_signal_are_refused() {
     let faults = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::BUS];
     let faults = faults
         .into_iter()

@@ -33,7 +33,7 @@ fn next(reports: &Receiver<SlowPoll>, is_it: impl Fn(&SlowPoll) -> bool) -> Slow
 }
 
 #[test]
-fn each_step_is_taken_once_by_age_and_the_limits_do_not_hold() {
+fn escalation_takes_each_step_once_in_spite_of_the_rate_limit() {
     let (tx, called) = mpsc::channel();
     let (watchdog, reports) = watchdog(|builder| {
         builder
@@ -98,7 +98,7 @@ fn child() {
 
 #[cfg(unix)]
 #[test]
-fn the_process_is_ended_in_the_end() {
+fn escalation_abort_ends_the_process() {
     use std::os::unix::process::ExitStatusExt as _;
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
@@ -113,7 +113,7 @@ fn the_process_is_ended_in_the_end() {
 }
 
 #[test]
-fn what_is_allowed_is_counted_and_not_told() {
+fn allowed_blocking_is_counted_and_not_reported() {
     let (watchdog, reports) = watchdog(|builder| builder);
     let watch = watchdog.watch("allowed");
     let poll = watch.enter();
@@ -127,7 +127,7 @@ fn what_is_allowed_is_counted_and_not_told() {
 }
 
 #[test]
-fn what_is_allowed_has_a_limit() {
+fn allowed_blocking_beyond_its_limit_is_reported() {
     let (watchdog, reports) = watchdog(|builder| builder);
     let watch = watchdog.watch("allowed for too short");
     let poll = watch.enter();
@@ -152,7 +152,7 @@ fn what_is_allowed_has_a_limit() {
 }
 
 #[test]
-fn what_works_here_is_told_and_why_not_what_does_not() {
+fn capabilities_have_a_reason_for_each_missing_one() {
     let (watchdog, _reports) = watchdog(|builder| builder.stacks(shotclock::Stacks::Never));
     let capabilities = watchdog.capabilities();
     assert!(!capabilities.stacks.works());

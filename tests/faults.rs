@@ -55,7 +55,7 @@ impl tracing::Subscriber for Locks {
 
 /// State: its reporter waits, the others are told, the watchdog answers, and nothing is lost.
 #[test]
-fn a_subscriber_that_wants_a_lock_of_the_stuck_thread_holds_up_nobody_else() {
+fn subscriber_blocked_by_the_stuck_thread_delays_no_other_reporter() {
     let lock = Arc::<Mutex<u32>>::default();
     let subscriber = Dispatch::new(Locks(Arc::clone(&lock)));
     let (watchdog, reports) = tracing::dispatcher::with_default(&subscriber, || watchdog(|b| b));
@@ -96,7 +96,7 @@ fn a_subscriber_that_wants_a_lock_of_the_stuck_thread_holds_up_nobody_else() {
 
 /// State: it is told to be stuck and to have ended, and is counted as slow and as panicked.
 #[test]
-fn a_thread_that_ends_by_a_panic_in_a_stall_is_told_to_have_ended() {
+fn thread_that_panics_in_a_stall_has_a_last_report() {
     const THREADS: u64 = 8;
     let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("panics");
@@ -127,7 +127,7 @@ fn a_thread_that_ends_by_a_panic_in_a_stall_is_told_to_have_ended() {
 
 /// State: a thread that ends while a guard of it was forgotten is stuck no more.
 #[test]
-fn a_thread_that_ends_with_a_forgotten_guard_leaves_no_stall() {
+fn thread_that_ends_with_a_leaked_guard_leaves_no_stall() {
     let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("forgotten");
     let thread = {
@@ -154,7 +154,7 @@ fn a_thread_that_ends_with_a_forgotten_guard_leaves_no_stall() {
 
 /// State: the runtime ends without the stuck worker, whose poll is told and counted to its end.
 #[test]
-fn a_runtime_that_is_dropped_in_a_stall_loses_no_poll() {
+fn runtime_dropped_in_a_stall_loses_no_poll() {
     let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
     let watch = watchdog.watch("outlives its runtime");
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -183,7 +183,7 @@ fn a_runtime_that_is_dropped_in_a_stall_loses_no_poll() {
 
 /// State: names are added up where they are published; each watchdog tells its own reporters.
 #[test]
-fn two_watchdogs_in_one_process_tell_each_its_own() {
+fn two_watchdogs_report_separately() {
     let (first, of_first) = watchdog(WatchdogBuilder::without_tracing);
     let (second, of_second) = watchdog(WatchdogBuilder::without_tracing);
     for (watchdog, own, others) in [

@@ -110,7 +110,7 @@ fn wait_for_the_release(held: &Receiver<()>) {
 }
 
 #[test]
-fn a_blocked_worker_is_named_while_it_is_stuck_with_the_line() {
+fn blocked_worker_is_reported_with_its_line() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(4);
     let _guard = guard(&watchdog, "main", &runtime);
@@ -147,7 +147,7 @@ fn a_blocked_worker_is_named_while_it_is_stuck_with_the_line() {
 }
 
 #[test]
-fn every_worker_may_be_stuck_at_once() {
+fn all_workers_stuck_at_once_are_reported() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "all", &runtime);
@@ -165,7 +165,7 @@ fn every_worker_may_be_stuck_at_once() {
 }
 
 #[test]
-fn what_a_watched_poll_does_is_told_of_the_poll_with_the_impact() {
+fn watched_poll_on_a_stuck_worker_is_reported_with_the_runtime() {
     let (watchdog, told) = watchdog_of(Watchdog::builder().budget(Duration::from_millis(20)));
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "impact", &runtime);
@@ -196,7 +196,7 @@ fn what_a_watched_poll_does_is_told_of_the_poll_with_the_impact() {
 }
 
 #[test]
-fn a_watched_poll_within_a_budget_of_its_own_is_named_with_the_worker() {
+fn watched_poll_within_its_budget_is_named_with_its_stuck_worker() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "path", &runtime);
@@ -209,7 +209,7 @@ fn a_watched_poll_within_a_budget_of_its_own_is_named_with_the_worker() {
 }
 
 #[test]
-fn a_runtime_of_the_current_thread_is_guarded_while_somebody_runs_it() {
+fn current_thread_runtime_in_block_on_is_guarded() {
     let (watchdog, told) = watchdog();
     let runtime = RuntimeBuilder::new_current_thread()
         .enable_all()
@@ -232,7 +232,7 @@ fn a_runtime_of_the_current_thread_is_guarded_while_somebody_runs_it() {
 }
 
 #[test]
-fn a_thread_that_has_handed_its_worker_over_is_not_blamed() {
+fn thread_without_its_worker_is_not_reported() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "handed over", &runtime);
@@ -261,7 +261,7 @@ fn block_on_an_unknown_thread(runtime: &Runtime) -> (ThreadId, Sender<()>) {
 }
 
 #[test]
-fn a_thread_that_went_back_to_the_pool_is_not_taken_for_its_worker() {
+fn thread_back_in_the_pool_is_not_reported() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(1);
     let _guard = guard(&watchdog, "gone", &runtime);
@@ -276,7 +276,7 @@ fn a_thread_that_went_back_to_the_pool_is_not_taken_for_its_worker() {
 }
 
 #[test]
-fn short_stalls_elsewhere_do_not_hide_a_worker_whose_thread_is_not_known() {
+fn short_stalls_do_not_hide_a_worker_with_an_unknown_thread() {
     let (watchdog, told) = watchdog();
     let runtime = runtime(1);
     let _guard = guard(&watchdog, "hidden", &runtime);
@@ -302,7 +302,7 @@ fn short_stalls_elsewhere_do_not_hide_a_worker_whose_thread_is_not_known() {
 }
 
 #[test]
-fn a_guard_is_over_when_its_runtime_ends() {
+fn guard_of_an_ended_runtime_ends() {
     let (watchdog, told) = watchdog();
     let ending = runtime(2);
     let guard_of_ending = guard(&watchdog, "ending", &ending);
@@ -326,7 +326,7 @@ fn a_guard_is_over_when_its_runtime_ends() {
 }
 
 #[test]
-fn several_runtimes_are_guarded_under_their_names() {
+fn several_guarded_runtimes_have_their_names() {
     let (watchdog, told) = watchdog();
     let runtimes = [("a", runtime(2)), ("b", runtime(1))];
     let _guards: Vec<_> = runtimes
@@ -343,7 +343,7 @@ fn several_runtimes_are_guarded_under_their_names() {
 }
 
 #[test]
-fn by_the_builders_hooks_threads_are_known_from_the_first_on_and_hooks_of_ones_own_go_on() {
+fn guarded_builder_keeps_the_users_hooks() {
     let (watchdog, told) = watchdog();
     let mut builder = RuntimeBuilder::new_multi_thread();
     let guard = watchdog.guard_builder("built", builder.worker_threads(2));
@@ -378,7 +378,7 @@ fn by_the_builders_hooks_threads_are_known_from_the_first_on_and_hooks_of_ones_o
 }
 
 #[test]
-fn a_builder_of_the_current_thread_is_guarded_too() {
+fn guarded_builder_of_a_current_thread_runtime_works() {
     let (watchdog, told) = watchdog();
     let mut builder = RuntimeBuilder::new_current_thread();
     let _guard = watchdog.guard_builder("built current", builder.enable_all());
@@ -391,7 +391,7 @@ fn a_builder_of_the_current_thread_is_guarded_too() {
 }
 
 #[test]
-fn outside_of_a_runtime_nothing_is_guarded() {
+fn guard_outside_a_runtime_is_inactive() {
     let guard = shotclock::guard();
     assert!(!guard.is_active());
     assert!(format!("{guard:?}").contains("None"));
@@ -399,7 +399,7 @@ fn outside_of_a_runtime_nothing_is_guarded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_line_guards_the_runtime_that_it_is_called_in() {
+async fn guard_function_guards_the_callers_runtime() {
     let guard = shotclock::guard();
     assert!(guard.is_active());
     let watchdog = shotclock::Watchdog::global().unwrap();
@@ -407,7 +407,7 @@ async fn one_line_guards_the_runtime_that_it_is_called_in() {
 }
 
 #[test]
-fn a_budget_too_short_to_be_kept_is_refused() {
+fn guard_budget_below_the_minimum_is_refused() {
     let builder = Watchdog::builder().guard_budget(Duration::from_millis(9));
     let error = builder.build().unwrap_err();
     assert!(error.is_invalid_setting());
@@ -415,7 +415,7 @@ fn a_budget_too_short_to_be_kept_is_refused() {
 }
 
 #[test]
-fn a_worker_that_is_merely_not_run_is_not_stuck() {
+fn starved_worker_is_not_stuck() {
     let (watchdog, told) = watchdog_of(Watchdog::builder().guard_budget(Duration::from_millis(10)));
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "starved", &runtime);

@@ -75,7 +75,7 @@ fn open_with(said: &[u8]) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_scrape_is_answered_beside_500_clients_that_do_not_finish_their_requests() {
+fn scrape_beside_500_unfinished_requests_is_answered() {
     let _alone = alone();
     assert_scraped();
     let before = descriptors();
@@ -100,7 +100,7 @@ fn a_scrape_is_answered_beside_500_clients_that_do_not_finish_their_requests() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_hung_up_on() {
+fn silent_client_is_disconnected() {
     let _alone = alone();
     let (silent, mut half) = (connect(), connect());
     half.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -115,7 +115,7 @@ fn a_client_that_says_nothing_is_hung_up_on() {
 }
 
 #[test]
-fn a_client_that_asks_is_hung_up_on_when_it_was_answered() {
+fn answered_client_is_disconnected() {
     let _alone = alone();
     // It does not close its end, and says that it wants to go on.
     let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
@@ -124,7 +124,7 @@ fn a_client_that_asks_is_hung_up_on_when_it_was_answered() {
 }
 
 #[test]
-fn one_request_of_a_thousand_in_a_row_is_answered() {
+fn pipelined_requests_get_one_answer() {
     let _alone = alone();
     let answer = ask(&b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000));
     assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
@@ -132,7 +132,7 @@ fn one_request_of_a_thousand_in_a_row_is_answered() {
 }
 
 #[test]
-fn a_request_that_does_not_end_takes_no_memory() {
+fn endless_request_takes_no_memory() {
     let _alone = alone();
     assert_scraped();
     let endless = |head: &[u8]| {
@@ -169,7 +169,7 @@ fn a_request_that_does_not_end_takes_no_memory() {
 
 /// Clients that ask for much and never read it: each answer waits in memory, of so many as may be open.
 #[test]
-fn clients_that_do_not_read_their_answers_take_bounded_memory() {
+fn clients_that_do_not_read_take_bounded_memory() {
     let _alone = alone();
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let watches: Vec<_> = (0..900)

@@ -13,7 +13,7 @@ use shotclock::Lane;
 const CALLERS: usize = 1_000;
 
 #[test]
-fn a_million_closures_pass_through_a_short_queue() {
+fn million_closures_through_a_short_queue_take_bounded_memory() {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).build().unwrap();
     let lane = Lane::builder("a million")

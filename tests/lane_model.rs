@@ -319,7 +319,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, max_shrink_iters: 4, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_and_nothing_runs_twice(steps in schedule(), rayon in any::<bool>()) {
+    fn lane_under_random_operations_agrees_with_its_model(steps in schedule(), rayon in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let _entered = runtime.enter();
         let lane = Lane::builder("model").limit(LIMIT).queue(QUEUE);

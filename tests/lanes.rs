@@ -101,14 +101,14 @@ fn assert_whole(lane: &Lane) {
 }
 
 #[test]
-fn settings_that_mean_nothing_are_refused() {
+fn build_with_an_invalid_limit_is_refused() {
     let error = Lane::builder("none").limit(0).build().unwrap_err();
     assert!(error.is_invalid_setting());
     assert!(error.to_string().contains("limit"), "{error}");
 }
 
 #[test]
-fn no_more_run_at_once_than_its_limit_and_in_order() {
+fn lane_runs_in_order_within_its_limit() {
     let runtime = runtime();
     for lane in both("order", |lane| lane.limit(3)) {
         assert_eq!(lane.limit(), 3);
@@ -143,7 +143,7 @@ fn no_more_run_at_once_than_its_limit_and_in_order() {
 }
 
 #[test]
-fn a_full_queue_makes_run_wait_and_try_run_fail() {
+fn full_queue_makes_run_wait_and_try_run_fail() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("full", |lane| lane.limit(1).queue(1)) {
@@ -171,7 +171,7 @@ fn a_full_queue_makes_run_wait_and_try_run_fail() {
 }
 
 #[test]
-fn what_is_dropped_while_it_waits_never_runs_and_leaves_its_place() {
+fn closure_dropped_while_queued_never_runs() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("withdrawn", |lane| lane.limit(1).queue(1)) {
@@ -202,7 +202,7 @@ fn what_is_dropped_while_it_waits_never_runs_and_leaves_its_place() {
 }
 
 #[test]
-fn what_runs_is_told_that_nobody_waits() {
+fn running_closure_sees_its_cancellation() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("told", |lane| lane.limit(1)) {
@@ -228,7 +228,7 @@ fn what_runs_is_told_that_nobody_waits() {
 }
 
 #[test]
-fn everything_can_be_cancelled_at_once() {
+fn cancel_all_cancels_queued_and_running_work() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("all", |lane| lane.limit(1).queue(5)) {
@@ -256,7 +256,7 @@ fn everything_can_be_cancelled_at_once() {
 }
 
 #[test]
-fn panics_come_back_and_destructors_that_panic_take_nothing_down() {
+fn panicking_closures_and_destructors_harm_no_other() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -312,7 +312,7 @@ fn panics_come_back_and_destructors_that_panic_take_nothing_down() {
 }
 
 #[test]
-fn a_lane_that_is_closed_drains() {
+fn close_waits_for_accepted_work() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("drains", |lane| lane.limit(1).queue(1)) {
@@ -347,7 +347,7 @@ fn a_lane_that_is_closed_drains() {
 }
 
 #[test]
-fn closing_a_lane_from_within_does_not_wait_for_itself() {
+fn close_inside_a_closure_returns() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("from within", |lane| lane.limit(1)) {
@@ -361,7 +361,7 @@ fn closing_a_lane_from_within_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_with_work_queued_says_so_and_does_not_hang() {
+fn runtime_shutdown_with_queued_work_returns_closed() {
     for rounds in 0..20 {
         let lane = Lane::builder("shutdown").limit(1).build().unwrap();
         let runtime = runtime();
@@ -402,7 +402,7 @@ fn a_runtime_that_shuts_down_with_work_queued_says_so_and_does_not_hang() {
 }
 
 #[test]
-fn a_closure_that_waits_for_its_own_lane_does_the_work_itself() {
+fn closure_that_blocks_on_its_own_lane_runs_inline() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("itself", |lane| lane.limit(1).queue(0)) {
@@ -436,7 +436,7 @@ fn a_closure_that_waits_for_its_own_lane_does_the_work_itself() {
 }
 
 #[test]
-fn the_runtime_is_there_and_a_rayon_lane_needs_none() {
+fn closures_enter_the_runtime_and_rayon_needs_none() {
     let runtime = runtime();
     let [tokio, rayon] = both("runtime", |lane| lane);
     for lane in [&tokio, &rayon] {
@@ -462,7 +462,7 @@ fn the_runtime_is_there_and_a_rayon_lane_needs_none() {
 }
 
 #[test]
-fn hooks_carry_over_and_cannot_lose_a_closure() {
+fn carry_hooks_run_and_lose_no_closure() {
     tokio::task_local! {
         static TENANT: u32;
     }

@@ -53,7 +53,7 @@ async fn slow_poll(watchdog: &Watchdog) {
 }
 
 #[test]
-fn a_subscriber_scoped_to_where_the_watchdog_was_built_gets_its_events() {
+fn subscriber_scoped_to_the_build_gets_events() {
     let log = Log::default();
     let watchdog =
         tracing::dispatcher::with_default(&log.dispatch(), || Watchdog::builder().build().unwrap());
@@ -87,7 +87,7 @@ fn a_subscriber_scoped_to_where_the_watchdog_was_built_gets_its_events() {
 }
 
 #[tokio::test]
-async fn the_event_is_inside_the_span_of_the_request() {
+async fn event_is_inside_the_span_of_the_poll() {
     let log = Log::default();
     let watchdog = Watchdog::builder().build().unwrap();
     async {
@@ -106,7 +106,7 @@ async fn the_event_is_inside_the_span_of_the_request() {
 }
 
 #[tokio::test]
-async fn without_tracing_there_is_no_event() {
+async fn without_tracing_logs_no_event() {
     let log = Log::default();
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     slow_poll(&watchdog).with_subscriber(log.dispatch()).await;
@@ -116,7 +116,7 @@ async fn without_tracing_there_is_no_event() {
 }
 
 #[tokio::test]
-async fn one_warning_tells_that_names_are_shared() {
+async fn limit_of_names_logs_one_warning() {
     let log = Log::default();
     tracing::dispatcher::with_default(&log.dispatch(), || {
         let watchdog = Watchdog::builder().max_watches(1).build().unwrap();
@@ -130,7 +130,7 @@ async fn one_warning_tells_that_names_are_shared() {
 }
 
 #[tokio::test]
-async fn offloaded_work_logs_in_the_span_it_came_from() {
+async fn offloaded_closure_logs_in_the_callers_span() {
     let log = Log::default();
     async {
         offload(|| tracing::info!("hashing"))
@@ -145,7 +145,7 @@ async fn offloaded_work_logs_in_the_span_it_came_from() {
 }
 
 #[tokio::test]
-async fn a_future_on_a_lane_logs_in_the_span_it_came_from_in_each_of_its_polls() {
+async fn offloaded_future_logs_in_the_callers_span() {
     let log = Log::default();
     let lane = Lane::builder("logging").build().unwrap();
     let decode = async {

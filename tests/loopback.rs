@@ -64,7 +64,7 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 #[test]
-fn nothing_listens_unless_it_is_told_to_and_then_nowhere_else() {
+fn listener_binds_the_given_address_only() {
     let watchdog = Watchdog::builder().build().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _guard = watchdog.guard("main", runtime.handle());
@@ -111,7 +111,7 @@ fn addresses(text: &str) -> impl Iterator<Item = Ipv4Addr> {
 
 /// What is run or copied from here listens on loopback, until somebody writes another address.
 #[test]
-fn every_address_in_the_examples_is_of_the_loopback() {
+fn examples_bind_loopback_addresses() {
     let of_text = |text: &str| addresses(text).map(|ip| ip.to_string()).collect::<Vec<_>>();
     assert_eq!(of_text("on 0.0.0.0:80."), ["0.0.0.0"], "it would be seen");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -68,7 +68,7 @@ fn poll_once(watch: &Watch) {
 }
 
 #[test]
-fn wrapping_polling_and_dropping_allocate_nothing() {
+fn watched_future_allocates_nothing() {
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     // A report allocates, and on a busy machine any poll may be slow.
     let watch = watchdog.watch("w").with_budget(Duration::MAX);
@@ -86,7 +86,7 @@ fn wrapping_polling_and_dropping_allocate_nothing() {
 }
 
 #[test]
-fn a_tick_allocates_nothing() {
+fn tick_allocates_nothing() {
     let mut pace = shotclock::yield_every(10);
     let mut tick = || {
         let future = pin!(pace.tick());
@@ -96,7 +96,7 @@ fn a_tick_allocates_nothing() {
 }
 
 #[test]
-fn wrapping_adds_two_pointers() {
+fn watched_future_is_two_pointers_larger() {
     fn added<T>(inner: T) -> usize {
         let bare = size_of::<T>();
         let watchdog = Watchdog::builder().without_tracing().build().unwrap();
@@ -109,7 +109,7 @@ fn wrapping_adds_two_pointers() {
 
 /// What is made once in a process is made when a watchdog is built, and not on the worker that is late already.
 #[test]
-fn the_first_slow_poll_makes_little_but_its_report() {
+fn first_slow_poll_allocates_little() {
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let (watch, slow) = (watchdog.watch("w"), watchdog.watch("slow"));
     poll_once(&watch.with_budget(Duration::MAX)); // this thread's counters are made at its first poll
@@ -144,7 +144,7 @@ fn boxed_and_polled<F: Future>(make: impl Fn() -> F) -> Vec<Pin<Box<F>>> {
 }
 
 #[test]
-fn a_million_futures_alive_take_sixteen_megabytes_more() {
+fn million_watched_futures_take_sixteen_megabytes_more() {
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let watch = watchdog.watch("w").with_budget(Duration::MAX);
     poll_once(&watch); // this thread's counters are made at its first poll
@@ -168,7 +168,7 @@ const WATCH_ON_A_THREAD: i64 = if cfg!(shotclock_ticked) {
 };
 
 #[test]
-fn a_watch_takes_no_more_than_three_kilobytes() {
+fn watch_takes_at_most_three_kilobytes() {
     const WATCHES: i64 = 512;
     let builder = Watchdog::builder().without_tracing();
     let watchdog = builder.max_watches(WATCHES as usize).build().unwrap();
@@ -209,7 +209,7 @@ fn threads_that_poll(threads: usize, watches: &[Watch]) -> Vec<(i64, i64)> {
 }
 
 #[test]
-fn a_thread_takes_no_more_than_two_kilobytes_and_one_for_each_of_its_watches() {
+fn thread_takes_at_most_two_kilobytes_and_one_for_each_watch() {
     const THREADS: usize = 100;
     const WATCHES: usize = 50;
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();

@@ -28,13 +28,13 @@ fn limit() -> usize {
 }
 
 #[test]
-fn it_returns_the_result() {
+fn offload_returns_the_result() {
     let _turn = turn();
     assert_eq!(runtime().block_on(offload(|| 6 * 7)).unwrap(), 42);
 }
 
 #[test]
-fn no_more_closures_run_at_once_than_there_are_cores() {
+fn offload_runs_one_closure_for_each_core() {
     let _turn = turn();
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let work = || {
@@ -51,7 +51,7 @@ fn no_more_closures_run_at_once_than_there_are_cores() {
 }
 
 #[test]
-fn a_panic_comes_back_with_its_payload() {
+fn offload_of_a_panicking_closure_returns_its_payload() {
     let _turn = turn();
     let page = std::hint::black_box(7);
     let error = runtime()
@@ -76,7 +76,7 @@ fn a_panic_comes_back_with_its_payload() {
 }
 
 #[test]
-fn the_error_fits_into_any_error_type() {
+fn offload_error_converts_into_other_error_types() {
     fn boxed(error: OffloadError) -> Box<dyn std::error::Error + Send + Sync> {
         error.into()
     }
@@ -85,7 +85,7 @@ fn the_error_fits_into_any_error_type() {
 }
 
 #[test]
-fn a_place_is_held_by_the_closure_and_not_by_the_future() {
+fn permit_stays_with_the_closure_of_a_dropped_future() {
     let _turn = turn();
     let runtime = runtime();
     let (started, starts) = mpsc::channel();
@@ -118,7 +118,7 @@ fn a_place_is_held_by_the_closure_and_not_by_the_future() {
 }
 
 #[test]
-fn queued_work_whose_future_is_dropped_never_runs() {
+fn queued_closure_of_a_dropped_future_never_runs() {
     let _turn = turn();
     let runtime = runtime();
     let (started, starts) = mpsc::channel();
@@ -147,7 +147,7 @@ fn queued_work_whose_future_is_dropped_never_runs() {
 }
 
 #[test]
-fn a_panic_gives_its_place_back() {
+fn permit_of_a_panicking_closure_is_returned() {
     let _turn = turn();
     let runtime = runtime();
     for _ in 0..4 * limit() {
@@ -157,7 +157,7 @@ fn a_panic_gives_its_place_back() {
 }
 
 #[test]
-fn a_runtime_that_has_shut_down_is_said() {
+fn offload_after_a_runtime_shutdown_is_closed() {
     let _turn = turn();
     let runtime = runtime();
     let handle = runtime.handle().clone();
@@ -173,7 +173,7 @@ fn a_runtime_that_has_shut_down_is_said() {
 }
 
 #[test]
-fn a_pool_that_can_start_no_thread_is_said_and_takes_no_place_with_it() {
+fn offload_without_threads_is_closed_and_keeps_its_permit() {
     let _turn = turn();
     // No system gives a thread so large a stack.
     let runtime = Builder::new_current_thread()

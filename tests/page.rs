@@ -60,7 +60,7 @@ fn stall(watch: &Watch) -> (Sender<()>, thread::JoinHandle<()>) {
 }
 
 #[test]
-fn it_says_what_is_stuck_what_was_slow_and_whose_fault_it_is() {
+fn page_shows_stalls_slow_polls_and_culprits() {
     let watchdog = watchdog();
     let page = Page::new(&watchdog);
     let slow = watchdog.watch("slow");
@@ -129,7 +129,7 @@ fn it_says_what_is_stuck_what_was_slow_and_whose_fault_it_is() {
 }
 
 #[test]
-fn a_flight_record_has_the_slow_polls_with_cause_and_stack() {
+fn flight_record_has_slow_polls_with_cause_and_stack() {
     let watchdog = watchdog();
     let watch = watchdog.watch("recorded").with_budget(20 * MS);
     for time in [MS, 15 * MS] {
@@ -170,7 +170,7 @@ fn a_flight_record_has_the_slow_polls_with_cause_and_stack() {
 }
 
 #[tokio::test]
-async fn mounted_in_axum_it_answers_below_its_path_and_nowhere_else() {
+async fn router_answers_below_its_path_only() {
     let watchdog = watchdog();
     let app: axum::Router = axum::Router::new().nest("/debug/shotclock", router(&watchdog));
     let status_of = async |path: &str| {
@@ -192,7 +192,7 @@ async fn mounted_in_axum_it_answers_below_its_path_and_nowhere_else() {
 }
 
 #[test]
-fn beside_the_metrics_it_is_shown_only_if_it_is_asked_for() {
+fn exporter_serves_the_page_only_after_show_page() {
     let exporter = shotclock::prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = exporter.local_addr().unwrap();
     let watchdog = watchdog();
@@ -290,7 +290,7 @@ fn browser() -> Option<&'static str> {
 }
 
 #[test]
-fn a_browser_shows_a_stall_with_its_stack_and_runs_no_script_of_the_programs() {
+fn page_in_a_browser_shows_a_stall_and_runs_no_foreign_script() {
     let Some(browser) = browser() else {
         eprintln!("SKIPPED: there is no browser (Debian package `chromium`)");
         return;

@@ -60,7 +60,7 @@ fn get_of(address: SocketAddr, request: &str, host: &str) -> String {
 }
 
 #[test]
-fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
+fn metrics_of_a_new_watch_are_zero() {
     let exporter = exporter();
     let watchdog = watchdog();
     let _watch = watchdog.watch("at 0");
@@ -145,7 +145,7 @@ fn every_metric_is_there_at_0_as_soon_as_the_watch_exists() {
 }
 
 #[test]
-fn no_metric_comes_twice_and_each_has_help_and_type() {
+fn metrics_have_help_and_type_and_no_duplicate() {
     let (first, second) = (watchdog(), watchdog());
     for watchdog in [&first, &second] {
         drop(watchdog.watch("twice").enter());
@@ -178,7 +178,7 @@ fn no_metric_comes_twice_and_each_has_help_and_type() {
 }
 
 #[test]
-fn the_histogram_agrees_with_the_counters() {
+fn histogram_agrees_with_the_counters() {
     let watchdog = watchdog();
     // A destructor in which its thread was not run for long would count as a slow poll.
     let watch = watchdog
@@ -260,7 +260,7 @@ fn check_by_promtool(text: &str) {
 }
 
 #[tokio::test]
-async fn promtool_has_nothing_to_say() {
+async fn promtool_accepts_the_metrics() {
     let exporter = exporter();
     let watchdog = watchdog();
     let watch = watchdog.watch("promtool");
@@ -270,7 +270,7 @@ async fn promtool_has_nothing_to_say() {
 }
 
 #[tokio::test]
-async fn offloading_is_counted() {
+async fn offload_metrics_count_closures() {
     let exporter = exporter();
     for _ in 0..10 {
         offload(|| ()).await.unwrap();
@@ -298,7 +298,7 @@ fn of_lane<'s>(samples: &'s [Sample], metric: &str, lane: &str) -> &'s Sample {
 }
 
 #[tokio::test]
-async fn a_lane_tells_what_runs_waits_and_was_refused() {
+async fn lane_metrics_count_running_queued_and_refused() {
     let exporter = exporter();
     let lane = Lane::builder("thumbnails")
         .limit(1)
@@ -353,7 +353,7 @@ async fn a_lane_tells_what_runs_waits_and_was_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn contained_polls_are_counted() {
+async fn contained_poll_metric_counts() {
     let builder = Watchdog::builder()
         .without_tracing()
         .budget(Duration::from_millis(1));
@@ -372,7 +372,7 @@ async fn contained_polls_are_counted() {
 }
 
 #[test]
-fn a_runtime_that_is_stuck_is_scraped_all_the_same() {
+fn scrape_of_a_stuck_runtime_is_answered() {
     let address = exporter().local_addr().unwrap();
     let watchdog = watchdog();
     let watch = watchdog.watch("stuck");
@@ -402,7 +402,7 @@ fn a_runtime_that_is_stuck_is_scraped_all_the_same() {
 
 /// Scrapes go on while runtimes end: none fails, and no counter goes back.
 #[test]
-fn a_scrape_during_a_shutdown_loses_nothing() {
+fn scrape_during_a_shutdown_loses_no_count() {
     const ROUNDS: u64 = 30;
     let address = exporter().local_addr().unwrap();
     let watchdog = watchdog();
@@ -442,7 +442,7 @@ fn a_scrape_during_a_shutdown_loses_nothing() {
 }
 
 #[test]
-fn only_get_and_only_metrics() {
+fn listener_answers_get_of_metrics_only() {
     let address = exporter().local_addr().unwrap();
     assert!(get(address, "POST /metrics HTTP/1.1").starts_with("HTTP/1.1 405"));
     assert!(get(address, "GET /other HTTP/1.1").starts_with("HTTP/1.1 404"));
@@ -450,7 +450,7 @@ fn only_get_and_only_metrics() {
 }
 
 #[test]
-fn request_for_a_host_that_is_not_allowed_is_refused_before_anything_is_told() {
+fn request_for_a_foreign_host_is_refused() {
     // The recorder is shared, and which hosts are allowed with it: another name than other tests use.
     let exporter = exporter();
     let address = exporter.local_addr().unwrap();
@@ -499,7 +499,7 @@ fn request_for_a_host_that_is_not_allowed_is_refused_before_anything_is_told() {
 }
 
 #[test]
-fn slow_polls_by_cause_are_as_many_as_slow_polls_once_they_are_flushed() {
+fn slow_polls_by_cause_after_a_flush_sum_to_the_slow_polls() {
     // A poll that ends hardly past it has nearly always not been looked at, and is judged later.
     const BUDGET: Duration = Duration::from_millis(5);
     let (exporter, watchdog) = (exporter(), watchdog());
@@ -530,7 +530,7 @@ fn slow_polls_by_cause_are_as_many_as_slow_polls_once_they_are_flushed() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_an_error_that_names_it() {
+fn install_on_a_taken_port_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = exporter().clone().serve(address).unwrap_err();
@@ -539,7 +539,7 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_second_recorder_is_an_error_that_says_what_to_do() {
+fn install_after_another_recorder_is_an_error() {
     exporter();
     let error = prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap_err();
     assert!(error.is_recorder_taken());
@@ -547,7 +547,7 @@ fn a_second_recorder_is_an_error_that_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn in_async_code_an_error_is_an_error_as_well() {
+async fn install_in_async_code_returns_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let exporter = exporter().clone();
     let error = exporter.serve(taken.local_addr().unwrap()).unwrap_err();
@@ -557,7 +557,7 @@ async fn in_async_code_an_error_is_an_error_as_well() {
 }
 
 #[test]
-fn a_global_label_is_given_once() {
+fn global_label_replaces_its_first_value() {
     let watchdog = watchdog();
     drop(watchdog.watch("labelled").enter());
     let exporter = exporter().clone();

@@ -17,7 +17,7 @@ fn polls(snapshotter: &Snapshotter) -> Option<u64> {
 }
 
 #[test]
-fn recorder_first() {
+fn recorder_installed_first_gets_all_durations() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();

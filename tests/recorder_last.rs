@@ -26,7 +26,7 @@ fn value(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Opti
 }
 
 #[test]
-fn recorder_last() {
+fn recorder_installed_last_gets_all_counts() {
     let watchdog = Watchdog::builder()
         .without_tracing()
         .reports_per_second(0)

@@ -20,7 +20,7 @@ async fn one_yield() -> u32 {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn on_a_current_thread_runtime() {
+async fn polls_on_a_current_thread_runtime_are_counted() {
     let watch = watchdog().watch("w");
     let task = tokio::spawn(one_yield().watched(&watch));
     assert_eq!(task.await.unwrap(), 1);
@@ -28,7 +28,7 @@ async fn on_a_current_thread_runtime() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_multi_thread_runtime() {
+async fn polls_on_a_multi_thread_runtime_are_counted() {
     let watch = watchdog().watch("w");
     let task = tokio::spawn(one_yield().watched(&watch));
     assert_eq!(task.await.unwrap(), 1);
@@ -36,7 +36,7 @@ async fn on_a_multi_thread_runtime() {
 }
 
 #[tokio::test]
-async fn in_a_local_set_with_futures_that_are_not_send() {
+async fn polls_in_a_local_set_are_counted() {
     let watch = watchdog().watch("w");
     let local = async {
         let not_send = std::rc::Rc::new(1);
@@ -51,7 +51,7 @@ async fn in_a_local_set_with_futures_that_are_not_send() {
 }
 
 #[test]
-fn under_an_executor_that_is_not_tokio() {
+fn polls_under_another_executor_are_counted() {
     let watch = watchdog().watch("w");
     let sum = futures::executor::block_on(
         async { ready(1).watched(&watch).await + ready(2).watched(&watch).await }.watched(&watch),
@@ -61,7 +61,7 @@ fn under_an_executor_that_is_not_tokio() {
 }
 
 #[tokio::test]
-async fn join_all_polls_are_the_childrens() {
+async fn polls_under_join_all_count_for_the_children() {
     let watchdog = watchdog();
     let (outer, child) = (watchdog.watch("outer"), watchdog.watch("child"));
     let children = (0..20).map(|_| one_yield().watched(&child));
@@ -76,7 +76,7 @@ async fn join_all_polls_are_the_childrens() {
 }
 
 #[tokio::test]
-async fn the_loser_of_a_select_is_dropped_and_counted() {
+async fn select_loser_is_dropped_and_counted() {
     let watchdog = watchdog();
     let (winner, loser) = (watchdog.watch("winner"), watchdog.watch("loser"));
     tokio::select! {
@@ -89,7 +89,7 @@ async fn the_loser_of_a_select_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn futures_unordered_is_a_stream_of_watched_futures_and_can_be_watched() {
+async fn futures_unordered_of_watched_futures_is_watched() {
     let watchdog = watchdog();
     let (outer, child) = (watchdog.watch("outer"), watchdog.watch("child"));
     let children: FuturesUnordered<_> = (0..10).map(|_| one_yield().watched(&child)).collect();
@@ -103,7 +103,7 @@ async fn futures_unordered_is_a_stream_of_watched_futures_and_can_be_watched() {
 }
 
 #[tokio::test]
-async fn the_task_is_named_and_so_is_the_thread() {
+async fn report_names_task_and_thread() {
     let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
     let report = move |slow: &shotclock::SlowPoll| drop(tx.send(slow.clone()));
     let builder = Watchdog::builder().without_tracing().on_slow_poll(report);
@@ -122,7 +122,7 @@ async fn the_task_is_named_and_so_is_the_thread() {
 }
 
 #[tokio::test]
-async fn an_abort_restores_everything() {
+async fn aborted_task_leaves_no_poll_in_flight() {
     let watch = watchdog().watch("w");
     let task = tokio::spawn(std::future::pending::<()>().watched(&watch));
     yield_now().await;
@@ -132,7 +132,7 @@ async fn an_abort_restores_everything() {
 }
 
 #[test]
-fn handles_are_as_free_to_move_as_they_should_be() {
+fn handles_have_the_documented_auto_traits() {
     fn everywhere<T: Send + Sync + Clone + 'static>() {}
     fn sends<T: Send>(_: &T) {}
     everywhere::<Watchdog>();
@@ -143,7 +143,7 @@ fn handles_are_as_free_to_move_as_they_should_be() {
 }
 
 #[test]
-fn past_the_limit_of_names_everything_still_counts() {
+fn watches_past_the_limit_share_one() {
     let builder = Watchdog::builder().without_tracing().max_watches(10);
     let watchdog = builder.build().unwrap();
     for name in 0..1_000 {

@@ -35,7 +35,7 @@ fn value(text: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn a_poll_that_does_not_end_is_told_while_every_worker_is_stuck() {
+fn stall_on_all_workers_is_reported() {
     let exporter = install("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = exporter.local_addr().unwrap();
     let (watchdog, reports) = watchdog(Duration::from_millis(20));
@@ -90,7 +90,7 @@ fn a_poll_that_does_not_end_is_told_while_every_worker_is_stuck() {
 }
 
 #[test]
-fn polls_within_their_budget_are_not_told() {
+fn polls_within_their_budget_are_not_reported() {
     let (watchdog, reports) = watchdog(PATIENCE);
     let watch = watchdog.watch("quick");
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -18,7 +18,7 @@ fn watchdog() -> Watchdog {
 }
 
 #[test]
-fn where_systemd_does_not_ask_nothing_is_started() {
+fn heartbeat_without_systemd_starts_no_thread() {
     let heartbeat = systemd::start(&watchdog()).unwrap();
     assert!(!heartbeat.is_active());
 }
@@ -98,7 +98,7 @@ impl Drop for Systemd {
 }
 
 #[test]
-fn while_a_poll_is_stuck_systemd_hears_no_heartbeat() {
+fn heartbeat_stops_during_a_stall() {
     let mut systemd = Systemd::start();
     assert_eq!(systemd.hear(), "STATUS=responsive");
     assert_eq!(systemd.hear(), "WATCHDOG=1");

@@ -33,7 +33,7 @@ fn watchdog() -> (Watchdog, Recorder) {
 }
 
 #[test]
-fn a_task_is_watched_under_the_place_where_it_was_spawned() {
+fn task_is_watched_under_its_spawn_location() {
     let (watchdog, recorder) = watchdog();
     let (_guard, runtime) = guarded(&watchdog, 2);
     let line = line!() + 1;
@@ -53,7 +53,7 @@ fn a_task_is_watched_under_the_place_where_it_was_spawned() {
 }
 
 #[test]
-fn a_task_that_is_stuck_is_told_while_it_is_and_once() {
+fn stuck_task_is_reported_once_while_it_runs() {
     let (watchdog, recorder) = watchdog();
     let (_guard, runtime) = guarded(&watchdog, 2);
     let (release, held) = mpsc::channel::<()>();
@@ -82,7 +82,7 @@ fn a_task_that_is_stuck_is_told_while_it_is_and_once() {
 }
 
 #[test]
-fn what_is_wrapped_inside_a_task_is_blamed_and_the_task_is_not() {
+fn watched_future_inside_a_task_is_charged_instead_of_the_task() {
     let (watchdog, recorder) = watchdog();
     let (_guard, runtime) = guarded(&watchdog, 2);
     let inner = watchdog.watch("inner");
@@ -96,7 +96,7 @@ fn what_is_wrapped_inside_a_task_is_blamed_and_the_task_is_not() {
 }
 
 #[test]
-fn a_task_that_panics_or_runs_a_runtime_of_its_own_leaves_nothing_behind() {
+fn task_that_panics_or_runs_a_runtime_leaves_no_poll_in_flight() {
     let (watchdog, recorder) = watchdog();
     let (guard, runtime) = guarded(&watchdog, 1);
     let hook = std::panic::take_hook();
@@ -156,7 +156,7 @@ fn assert_held_by_at_most(token: &Arc<()>, most: usize) {
 }
 
 #[test]
-fn guards_that_ended_one_after_the_other_on_a_thread_are_forgotten() {
+fn ended_guards_of_a_thread_are_forgotten() {
     let token = Arc::new(());
     for _ in 0..20 {
         guard_this_thread_once(&token, false);
@@ -166,7 +166,7 @@ fn guards_that_ended_one_after_the_other_on_a_thread_are_forgotten() {
 }
 
 #[test]
-fn guard_that_ended_before_its_runtime_is_forgotten_by_the_next_poll() {
+fn guard_ended_before_its_runtime_is_forgotten_by_the_next_poll() {
     let token = Arc::new(());
     guard_this_thread_once(&token, true);
     assert_held_by_at_most(&token, 0);

@@ -27,7 +27,7 @@ fn failure_of<T: std::fmt::Debug>(assertion: impl FnOnce() -> T) -> String {
 }
 
 #[test]
-fn under_a_mocked_clock_every_time_is_exact() {
+fn mocked_clock_makes_times_exact() {
     let (clock, recorder, watchdog) = set_up();
     let watch = watchdog.watch("w");
     let entered = watch.enter();
@@ -50,7 +50,7 @@ fn under_a_mocked_clock_every_time_is_exact() {
 }
 
 #[test]
-fn without_a_look_nothing_is_told_before_the_end() {
+fn mocked_clock_without_a_look_reports_at_the_end_only() {
     let (clock, recorder, watchdog) = set_up();
     let watch = watchdog.watch("w");
     let entered = watch.enter();
@@ -63,7 +63,7 @@ fn without_a_look_nothing_is_told_before_the_end() {
 }
 
 #[test]
-fn two_mocked_clocks_are_two_times() {
+fn mocked_clocks_are_independent() {
     let (one, recorder, watchdog) = set_up();
     let (other, _, elsewhere) = set_up();
     let (mine, theirs) = (watchdog.watch("w"), elsewhere.watch("w"));
@@ -79,7 +79,7 @@ fn two_mocked_clocks_are_two_times() {
 }
 
 #[test]
-fn what_is_reported_while_a_poll_runs_can_be_waited_for() {
+fn wait_for_returns_a_report_of_a_running_poll() {
     let (clock, recorder, watchdog) = set_up();
     let watch = watchdog.watch("w");
     let waiting = {
@@ -98,7 +98,7 @@ fn what_is_reported_while_a_poll_runs_can_be_waited_for() {
 }
 
 #[test]
-fn an_assertion_that_fails_says_what_was_reported() {
+fn failed_assertion_lists_the_reports() {
     let (clock, recorder, watchdog) = set_up();
     let failure = failure_of(|| recorder.assert_reported(&watchdog, "checkout"));
     assert_eq!(

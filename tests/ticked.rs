@@ -35,7 +35,7 @@ fn spin(time: Duration) {
 }
 
 #[test]
-fn how_many_polls_there_were_is_exact() {
+fn ticked_poll_count_is_exact() {
     const POLLS: u64 = 200_000;
     let watchdog = watchdog(Timing::Ticked);
     // A destructor in which its thread was not run for long would count as a slow poll.
@@ -60,7 +60,7 @@ fn how_many_polls_there_were_is_exact() {
 }
 
 #[test]
-fn a_poll_that_panics_is_one() {
+fn ticked_poll_that_panics_is_counted() {
     let watchdog = watchdog(Timing::Ticked);
     let watch = watchdog.watch("panics");
     for _ in 0..100 {
@@ -73,7 +73,7 @@ fn a_poll_that_panics_is_one() {
 }
 
 #[test]
-fn a_stall_is_told_while_it_runs_and_when_it_has_ended() {
+fn ticked_stall_is_reported_twice() {
     let (tx, reports) = mpsc::channel();
     let builder = Watchdog::builder().without_tracing().budget(BUDGET);
     let watchdog = builder
@@ -114,7 +114,7 @@ fn a_stall_is_told_while_it_runs_and_when_it_has_ended() {
 
 /// The ticks are late now and then, by however much: that is nobody's fault.
 #[test]
-fn a_poll_within_its_budget_is_never_slow() {
+fn ticked_poll_within_its_budget_is_never_slow() {
     let watchdog = watchdog(Timing::Ticked);
     let watch = watchdog.watch("within");
     let (mut longer, mut within) = (0, 0);
@@ -132,7 +132,7 @@ fn a_poll_within_its_budget_is_never_slow() {
 
 /// Twenty polls inside of one: who has which part of the time is an estimate, and the parts add up.
 #[test]
-fn what_is_inside_of_a_poll_is_not_its_own_time() {
+fn ticked_self_time_leaves_out_inner_polls() {
     let parts = |timing| {
         let watchdog = watchdog(timing);
         let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
@@ -156,7 +156,7 @@ fn what_is_inside_of_a_poll_is_not_its_own_time() {
 
 /// The shape of the histogram is that of the exact one.
 #[test]
-fn the_histogram_is_a_fair_sample() {
+fn ticked_histogram_is_unbiased() {
     const POLLS: u64 = 20_000;
     let share_of_long = |timing| {
         let watchdog = watchdog(timing);

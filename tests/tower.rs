@@ -52,7 +52,7 @@ fn polls(watch: &Watch) -> u64 {
 }
 
 #[tokio::test]
-async fn readiness_and_back_pressure_are_those_of_the_service() {
+async fn service_keeps_readiness_and_back_pressure() {
     let watch = watchdog().watch("w");
     let layer = WatchLayer::new(&watch);
     let (mut service, mut handle) = mock::spawn_layer::<&str, &str, _>(layer);
@@ -71,7 +71,7 @@ async fn readiness_and_back_pressure_are_those_of_the_service() {
 }
 
 #[tokio::test]
-async fn errors_of_readiness_and_of_calls_come_through() {
+async fn service_returns_errors_of_readiness_and_calls() {
     let watch = watchdog().watch("w");
     let layer = WatchLayer::new(&watch);
     let (mut service, mut handle) = mock::spawn_layer::<&str, &str, _>(layer);
@@ -114,7 +114,7 @@ impl Service<()> for ReadyOnce {
 }
 
 #[tokio::test]
-async fn a_clone_does_not_carry_the_readiness_of_its_original() {
+async fn clone_of_a_ready_service_is_not_ready() {
     let mut service = WatchLayer::new(&watchdog().watch("w")).layer(ReadyOnce(false));
     service.ready().await.unwrap();
     let mut clone = service.clone();
@@ -147,7 +147,7 @@ impl Service<()> for Blocks {
 }
 
 #[tokio::test]
-async fn readiness_the_call_and_its_future_are_watched_each() {
+async fn service_times_readiness_call_and_future() {
     let (watchdog, recorder) = recorded();
     let line = line!() + 1;
     let layer = WatchLayer::new(&watchdog.watch("blocks"));
@@ -173,7 +173,7 @@ fn name_of(request: &&'static str) -> Cow<'static, str> {
 }
 
 #[tokio::test]
-async fn a_classifier_names_the_watch_and_may_panic() {
+async fn classifier_names_the_watch_and_may_panic() {
     let watchdog = watchdog();
     let layer = WatchLayer::by(&watchdog, name_of);
     let service = layer.layer(service_fn(|_: &'static str| ready(Ok::<_, Infallible>(()))));
@@ -190,7 +190,7 @@ async fn a_classifier_names_the_watch_and_may_panic() {
 }
 
 #[tokio::test]
-async fn whatever_a_classifier_names_the_watches_are_bounded() {
+async fn watches_of_a_classifier_are_bounded() {
     let builder = Watchdog::builder().without_tracing().max_watches(3);
     let watchdog = builder.build().unwrap();
     let layer = WatchLayer::by(&watchdog, |number: &u32| Cow::from(number.to_string()));
@@ -212,7 +212,7 @@ async fn whatever_a_classifier_names_the_watches_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_call_that_panics_is_counted() {
+async fn call_that_panics_is_counted() {
     let watch = watchdog().watch("w");
     let service = WatchLayer::new(&watch).layer(service_fn(|(): ()| async {
         if true {
@@ -229,7 +229,7 @@ async fn a_call_that_panics_is_counted() {
 struct Own;
 
 #[tokio::test]
-async fn any_response_is_passed_on_if_it_is_to_be_plain() {
+async fn plain_layer_returns_any_response() {
     let watch = watchdog().watch("w");
     let service = ServiceBuilder::new()
         .layer(WatchLayer::new(&watch).plain())
@@ -253,7 +253,7 @@ fn three_pieces() -> Response<StreamBody<impl futures::Stream<Item = Piece>>> {
 type Piece = Result<Frame<Bytes>, Infallible>;
 
 #[tokio::test]
-async fn a_body_is_watched_to_its_end() {
+async fn body_is_watched_to_its_end() {
     let (watchdog, recorder) = recorded();
     let watch = watchdog.watch("download");
     let service = service_fn(|(): ()| ready(Ok::<_, Infallible>(three_pieces())));
@@ -271,7 +271,7 @@ async fn a_body_is_watched_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_a_body_says_of_itself_is_passed_on() {
+async fn body_keeps_its_size_hint_and_end() {
     use hyper::body::Body as _;
     let watch = watchdog().watch("w");
     let service = service_fn(|text: &'static str| {
@@ -296,7 +296,7 @@ async fn what_a_body_says_of_itself_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_can_be_dropped() {
+async fn endless_body_can_be_dropped() {
     let watch = watchdog().watch("w");
     let service = service_fn(|(): ()| {
         let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
@@ -327,7 +327,7 @@ async fn fetch(server: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_axum_server_has_a_watch_for_each_route() {
+async fn axum_server_has_a_watch_for_each_route() {
     let (watchdog, recorder) = recorded();
     let router = Router::new()
         .route("/hello/{name}", get(|| async { "hello" }))
@@ -353,7 +353,7 @@ async fn an_axum_server_has_a_watch_for_each_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hyper_server_of_either_protocol_serves_a_watched_service() {
+async fn hyper_server_of_both_protocols_serves_a_watched_service() {
     let watchdog = watchdog();
     let watch = watchdog.watch("hyper");
     let service =
@@ -396,7 +396,7 @@ async fn a_hyper_server_of_either_protocol_serves_a_watched_service() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_leaves_nothing_in_flight() {
+async fn dropped_call_leaves_no_poll_in_flight() {
     let watch = watchdog().watch("w");
     let service = service_fn(|(): ()| pending::<Result<(), Infallible>>());
     let call = WatchLayer::new(&watch).layer(service).oneshot(());

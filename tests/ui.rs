@@ -7,7 +7,7 @@
     ignore = "the words are those of another version of the compiler"
 )]
 #[test]
-fn wrong_arguments_are_told_where_they_are() {
+fn wrong_arguments_fail_to_compile_at_their_place() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*.rs");
 }

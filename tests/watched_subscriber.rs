@@ -37,7 +37,7 @@ impl Subscriber for Watched {
 }
 
 #[test]
-fn it_is_counted_and_does_not_feed_itself() {
+fn watched_subscriber_does_not_feed_itself() {
     tracing::subscriber::set_global_default(Watched).unwrap();
     let (tx, rx) = mpsc::channel();
     let watchdog = Watchdog::builder()

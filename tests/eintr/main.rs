@@ -160,7 +160,7 @@ fn capture(times: u64) {
 
 /// That it would be seen: with every stuck thread signalled, calls do fail.
 #[test]
-fn where_every_thread_is_signalled_calls_are_interrupted() {
+fn stacks_always_interrupts_calls() {
     let (watchdog, reports) = watchdog(Stacks::Always);
     let (name, make): Kind = *KINDS.iter().find(|(name, _)| *name == "ppoll").unwrap();
     let is_enough = |outcomes: &Outcomes| outcomes.interrupted > 0 || reports.of(name).0 > 10_000;
@@ -169,12 +169,12 @@ fn where_every_thread_is_signalled_calls_are_interrupted() {
 }
 
 #[test]
-fn no_call_fails_because_its_thread_is_captured() {
+fn captures_fail_no_call() {
     capture(100);
 }
 
 #[test]
 #[ignore = "takes minutes: the longer run of the test above"]
-fn no_call_fails_because_its_thread_is_captured_10_000_times() {
+fn captures_10_000_times_fail_no_call() {
     capture(10_000);
 }

@@ -187,11 +187,11 @@ fn two_signals() {
 }
 
 #[test]
-fn both_watch_and_the_first_has_the_signal() {
+fn two_versions_both_watch_and_the_first_has_the_signal() {
     in_a_child("one signal");
 }
 
 #[test]
-fn with_a_signal_for_each_both_take_stacks() {
+fn two_versions_with_own_signals_both_capture_stacks() {
     in_a_child("two signals");
 }

@@ -137,7 +137,7 @@ fn child() {
 }
 
 #[test]
-fn children_of_a_busy_process_do_each_thing_and_none_hangs() {
+fn forked_children_of_a_busy_process_do_not_hang() {
     in_a_child("forks");
 }
 

@@ -173,33 +173,33 @@ fn a_blocked_poll_is_told(timing: Timing, held_up: &str, is_awake: bool) {
 }
 
 #[test]
-fn a_poll_that_blocks_while_the_sentinel_is_held_up_is_told() {
+fn poll_that_blocks_during_a_delay_of_the_sentinel_is_reported() {
     a_blocked_poll_is_told(Timing::Exact, SENTINEL, true);
 }
 
 #[test]
-fn a_poll_that_blocks_while_the_sentinel_is_held_up_in_its_sleep_is_told() {
+fn poll_that_blocks_during_a_delayed_sleep_of_the_sentinel_is_reported() {
     a_blocked_poll_is_told(Timing::Exact, SENTINEL, false);
 }
 
 #[test]
-fn a_poll_by_ticks_that_blocks_while_the_sentinel_is_held_up_is_told() {
+fn ticked_poll_that_blocks_during_a_delay_of_the_sentinel_is_reported() {
     a_blocked_poll_is_told(Timing::Ticked, SENTINEL, true);
 }
 
 #[test]
-fn a_poll_that_blocks_while_the_ticker_is_held_up_is_told() {
+fn poll_that_blocks_during_a_delay_of_the_ticker_is_reported() {
     a_blocked_poll_is_told(Timing::Exact, TICKER, true);
 }
 
 #[test]
-fn a_poll_by_ticks_that_blocks_while_the_ticker_is_held_up_is_told() {
+fn ticked_poll_that_blocks_during_a_delay_of_the_ticker_is_reported() {
     a_blocked_poll_is_told(Timing::Ticked, TICKER, true);
 }
 
 /// When the sentinel comes back after the poll has ended.
 #[test]
-fn a_poll_that_blocked_while_the_sentinel_was_held_up_is_told_when_it_comes_back() {
+fn poll_that_ended_during_a_delay_of_the_sentinel_is_reported_later() {
     let _alone = alone();
     for timing in [Timing::Exact, Timing::Ticked] {
         let (watchdog, reports) = watchdog(timing);
@@ -224,7 +224,7 @@ fn a_poll_that_blocked_while_the_sentinel_was_held_up_is_told_when_it_comes_back
 
 /// It reads what is in flight itself, by a clock that goes on.
 #[test]
-fn while_the_sentinel_is_held_up_health_knows_of_a_stall() {
+fn health_during_a_delay_of_the_sentinel_has_the_stall() {
     let _alone = alone();
     for timing in [Timing::Exact, Timing::Ticked] {
         let (watchdog, _reports) = watchdog(timing);
@@ -250,7 +250,7 @@ fn while_the_sentinel_is_held_up_health_knows_of_a_stall() {
 }
 
 #[test]
-fn while_the_sentinel_does_not_look_health_says_that_it_is_unknown() {
+fn health_without_scans_is_unknown() {
     let _alone = alone();
     let (watchdog, _reports) = watchdog(Timing::Exact);
     let _in_flight = InFlight::of(&watchdog);

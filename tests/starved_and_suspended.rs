@@ -178,7 +178,7 @@ fn busy_host(at_least: Duration) -> Outcome {
 }
 
 #[test]
-fn on_a_busy_host_nobody_is_blamed() {
+fn busy_host_causes_no_report() {
     let outcome = busy_host(Duration::from_secs(6));
     println!("{outcome:?}");
     assert_eq!(outcome.reports, 0);
@@ -188,7 +188,7 @@ fn on_a_busy_host_nobody_is_blamed() {
 
 #[test]
 #[ignore = "takes 20 s: the longer run of the test above"]
-fn on_a_busy_host_nobody_is_blamed_for_20_seconds() {
+fn busy_host_for_20_seconds_causes_no_report() {
     let outcome = busy_host(Duration::from_secs(20));
     println!("{outcome:?}");
     assert_eq!(outcome.reports, 0);
@@ -208,7 +208,7 @@ fn stopped_for_two_seconds() -> Outcome {
 }
 
 #[test]
-fn a_process_that_was_stopped_on_a_busy_host_blames_nobody() {
+fn stopped_process_on_a_busy_host_causes_no_report() {
     let _alone = alone();
     let _spinners = Spinners::start(4);
     let outcome = stopped_for_two_seconds();
@@ -216,7 +216,7 @@ fn a_process_that_was_stopped_on_a_busy_host_blames_nobody() {
 }
 
 #[test]
-fn a_process_that_was_stopped_blames_nobody() {
+fn stopped_process_causes_no_report() {
     let _alone = alone();
     // A poll that was starved already when it was stopped is counted as that.
     let was_noticed = |_| {
@@ -264,7 +264,7 @@ impl Drop for Group {
 }
 
 #[test]
-fn under_a_limit_of_processor_time_the_limit_is_named() {
+fn throttled_polls_are_counted_as_throttled() {
     let _alone = alone();
     let group = match Group::make() {
         Ok(group) => group,

@@ -30,7 +30,7 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_test_that_the_page_of_faults_names_exists() {
+fn faults_page_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = String::new();
     sources(&root.join("tests"), &mut all);

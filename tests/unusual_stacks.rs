@@ -65,7 +65,7 @@ fn was_asked(thread: libc::pid_t) -> bool {
 
 /// State: no look waits for them, and their reports say why they have no stack. The others have theirs.
 #[test]
-fn threads_that_block_the_signal_are_not_asked_and_the_others_are() {
+fn threads_that_block_the_signal_get_none() {
     const BLOCKED: usize = 12;
     let (watchdog, reports) = watchdog();
     assert!(stacks(&watchdog).works());
@@ -121,7 +121,7 @@ fn threads_that_block_the_signal_are_not_asked_and_the_others_are() {
 /// State: it is told with its cause and without a stack; and when it unmasks the signal, nothing comes of
 /// it.
 #[test]
-fn a_thread_that_has_the_signal_masked_is_told_without_its_stack() {
+fn thread_that_blocks_the_signal_is_reported_without_a_stack() {
     let (watchdog, reports) = watchdog();
     assert!(stacks(&watchdog).works());
     std::thread::spawn(move || {
@@ -191,7 +191,7 @@ fn on_another_stack(switch: impl FnOnce()) {
 
 /// State: the stack is had as far as it is mapped.
 #[test]
-fn a_poll_on_the_stack_of_a_coroutine_is_captured() {
+fn poll_on_a_coroutine_stack_is_captured() {
     let mut stack = vec![0u8; 512 * 1024];
     on_another_stack(|| {
         // SAFETY: the contexts are made by the calls that are for it, and the stack outlives the switch.
@@ -210,7 +210,7 @@ fn a_poll_on_the_stack_of_a_coroutine_is_captured() {
 
 /// State: as above. What computes there is interrupted once more, for its stack.
 #[test]
-fn a_poll_on_the_stack_of_a_signal_handler_is_captured() {
+fn poll_on_a_signal_stack_is_captured() {
     let mut stack = vec![0u8; 512 * 1024];
     on_another_stack(|| {
         // SAFETY: the stack outlives the signal, which is raised here; and nothing was interrupted that

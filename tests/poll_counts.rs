@@ -19,7 +19,7 @@ fn watch(name: &'static str) -> Watch {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_tasks_on_two_workers_lose_no_poll() {
+async fn polls_of_many_tasks_are_all_counted() {
     let watch = watch("shared");
     let task = |watch: Watch| async move {
         for poll in 0..POLLS {
@@ -44,7 +44,7 @@ async fn eight_tasks_on_two_workers_lose_no_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn yielding_tasks_are_polled_once_more_than_they_yield() {
+async fn polls_of_yielding_tasks_are_counted() {
     const YIELDS: u64 = 20_000;
     let watch = watch("storm");
     let storm = async || {
@@ -62,7 +62,7 @@ async fn yielding_tasks_are_polled_once_more_than_they_yield() {
 }
 
 #[test]
-fn threads_that_come_and_go_leave_their_counts() {
+fn polls_of_ended_threads_stay_counted() {
     let watch = watch("threads");
     for _ in 0..50 {
         std::thread::scope(|scope| {

@@ -28,7 +28,7 @@ impl Subscriber for Events {
 }
 
 #[test]
-fn watchdog_first_subscriber_last() {
+fn subscriber_installed_last_gets_events() {
     let watchdog = Watchdog::builder().build().unwrap();
     let watch = watchdog.watch("w").with_budget(Duration::ZERO);
     let poll = || futures::executor::block_on(async {}.watched(&watch));

@@ -45,7 +45,7 @@ fn wait_until(what: impl Fn() -> bool) {
 }
 
 #[test]
-fn timers_sockets_and_tasks_work_inside() {
+fn offloaded_future_uses_timers_sockets_and_tasks() {
     let runtime = runtime();
     let worker = || std::thread::current().id();
     for lane in both("inside", |lane| lane.limit(1)) {
@@ -74,7 +74,7 @@ fn timers_sockets_and_tasks_work_inside() {
 }
 
 #[test]
-fn it_holds_no_place_between_two_polls() {
+fn offloaded_future_holds_no_permit_between_polls() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("between", |lane| lane.limit(1).queue(0)) {
@@ -104,7 +104,7 @@ fn it_holds_no_place_between_two_polls() {
 }
 
 #[test]
-fn many_wake_ups_lose_none() {
+fn offloaded_future_with_many_wake_ups_loses_none() {
     let runtime = runtime();
     for lane in both("wake-ups", |lane| lane.limit(2)) {
         let (tx, mut rx) = tokio::sync::mpsc::channel(1);
@@ -135,7 +135,7 @@ impl Drop for Dropped {
 }
 
 #[test]
-fn dropping_it_drops_the_future_on_the_lane() {
+fn offloaded_future_is_dropped_on_the_lane() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("dropped", |lane| lane.limit(1)) {
@@ -161,7 +161,7 @@ fn dropping_it_drops_the_future_on_the_lane() {
 }
 
 #[test]
-fn panics_come_back_and_nothing_is_taken_down() {
+fn offloaded_future_that_panics_returns_the_panic() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -207,7 +207,7 @@ fn panics_come_back_and_nothing_is_taken_down() {
 }
 
 #[test]
-fn closing_lets_it_end_and_refuses_the_next() {
+fn close_lets_an_offloaded_future_end() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("closing", |lane| lane.limit(1)) {
@@ -232,7 +232,7 @@ fn closing_lets_it_end_and_refuses_the_next() {
 }
 
 #[test]
-fn cancelling_everything_ends_it() {
+fn cancel_all_ends_an_offloaded_future() {
     let runtime = runtime();
     let _entered = runtime.enter();
     for lane in both("cancelled", |lane| lane.limit(1)) {
@@ -254,7 +254,7 @@ fn cancelling_everything_ends_it() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_says_so() {
+fn offloaded_future_after_a_runtime_shutdown_is_closed() {
     let lane = Lane::builder("shut down").limit(1).build().unwrap();
     let runtime = runtime();
     let notify = Arc::new(Notify::new());
@@ -280,7 +280,7 @@ fn a_runtime_that_shuts_down_says_so() {
 }
 
 #[test]
-fn it_is_watched_on_the_lane_and_carries_what_a_closure_carries() {
+fn offloaded_future_is_watched_and_carries_context() {
     tokio::task_local! {
         static TENANT: u32;
     }
@@ -306,7 +306,7 @@ fn it_is_watched_on_the_lane_and_carries_what_a_closure_carries() {
 }
 
 #[test]
-fn a_closure_that_blocks_on_it_polls_it_itself() {
+fn closure_that_blocks_on_an_offloaded_future_polls_it_inline() {
     let runtime = runtime();
     for lane in both("blocks", |lane| lane.limit(1)) {
         let inner = lane.clone();

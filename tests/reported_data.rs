@@ -117,7 +117,7 @@ fn told(secret: &str, by_path: bool) -> String {
 }
 
 #[test]
-fn nothing_of_a_request_is_told() {
+fn report_contains_no_request_data() {
     let told = told(SECRET, false);
     assert!(told.contains("handle"));
     assert_not_in(&told);
@@ -125,7 +125,7 @@ fn nothing_of_a_request_is_told() {
 
 /// That it would be seen. With a secret of its own, because the metrics are the process's.
 #[test]
-fn what_the_user_made_a_name_of_is_told() {
+fn report_contains_the_users_names() {
     assert!(told("letmein", true).contains("letmein"));
 }
 
@@ -136,7 +136,7 @@ fn assert_not_in(told: &str) {
 }
 
 #[test]
-fn nothing_of_a_request_to_the_listener_is_told() {
+fn listener_logs_no_request_data() {
     let (watchdog, _) = watchdog(|builder| builder);
     exporter().show_page(&watchdog);
     let ask = |request: &str| {
@@ -222,7 +222,7 @@ fn told_of_reading(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> S
 }
 
 #[test]
-fn the_path_that_is_waited_for_is_told_unless_it_is_left_out() {
+fn report_contains_paths_unless_disabled() {
     assert!(told_of_reading(|builder| builder).contains(SECRET));
     let told = told_of_reading(WatchdogBuilder::without_paths);
     assert!(told.contains("blocked in read"));

@@ -205,7 +205,7 @@ fn calls(time: Duration) -> Vec<(&'static str, Block)> {
 }
 
 #[test]
-fn worker_that_blocks_in_one_call_is_named_while_it_does() {
+fn worker_blocked_in_one_call_is_reported() {
     let scene = Scene::new();
     for (name, block) in calls(Duration::from_millis(1_500)) {
         let (done, is_done) = mpsc::channel();
@@ -227,19 +227,19 @@ fn worker_that_blocks_in_one_call_is_named_while_it_does() {
 }
 
 #[test]
-fn worker_that_computes_in_one_poll_is_named_while_it_does() {
+fn worker_computing_in_one_poll_is_reported() {
     let scene = Scene::new();
     let stuck = scene.report_of(scene.computing(), || compute(Duration::from_millis(1)));
     assert_eq!(stuck.cause, Cause::Computing, "{stuck}");
     let stack = stuck.stack.as_ref().unwrap().to_string();
-    assert!(stack.contains("one_poll::Scene::report_of"), "{stuck}");
+    assert!(stack.contains("stuck_workers::Scene::report_of"), "{stuck}");
     if stuck.kind == StuckKind::OnePoll {
         assert!(stuck.to_string().contains("stuck in one poll"), "{stuck}");
     }
 }
 
 #[test]
-fn worker_that_sleeps_again_and_again_in_one_poll_is_named() {
+fn worker_with_many_sleeps_in_one_poll_is_reported() {
     let scene = Scene::new();
     let sleep = || thread::sleep(Duration::from_millis(3));
     let stuck = scene.report_of(scene.computing(), sleep);
@@ -247,7 +247,7 @@ fn worker_that_sleeps_again_and_again_in_one_poll_is_named() {
 }
 
 #[test]
-fn watched_poll_that_does_not_end_proves_one_poll() {
+fn watched_poll_in_flight_proves_one_poll() {
     let builder = Watchdog::builder().budget(PATIENCE);
     let scene = Scene::with(builder, &mut RuntimeBuilder::new_multi_thread());
     let watch = scene.watchdog.watch("watched");
@@ -266,7 +266,7 @@ fn watched_poll_that_does_not_end_proves_one_poll() {
 }
 
 #[test]
-fn executor_of_watched_polls_inside_one_poll_is_not_passed_over() {
+fn executor_inside_one_poll_is_reported() {
     let builder = Watchdog::builder().guard_budget(Duration::from_millis(20));
     let scene = Scene::with(builder, &mut RuntimeBuilder::new_multi_thread());
     let watch = scene.watchdog.watch("inner");
@@ -296,7 +296,7 @@ async fn computes_until(kind: StuckKind, reports: Receiver<StuckWorker>) {
 }
 
 #[test]
-fn worker_that_computes_on_a_runtime_of_the_current_thread_is_named() {
+fn worker_computing_on_a_current_thread_runtime_is_reported() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for in_a_task in [true, false] {
         let (tx, reports) = mpsc::channel();
@@ -322,7 +322,7 @@ fn worker_that_computes_on_a_runtime_of_the_current_thread_is_named() {
 }
 
 #[test]
-fn worker_within_a_declared_exception_is_not_reported() {
+fn worker_inside_allow_blocking_is_not_reported() {
     let builder = Watchdog::builder().guard_budget(Duration::from_millis(20));
     let scene = Scene::with(builder, &mut RuntimeBuilder::new_multi_thread());
     let blocks = scene.runtime.spawn(async {
@@ -340,7 +340,7 @@ fn worker_within_a_declared_exception_is_not_reported() {
 }
 
 #[test]
-fn worker_whose_watched_poll_the_limit_leaves_out_is_reported() {
+fn worker_with_a_suppressed_watched_poll_is_reported() {
     let builder = Watchdog::builder()
         .budget(Duration::from_millis(40))
         .reports_per_second(1);
@@ -387,13 +387,13 @@ fn no_breakpoints() {
     assert!(said.contains("in one poll or in many"), "{said}");
     assert!(!said.contains("stuck"), "{said}");
     let stack = first.stack.as_ref().unwrap().to_string();
-    assert!(stack.contains("one_poll::no_breakpoints"), "{first}");
+    assert!(stack.contains("stuck_workers::no_breakpoints"), "{first}");
     // It is no proof: only counted.
     let health = scene.watchdog.health();
     assert_eq!(health.status, Status::Responsive, "{health}");
     assert_eq!((health.stuck_workers, health.busy_workers), (0, 1));
     let culprits = scene.watchdog.culprits().to_string();
-    assert!(!culprits.contains("one_poll::"), "{culprits}");
+    assert!(!culprits.contains("stuck_workers::"), "{culprits}");
     drop(stop);
     while {
         let next = scene.next();
@@ -404,7 +404,7 @@ fn no_breakpoints() {
 }
 
 #[test]
-fn worker_that_computes_without_a_proof_is_reported_in_other_words() {
+fn worker_computing_without_proof_is_reported_as_busy() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     in_a_child("no breakpoints");
 }

@@ -5,7 +5,7 @@
 //! prints the table of docs/poll-budgets.md:
 //!
 //! ```sh
-//! cargo test --release --test noise -- --ignored --nocapture
+//! cargo test --release --test poll_budget_noise -- --ignored --nocapture
 //! ```
 
 #![cfg(target_os = "linux")]
@@ -111,7 +111,7 @@ fn runs(count: u32) -> [Failed; 3] {
 }
 
 #[test]
-fn beside_spinners_only_what_is_slow_fails() {
+fn assertion_beside_spinning_processes_fails_for_slow_polls_only() {
     const RUNS: u32 = 20;
     let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_own_time);
     assert_eq!(computes, RUNS);
@@ -123,7 +123,7 @@ fn beside_spinners_only_what_is_slow_fails() {
 
 #[test]
 #[ignore = "takes two minutes: the table of docs/poll-budgets.md"]
-fn five_hundred_times() {
+fn assertion_beside_spinning_processes_500_times() {
     const RUNS: u32 = 500;
     let failed = runs(RUNS);
     println!(

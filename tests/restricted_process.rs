@@ -206,39 +206,39 @@ fn forked(watch: &Watch) {
 }
 
 #[test]
-fn without_threads_building_is_an_error_that_says_so() {
+fn build_without_threads_is_an_error() {
     in_a_child("no threads");
 }
 
 #[test]
-fn without_threads_later_what_runs_goes_on() {
+fn lane_without_new_threads_continues() {
     in_a_child("no threads later");
 }
 
 #[test]
-fn without_tgkill_there_are_no_stacks_and_all_else() {
+fn tgkill_denied_leaves_out_stacks_only() {
     in_a_child("no tgkill");
 }
 
 #[test]
-fn without_process_vm_readv_there_are_stacks_of_what_computes() {
+fn process_vm_readv_denied_keeps_stacks_of_computing_threads() {
     in_a_child("no process_vm_readv");
 }
 
 #[test]
-fn without_tgkill_the_process_is_aborted_all_the_same() {
+fn tgkill_denied_still_aborts() {
     let status = child_of("abort without tgkill").status;
     // Of itself, by whatever is left to it.
     assert!(status.signal().is_some(), "{status}");
 }
 
 #[test]
-fn whoever_holds_stderr_does_not_keep_the_process_from_being_aborted() {
+fn locked_stderr_does_not_prevent_the_abort() {
     let status = child_of("abort with stderr taken").status;
     assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
 }
 
 #[test]
-fn a_child_of_a_fork_counts_and_does_not_hang() {
+fn forked_child_counts_and_does_not_hang() {
     in_a_child("fork");
 }

@@ -80,7 +80,7 @@ fn published(text: &str, series: &str) -> u64 {
 }
 
 #[test]
-fn a_million_slow_polls_are_exactly_counted_in_bounded_memory() {
+fn million_slow_polls_are_counted_in_bounded_memory() {
     // 5 of the 90 in each second are reported, and the queue takes 256 of those.
     let within = burst(|builder| builder, 4 << 20);
     assert!(

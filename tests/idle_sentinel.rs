@@ -36,7 +36,7 @@ fn sleeps(thread: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn no_wake_up_in_a_quiet_second_and_the_next_poll_wakes_it() {
+fn idle_sentinel_has_no_wake_up_until_the_next_poll() {
     let (tx, rx) = mpsc::channel();
     let report = move |slow: &SlowPoll| {
         let _ = tx.send(slow.phase);

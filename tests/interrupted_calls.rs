@@ -143,7 +143,7 @@ fn writes_all(mut to: UnixStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn write_all_to_a_full_socket_is_told_with_its_stack_and_writes_all() {
+fn write_all_to_a_full_socket_has_a_stack_and_writes_all() {
     let (mut from, to) = UnixStream::pair().unwrap();
     let held = stuck(move || writes_all(to));
     held.told_through("writes_all");
@@ -159,7 +159,7 @@ fn reads_what_a_child_says(path: &str) -> std::io::Result<std::process::Output> 
 }
 
 #[test]
-fn command_output_is_told_with_its_stack_and_has_all_of_it() {
+fn command_output_has_a_stack_and_all_output() {
     let path = std::env::temp_dir().join(format!("shotclock-{}-output", std::process::id()));
     let path = path.to_str().unwrap().to_owned();
     let made = std::process::Command::new("mkfifo").arg(&path).status();
@@ -179,7 +179,7 @@ fn parks() -> std::time::Instant {
 }
 
 #[test]
-fn park_timeout_is_told_with_its_stack_and_goes_on() {
+fn park_timeout_has_a_stack_and_continues() {
     let held = stuck(parks);
     held.told_through("parks");
     assert!(!held.thread.is_finished());

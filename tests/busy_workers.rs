@@ -3,7 +3,7 @@
 //! The long version takes three minutes, and prints the table:
 //!
 //! ```sh
-//! cargo test --release --test busy -- --ignored --nocapture
+//! cargo test --release --test busy_workers -- --ignored --nocapture
 //! ```
 
 #![cfg(target_os = "linux")]
@@ -273,7 +273,7 @@ fn nothing_is_reported(time: Duration, of_storms: Duration) {
 }
 
 #[test]
-fn busy_workers_in_which_nothing_is_wrong_are_not_reported() {
+fn busy_workers_with_short_polls_are_not_reported() {
     nothing_is_reported(Duration::from_secs(3), Duration::from_secs(2));
 }
 

@@ -80,34 +80,34 @@ fn loads_symbols(_: u64) {
 }
 
 #[test]
-fn a_loop_that_panics() {
+fn panicking_loop_has_stacks() {
     capture(FEW, panics);
 }
 
 #[test]
-fn a_loop_that_allocates() {
+fn allocating_loop_has_stacks() {
     capture(FEW, allocates);
 }
 
 #[test]
-fn a_loop_that_loads_symbols() {
+fn loading_loop_has_stacks() {
     capture(FEW, loads_symbols);
 }
 
 #[test]
 #[ignore = "takes a minute: the longer run of the test above"]
-fn a_loop_that_panics_10_000_times() {
+fn panicking_loop_captured_10_000_times_has_stacks() {
     capture(MANY, panics);
 }
 
 #[test]
 #[ignore = "takes a minute: the longer run of the test above"]
-fn a_loop_that_allocates_10_000_times() {
+fn allocating_loop_captured_10_000_times_has_stacks() {
     capture(MANY, allocates);
 }
 
 #[test]
 #[ignore = "takes minutes: the longer run of the test above"]
-fn a_loop_that_loads_symbols_10_000_times() {
+fn loading_loop_captured_10_000_times_has_stacks() {
     capture(MANY, loads_symbols);
 }

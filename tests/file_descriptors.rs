@@ -48,7 +48,7 @@ fn connected(socket: OwnedFd, to: SocketAddr) -> TcpStream {
 
 /// While `/proc` cannot be opened, polls are told without what is read there; after that, with it.
 #[test]
-fn without_descriptors_polls_are_told_and_what_is_read_comes_back() {
+fn polls_without_file_descriptors_are_reported() {
     let (watchdog, reports) = watchdog();
     assert!(stacks(&watchdog).works());
     let served = prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap();

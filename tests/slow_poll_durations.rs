@@ -19,7 +19,7 @@ fn durations(text: &str) -> u64 {
 }
 
 #[test]
-fn each_slow_poll_has_its_duration_whoever_renders_meanwhile() {
+fn slow_poll_durations_during_rendering_are_complete() {
     let exporter = Exporter::new(builder().install_recorder().unwrap());
     let clock = MockClock::new();
     let set_up = Watchdog::builder().without_tracing().mock_clock(&clock);
