@@ -48,10 +48,10 @@ fn cpu_time(threads: &[PathBuf]) -> Duration {
     threads.iter().map(|thread| of(thread)).sum()
 }
 
-/// The share of a core that the threads use meanwhile, in percent.
-fn share(threads: &[PathBuf], meanwhile: impl FnOnce()) -> f64 {
+/// Returns the share of a core that the threads use during `run`, in percent.
+fn share(threads: &[PathBuf], run: impl FnOnce()) -> f64 {
     let (before, start) = (cpu_time(threads), Instant::now());
-    meanwhile();
+    run();
     let used = cpu_time(threads) - before;
     used.as_secs_f64() / start.elapsed().as_secs_f64() * 100.0
 }

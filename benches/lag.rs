@@ -1,5 +1,5 @@
-//! What others have to bear: how long a loop that wants to sleep for 1 ms takes to come round, beside
-//! closures that flood a lane, and beside tasks that misbehave, plain and contained.
+//! The delay of other tasks: the period of a loop that sleeps for 1 ms. It runs beside closures that flood a lane, and beside
+//! tasks that block, plain and contained.
 //!
 //! No contest of figures that are near each other: each line is run a few times, and the median of
 //! the runs is shown.
@@ -82,8 +82,8 @@ fn heading(what: &str) {
 }
 
 fn goal(text: &str, measured: f64, limit: f64) {
-    let verdict = if measured <= limit { "met" } else { "missed" };
-    println!("goal: {text}: {measured:.2}, at most {limit:.2}: {verdict}");
+    let outcome = if measured <= limit { "met" } else { "missed" };
+    println!("goal: {text}: {measured:.2}, at most {limit:.2}: {outcome}");
 }
 
 fn ratio(one: Lag, other: Lag) -> f64 {

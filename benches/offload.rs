@@ -100,8 +100,8 @@ fn two_workers() -> Runtime {
     runtime.expect("a runtime of two workers")
 }
 
-/// On one runtime: nearly all of it is the time to wake a thread, which depends on the cores where
-/// the threads happen to sit, and so the threads should be the same.
+/// Runs on one runtime. Nearly all of the time is the wake-up of a thread, which depends on its core. So all contenders use the
+/// same threads.
 fn one_in_flight(title: &'static str, work: Work) {
     let runtime = two_workers();
     let contest = Contest::new(title, "closure", 1, 200)

@@ -71,7 +71,7 @@ fn look(threads: usize, in_flight: bool) -> [f64; 2] {
         }
         all_are_there.wait();
         let sentinel = sentinel();
-        // What is done once for each thread is behind us then.
+        // One-time work of each thread is done by then.
         sleep(Duration::from_millis(500));
         let before = account(&sentinel);
         sleep(Duration::from_secs(SECONDS));

@@ -29,7 +29,7 @@ fn pending() -> impl Future<Output = ()> {
     poll_fn(|_| black_box(Poll::Pending))
 }
 
-/// What `turns` polls take each of so many threads that poll at once, on average. A future for each.
+/// Returns the mean time of `turns` polls on each of `threads` threads at once. Each thread has its future.
 fn on_threads<F: Future<Output = ()>>(
     threads: usize,
     make: impl Fn() -> F + Sync,

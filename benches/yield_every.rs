@@ -55,7 +55,7 @@ impl Pass for TokioBudget {
     }
 }
 
-/// As DataFusion counts: so many items, then tokio's own yield.
+/// Counts like DataFusion: a number of items, and then tokio's own yield.
 struct ItemBudget(u8);
 
 impl Pass for ItemBudget {
@@ -231,8 +231,8 @@ fn print_row(what: &str, lengths: &[Duration]) -> Duration {
 }
 
 fn goal(text: &str, measured: Duration, limit: Duration) {
-    let verdict = if measured <= limit { "met" } else { "missed" };
-    println!("goal: {text}: {measured:.1?}, at most {limit:.1?}: {verdict}");
+    let outcome = if measured <= limit { "met" } else { "missed" };
+    println!("goal: {text}: {measured:.1?}, at most {limit:.1?}: {outcome}");
 }
 
 fn bounds(runtime: &Runtime) {

@@ -16,7 +16,7 @@ const TICKED: &str = "shotclock, Timing::Ticked";
 const MONITOR: &str = "tokio-metrics TaskMonitor";
 
 const TASKS: u64 = 64;
-/// So many yields of every task are one turn.
+/// The yields of each task in one turn.
 const YIELDS: u64 = 100;
 
 async fn yield_often(times: u64) {

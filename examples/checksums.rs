@@ -1,13 +1,13 @@
-//! Real work on a lane: the SHA-256 of every file under a directory, with a progress bar, a heartbeat
-//! that must not be late, and a way to stop in the middle.
+//! Real work on a lane: the SHA-256 of each file under a directory. It has a progress bar, a heartbeat that must not be late,
+//! and a way to stop early.
 //!
 //! ```text
 //! cargo run --release --example checksums                 # the toolchain's own files
-//! cargo run --release --example checksums -- --for 1.5    # and stop after so many seconds
+//! cargo run --release --example checksums -- --for 1.5    # stops after 1.5 seconds
 //! cargo run --release --example checksums -- ~/pictures --limit 4 --queue 16
 //! ```
 //!
-//! Ctrl-C stops it as well: the futures are dropped, what is queued never runs, and what runs is told.
+//! Ctrl-C stops it too: the futures are dropped, queued closures never run, and running ones see their cancellation.
 
 use std::error::Error;
 use std::fs::File;
@@ -29,7 +29,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Parser)]
 #[command(about = "The SHA-256 of every file under a directory, on a lane")]
 struct Options {
-    /// Where to look. Unless it is said, the Rust toolchain's own files
+    /// The directory. The default is that of the Rust toolchain
     directory: Option<PathBuf>,
     /// How many files are read at once
     #[arg(long, default_value_t = 2)]
@@ -37,7 +37,7 @@ struct Options {
     /// How many may wait for that
     #[arg(long, default_value_t = 64)]
     queue: usize,
-    /// Stop after so many seconds
+    /// Stop after this number of seconds
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<f64>,
 }
@@ -68,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
         () = until(options.seconds) => None,
         _ = tokio::signal::ctrl_c() => None,
     };
-    // Whatever runs has been told to stop, and is waited for.
+    // Waits for the running closures, which see their cancellation.
     lane.close().await;
     let (read, took) = (bar.position(), started.elapsed());
     bar.finish_and_clear();
@@ -108,7 +108,7 @@ async fn sum_up(
     Ok(all.await?.finalize().to_vec())
 }
 
-/// Reads until it is done, or nobody wants to know any more.
+/// Reads to the end of the file, or until the cancellation.
 fn checksum(path: &Path, bar: &ProgressBar, cancel: &Cancel) -> io::Result<Vec<u8>> {
     let (mut file, mut sum) = (File::open(path)?, Sha256::new());
     let mut buffer = vec![0; 1 << 16];

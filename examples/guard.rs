@@ -1,4 +1,4 @@
-//! The one line that a program needs, and what it prints when somebody blocks.
+//! The one line that a program needs, and its report of a task that blocks.
 //!
 //! ```sh
 //! cargo run --release --example guard

@@ -36,7 +36,7 @@ const ITERATIONS: u64 = 1_000_000;
 /// One round takes less than a millisecond when it is optimized, which no budget would mind. In a
 /// debug build fewer rounds do.
 const ROUNDS: u64 = if cfg!(debug_assertions) { 10 } else { 100 };
-/// So many iterations take some ten microseconds, and some hundred in a debug build.
+/// These iterations take some ten microseconds, and some hundred in a debug build.
 const YIELD_EVERY: u64 = 10_000;
 const SLICE: Duration = Duration::from_micros(500);
 const PRIMES_BELOW: u64 = if cfg!(debug_assertions) {
@@ -129,7 +129,7 @@ async fn sum_in_turns(mut pace: Pace<impl Rule>) -> Outcome {
     Ok(())
 }
 
-/// The same loop on a thread where nobody waits for a turn.
+/// The same loop on a thread without other tasks.
 async fn offloaded() -> Outcome {
     black_box(shotclock::offload(sum_of_squares).await?);
     Ok(())
@@ -158,7 +158,7 @@ async fn blocking_socket(server: SocketAddr) -> Outcome {
     Ok(())
 }
 
-/// Work that nobody thought of as long.
+/// Work that takes longer than expected.
 async fn cpu_loop() -> Outcome {
     let is_prime = |n: &u64| {
         (2..)
@@ -230,7 +230,7 @@ impl<'w> Bench<'w> {
     /// Runs one way as a task with a watch of its own, beside a heartbeat.
     ///
     /// A warning names the line where `watched` was called, and shows the span around it. The line
-    /// of this helper would tell nobody anything: `track_caller`, which an `async fn` cannot have,
+    /// of this helper would be of no use. `track_caller`, which an `async fn` cannot have,
     /// makes it the line of the caller.
     #[track_caller]
     fn run<F>(

@@ -5,9 +5,9 @@
 //! cargo run --release --example service -- --addr 127.0.0.1:3000 --metrics-addr 127.0.0.1:9000
 //! ```
 //!
-//! Open the page that it prints. A slow poll is logged to stderr inside the span of its request,
-//! the numbers are at `/stats`, on the page `/debug/shotclock` and, for Prometheus, at the metrics address; `/live` and `/ready` are for
-//! what restarts the service and for what sends it requests. Ctrl-C ends it.
+//! Open the printed address. The service logs a slow poll to stderr inside the span of its request. The statistics are at
+//! `/stats`, on the page `/debug/shotclock`, and at the metrics address for Prometheus. `/live` is for the supervisor, and
+//! `/ready` for the load balancer. Ctrl-C ends the service.
 //!
 //! What to copy: [`Watches`] and [`watch_request`].
 
@@ -286,7 +286,7 @@ async fn stats(State(app): State<Arc<App>>) -> String {
     format!("{}\n", app.watchdog.snapshot())
 }
 
-/// What is stuck for so long is stuck for good.
+/// A poll that is stalled for longer will not end.
 const FOR_GOOD: Duration = Duration::from_secs(30);
 
 /// For who restarts the service: stuck polls come and go, and only one that stays is a reason. If all
@@ -358,7 +358,7 @@ async fn length_in_pieces(path: &Path) -> io::Result<usize> {
 /// 32 MiB in all, in pieces that take some tens of microseconds each.
 const PIECES: usize = 2_048;
 const PIECE: [u8; 16 << 10] = [7; 16 << 10];
-/// So many pieces take well under a millisecond when they are optimized, and about one otherwise.
+/// This number of parts takes well under a millisecond in a release build, and about one in a debug build.
 const YIELD_EVERY: u64 = 4;
 
 fn hash() -> String {

@@ -1,4 +1,4 @@
-//! Three workers that are stuck, each in its own way, and what is told of them while they are.
+//! Three stuck workers, each in its own way, and the reports during the stalls.
 //!
 //! ```sh
 //! cargo run --example stuck
@@ -30,7 +30,7 @@ fn price_the_whole_catalogue() -> u64 {
     sum
 }
 
-/// A lock that somebody else holds for long.
+/// Waits for a lock that another thread holds for long.
 #[inline(never)]
 fn update_the_stock(stock: &Mutex<u64>) -> u64 {
     let mut stock = stock
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .budget(Duration::from_millis(10))
         .without_tracing()
         .on_slow_poll(|slow: &SlowPoll| {
-            // A stall is told again at doubling times; here, twice is enough.
+            // A stall has reports at doubling times. Here, two are enough.
             if slow.phase == Phase::Finished || slow.elapsed > Duration::from_millis(150) {
                 println!("{slow}\n");
             }
@@ -95,7 +95,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         task.await?;
     }
     drop(holder.join());
-    // What was told of the polls stands before what was counted of them.
+    // The reports come before the statistics.
     watchdog.flush(Duration::from_secs(10));
     println!("{}", watchdog.snapshot());
     Ok(())

@@ -1,4 +1,4 @@
-//! What is excused counts for nothing: no report, no step of an escalation, no stall, no heartbeat.
+//! Excused time causes no report, no escalation step, no stall, and no missing heartbeat.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -19,18 +19,18 @@ use shotclock::{
 
 const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// More than any machine takes between two statements.
+/// Longer than a busy machine takes between two statements.
 const LONG: Duration = Duration::from_secs(3);
 
 struct Scene {
     watchdog: Watchdog,
     reports: Receiver<SlowPoll>,
-    /// How many steps of the escalation were taken.
+    /// The number of escalation steps taken.
     steps: Arc<AtomicU64>,
 }
 
 impl Scene {
-    /// An escalation calls after that time.
+    /// The age at which the escalation calls.
     fn new(after: Duration) -> Self {
         let (tx, reports) = mpsc::channel();
         let steps = Arc::<AtomicU64>::default();
@@ -55,7 +55,7 @@ impl Scene {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// What the health was while `work` ran.
+    /// Returns the health while `work` runs.
     fn health_during(&self, work: impl FnOnce()) -> Vec<Health> {
         let (is_over, watchdog) = (AtomicBool::new(false), &self.watchdog);
         thread::scope(|scope| {
@@ -93,7 +93,7 @@ fn allowance_counts_for_no_stall_and_no_step_and_what_follows_counts_from_its_en
         assert_eq!(scene.steps(), 0);
         assert_eq!(scene.reports.try_iter().count(), 0);
     });
-    // Past its end the poll is like any other, less what was allowed.
+    // After the allowance, the poll is charged again, without the allowed time.
     let slow = loop {
         match scene.reports.try_recv() {
             Ok(slow) => break slow,
@@ -162,7 +162,7 @@ fn contained_poll_is_slow_and_holds_up_nothing() {
         let poll = async move { thread::sleep(time) }.watched(&watch);
         runtime.block_on(runtime.spawn(poll)).unwrap();
     };
-    // It learns that this watch overruns. On a busy machine a poll may be slow because it is not run.
+    // The watch learns that its polls overrun. On a busy machine a poll may only be starved.
     while watch.stats().contained_polls == 0 {
         work(20 * MS);
     }
@@ -190,11 +190,11 @@ fn poll_in_a_block_in_place_of_its_own_is_slow_and_holds_up_nothing() {
     let (stop, stopped) = mpsc::channel::<()>();
     let poll = async move { tokio::task::block_in_place(|| stopped.recv().is_ok()) };
     let task = runtime.spawn(poll.watched(&watch));
-    // The stack shows it; on a busy machine the thread may answer late.
+    // The stack shows it. On a busy machine the thread may answer late.
     let mut reports = scene.reports.iter();
     let first = reports.find(|slow| slow.handed_over).unwrap();
     assert!(first.hint().contains("only this task waits"), "{first}");
-    // Since the look at which that was found.
+    // Since the scan that found it.
     scene.assert_responsive_during(|| thread::sleep(LONG + 500 * MS));
     assert_eq!(scene.steps(), 0);
     drop(stop);

@@ -1,6 +1,7 @@
-//! `assert_poll_budget!` and `audit`, on every kind of runtime. What is slow here sleeps or computes for
-//! so long that no machine makes it quick, and what is quick has a budget that none makes it miss; that
-//! a busy machine makes nothing fail, `tests/poll_budget_noise.rs` shows.
+//! `assert_poll_budget!` and `audit`, on every kind of runtime.
+//!
+//! A slow future here is slow on any machine, and a fast one has a budget that a busy machine keeps.
+//! `tests/poll_budget_noise.rs` tests a busy machine.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -27,11 +28,10 @@ use tokio::task::yield_now;
 
 const MS: Duration = Duration::from_millis(1);
 const BUDGET: Duration = Duration::from_millis(5);
-/// No poll of a test that is quick takes so long.
+/// Longer than any poll of a fast test.
 const AMPLE: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_millis(30);
-/// From where on a stack is taken, unless a budget is named. What of a sleep is certain afterwards, on
-/// any machine, is that it was longer.
+/// The default budget of an audit, from which on it captures a stack. The active time of a sleep is at least this.
 const LOOKED_AT: Duration = Duration::from_millis(10);
 
 fn block() {
@@ -49,7 +49,7 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Whether a text has a line that begins and goes on so.
+/// Asserts that a text has a line with this begin and this part.
 fn has_line(text: &str, beginning: &str, rest: &str) -> bool {
     let mut lines = text.lines();
     lines.any(|line| line.starts_with(beginning) && line[beginning.len()..].contains(rest))
@@ -215,7 +215,7 @@ async fn assertion_of_a_stream_is_checked_at_its_end() {
         })
     };
     let failure = failure_of(assert_poll_budget!(BUDGET, slow()).count()).await;
-    // The fourth one says that there is no more.
+    // The fourth poll returns the end.
     assert_line(&failure, "poll 2 of 4 took ", "");
     let mut some = assert_poll_budget!(BUDGET, slow());
     let failure = failure_of(async move {
@@ -379,8 +379,7 @@ async fn audit_on_the_blocking_pool_counts_polls() {
     assert_eq!((audit.polls(), audit.slow_polls(BUDGET)), (3, 1));
 }
 
-/// A thread that has waited long for a processor before it polls: what it waited then must not be taken
-/// from the poll, nor what the thread of the poll before did not wait.
+/// A thread that was on the run queue for long before it polls. That wait must not be subtracted from the poll.
 #[test]
 #[cfg(target_os = "linux")]
 fn audit_of_a_moving_future_uses_the_thread_of_each_poll() {
@@ -431,16 +430,16 @@ async fn assertion_with_allow_blocking_charges_no_allowed_time() {
     assert_eq!(audit.slow_polls(SLOW - MS), 0);
 }
 
-/// The books of a watchdog are those of the program as it is without an audit.
+/// The statistics of a watchdog are those of the program without an audit.
 #[tokio::test]
 async fn audit_is_in_no_statistics_of_a_watchdog() {
-    // The first one of a process takes its time to begin.
+    // The first audit of a process waits for the test capture.
     testing::audit(async {}).await;
     let recorder = Recorder::new();
     let builder = Watchdog::builder().without_tracing();
     let watchdog = builder.reporter(recorder.clone()).build().unwrap();
     let (outer, inner) = (watchdog.watch("outer"), watchdog.watch("inner"));
-    // Not to be starved for so long that it counts.
+    // Long enough that starvation does not matter.
     let outer = outer.with_budget(AMPLE);
     let slow = async { block() }.watched(&inner);
     let nested = async {
@@ -485,7 +484,7 @@ fn audited_poll_without_end_is_written_to_stderr() {
     let mut lines = lines.map(Result::unwrap);
     let told =
         lines.find(|line| line.starts_with("shotclock: a poll audited at tests/assertions.rs:"));
-    let told = told.expect("it is told before the minute is over");
+    let told = told.expect("no report within a minute");
     assert!(
         told.contains(" has stalled for ") && told.ends_with("blocked in clock_nanosleep"),
         "{told}"

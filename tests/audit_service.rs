@@ -1,4 +1,4 @@
-//! Audits of every call of a service.
+//! Audits of each call of a service.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -54,7 +54,7 @@ async fn oneshot_of_a_router_with_a_slow_poll_fails() {
     let app = audit_service(router()).budget(AMPLE);
     let response = app.clone().oneshot(request("/hello")).await.unwrap();
     assert_eq!(response.status(), 200);
-    // Or without the helper, where there is but one call.
+    // Without the helper, for a single call.
     let response = assert_poll_budget!(AMPLE, router().oneshot(request("/hello"))).await;
     assert_eq!(response.unwrap().status(), 200);
 }
@@ -73,12 +73,12 @@ async fn audit_service_makes_an_audit_for_each_call() {
             .collect::<Vec<_>>(),
         [0, 1, 0]
     );
-    // The call, and the polls of its future.
+    // The call and the polls of its future.
     assert_eq!((audits[1].polls(), audits[1].yields()), (3, 1));
     assert!(app.audits().is_empty(), "they were handed over");
 }
 
-/// Blocks in its call, before there is a future.
+/// Blocks in the call, before it returns the future.
 #[derive(Clone)]
 struct BlocksInCall;
 
@@ -116,7 +116,7 @@ async fn audit_service_covers_the_call_and_dropped_futures() {
     assert!(failure_of(call).await.starts_with("poll 1 of 1 took "));
 }
 
-/// Panics in its future, after a poll that was slow.
+/// Panics in the future, after a slow poll.
 #[tokio::test]
 async fn audit_service_with_a_panicking_call_keeps_its_message() {
     let panics = tower::service_fn(|()| async {

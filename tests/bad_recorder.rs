@@ -1,4 +1,4 @@
-//! A recorder that panics loses its batch, and nothing else: what it did not take, the next batch brings.
+//! A recorder that panics loses only its batch. The next batch brings the same totals.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,10 +13,10 @@ use metrics::{
 use shotclock::{WatchExt as _, Watchdog};
 
 const DURATIONS: &str = "shotclock_slow_poll_duration_seconds";
-/// More than the hand-over takes, so that some wait beside their series.
+/// More than the queue holds, so some durations wait beside their series.
 const SLOW_POLLS: u64 = 10_000;
 
-/// Panics for each counter at first, then for each histogram, then no more.
+/// Panics for each counter first, then for each histogram, and then no more.
 static COUNTERS_PANIC: AtomicBool = AtomicBool::new(true);
 static HISTOGRAMS_PANIC: AtomicBool = AtomicBool::new(true);
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -45,7 +45,7 @@ impl Recorder for Panics {
         if key.name() != DURATIONS {
             return Histogram::noop();
         }
-        // Each is asked for once to be there at 0; it is the second that durations are for.
+        // The first request registers the series at 0. The second one is for durations.
         let asked = ASKED_FOR_DURATIONS.fetch_add(1, Relaxed);
         let panics = HISTOGRAMS_PANIC.load(Relaxed) && asked % 2 == 1;
         assert!(!panics, "a recorder");

@@ -1,5 +1,5 @@
-//! Reporters that block for ever or panic each time harm nobody. In a process of its own: what is lost is
-//! counted for the whole of it.
+//! Reporters that block without end, or panic each time, harm no other reporter. The test has its own process, because the
+//! process counts lost reports.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLLS: u64 = 200;
 const QUEUE: u64 = 4;
 
-/// With a reporter that passes on which watch was slow.
+/// Builds a watchdog whose reporter sends the names of slow watches.
 fn watchdog(
     clock: &MockClock,
     set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder,
@@ -45,8 +45,8 @@ fn dropped(exporter: &Exporter) -> u64 {
     text.lines().find_map(line).unwrap()
 }
 
-/// State: the one keeps its thread and a full queue, and what does not fit is counted; the other is called
-/// for each report; a third is told everything. The watchdog ends without waiting, and another one works.
+/// State: the blocked reporter keeps its thread and a full queue, and further reports are counted. The panicking one is called
+/// for each report, and a third one gets all. The watchdog ends without a wait, and another one works.
 #[test]
 fn blocked_and_panicking_reporters_harm_no_other() {
     let exporter = Exporter::new(shotclock::prometheus::builder().install_recorder().unwrap());
@@ -60,7 +60,7 @@ fn blocked_and_panicking_reporters_harm_no_other() {
         });
         builder.on_slow_poll(move |_: &SlowPoll| {
             called.fetch_add(1, SeqCst);
-            // Without the hook, which would print.
+            // Without the panic hook, which would print.
             std::panic::resume_unwind(Box::new("a reporter"));
         })
     });
@@ -68,7 +68,7 @@ fn blocked_and_panicking_reporters_harm_no_other() {
     for polls in 1..=POLLS {
         slow_poll(&clock, &watch);
         assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "first");
-        // So that its queue is never full.
+        // Its queue is never full.
         while called.load(SeqCst) < polls {
             std::thread::yield_now();
         }
@@ -80,12 +80,12 @@ fn blocked_and_panicking_reporters_harm_no_other() {
     );
     let stats = watch.stats();
     assert_eq!((stats.polls, stats.slow_polls), (POLLS, POLLS));
-    // One is in its hands, or its thread had not come to it when its queue was full.
+    // It has one report, or its thread had not taken it when the queue was full.
     let kept = POLLS - dropped(&exporter);
     assert!((QUEUE..=QUEUE + 1).contains(&kept), "{kept}");
 
     drop((watchdog_with_them, watch));
-    // The third reporter goes with its thread, and its end of the channel. The blocked one stays.
+    // The third reporter ends with its thread and its end of the channel. The blocked one stays.
     let ended = told.recv_timeout(PATIENCE);
     assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
     let (another, told) = watchdog(&clock, |builder| builder);

@@ -1,4 +1,4 @@
-//! The distribution through the facade, for an exporter that cannot be appended to.
+//! The histogram through the facade, for an exporter whose text cannot be extended.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,7 +23,7 @@ fn buckets_as_counters_have_no_duplicate_series() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
-    // Our own exporter leaves them to the facade then.
+    // Our own exporter then renders no histogram itself.
     let rendered = Exporter::new(handle).render();
     assert!(!rendered.contains("# TYPE shotclock_poll_duration_seconds histogram"));
     assert!(!rendered.contains("shotclock_poll_busy_seconds_total"));

@@ -1,4 +1,4 @@
-//! Guarded runtimes that are busy and in which nothing is wrong: nothing is reported.
+//! Busy guarded runtimes with short polls: no report.
 //!
 //! The long version takes three minutes, and prints the table:
 //!
@@ -41,7 +41,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// What is reported of the workers of a guarded runtime while `load` runs there; it says how much it did.
+/// Returns the reports of workers while `load` runs on a guarded runtime, and the amount of its work.
 fn reports_under(
     runtime: &Runtime,
     load: impl FnOnce(&Watch) -> LocalBoxFuture<'static, u64>,
@@ -50,14 +50,14 @@ fn reports_under(
     let watchdog = Watchdog::builder().without_tracing();
     let watchdog = watchdog.reporter(recorder.clone()).build().unwrap();
     let _guard = watchdog.guard("busy", runtime.handle());
-    // Longer than any poll: only the worker could be reported.
+    // Longer than any poll, so only a worker could be reported.
     let watch = watchdog.watch("busy").with_budget(LONG);
     let done = runtime.block_on(load(&watch));
     recorder.settled(&watchdog);
     (done, recorder.stuck_workers())
 }
 
-/// Computes for a time, as a poll does that holds its worker.
+/// Computes for a time, like a poll that holds its worker.
 fn compute(time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -65,7 +65,7 @@ fn compute(time: Duration) {
     }
 }
 
-/// As many tasks as workers, each of which computes for `work` and then yields.
+/// Runs as many tasks as workers. Each computes for `work` and then yields.
 async fn yielding(work: Duration, watch: Option<Watch>, time: Duration) -> u64 {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -87,7 +87,7 @@ async fn yielding(work: Duration, watch: Option<Watch>, time: Duration) -> u64 {
     tasks.join_all().await.into_iter().sum()
 }
 
-/// Tasks of a `LocalSet`, as actix makes them: one poll of the runtime polls up to 61 of those.
+/// Runs tasks of a `LocalSet`, as actix makes them. One poll of the runtime polls up to 61 of these.
 async fn in_a_local_set(work: Duration, time: Duration) -> u64 {
     let end = Instant::now() + time;
     let local = LocalSet::new();
@@ -112,7 +112,7 @@ async fn in_a_local_set(work: Duration, time: Duration) -> u64 {
     polls
 }
 
-/// Pairs of tasks that hand a message to and fro: each wakes the other into the LIFO slot of its worker.
+/// Runs pairs of tasks that exchange a message. Each wakes the other into the LIFO slot of its worker.
 async fn ping_pong(work: Duration, time: Duration) -> u64 {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -142,7 +142,7 @@ async fn ping_pong(work: Duration, time: Duration) -> u64 {
     tasks.join_all().await.into_iter().sum()
 }
 
-/// Tasks that do nothing but yield.
+/// Runs tasks that only yield.
 async fn storm(time: Duration) -> u64 {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -159,7 +159,7 @@ async fn storm(time: Duration) -> u64 {
     tasks.join_all().await.into_iter().sum()
 }
 
-/// Clients that ask a server in the same runtime as often as they can.
+/// Runs clients that send requests to a server in the same runtime, as fast as they can.
 async fn http(time: Duration) -> u64 {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
@@ -195,7 +195,7 @@ async fn ask(address: SocketAddr, end: Instant, answered: Arc<AtomicU64>) {
     }
 }
 
-/// Every load under which no worker is stuck, with the reports that there were.
+/// Runs each load without a stuck worker, and returns the reports.
 fn rows(time: Duration, of_storms: Duration) -> Vec<(&'static str, u64, Vec<StuckWorker>)> {
     const MS: Duration = Duration::from_millis(1);
     const HALF_MS: Duration = Duration::from_micros(500);

@@ -1,5 +1,5 @@
-//! Code that has crashed other watchdogs, captured over and over: in the unwinder, in the allocator, in
-//! the loader. No crash, no deadlock, and nearly every stack reaches the watched poll.
+//! Captures of threads inside the unwinder, the allocator and the loader, which have crashed other watchdogs. There is no
+//! crash and no deadlock, and nearly every stack reaches the watched poll.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use shotclock::{Phase, SlowPoll, Stacks, Watchdog};
 
-/// How many stacks are taken of each; 10,000 in the runs that are ignored by default.
+/// The captures of each loop. The ignored tests make 10,000.
 const FEW: u64 = 300;
 const MANY: u64 = 10_000;
 
@@ -23,7 +23,7 @@ struct Counts {
     complete: AtomicU64,
 }
 
-/// Runs `kill` in polls of some milliseconds, each of which is captured, until that was done so often.
+/// Runs `kill` in polls of some milliseconds, until `times` of them were captured.
 fn capture(times: u64, kill: impl Fn(u64)) {
     let counts = Arc::new(Counts::default());
     let watchdog = {
@@ -60,7 +60,7 @@ fn capture(times: u64, kill: impl Fn(u64)) {
 fn panics(turn: u64) {
     let panicked = catch_unwind(|| {
         let _guard = Box::new(turn);
-        // Without the hook, which would print.
+        // Without the panic hook, which would print.
         resume_unwind(Box::new(turn));
     });
     black_box(panicked.is_err());

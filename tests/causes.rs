@@ -1,5 +1,4 @@
-//! Real blocking, of many kinds, each in a real runtime: the cause, the system call, and the function
-//! that is to blame.
+//! Many kinds of blocking, each in a real runtime: the report has the cause, the system call and the culprit.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -17,13 +16,13 @@ use shotclock::{Cause, Phase, SlowPoll, WatchExt as _, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A poll that was stuck: the last report from while it was, and the one from when it had ended.
+/// The last report of a running poll, and the report of its end.
 struct Caught {
     running: SlowPoll,
     finished: SlowPoll,
 }
 
-/// Blocks a worker with `block`, which ends by itself, and returns the first report from meanwhile.
+/// Blocks a worker with `block`, which ends by itself, and returns the first report of the running poll.
 fn catch_any(block: impl FnOnce() + Send + 'static) -> SlowPoll {
     let (watchdog, reports) = watchdog();
     let watch = watchdog.watch("blocks");
@@ -42,7 +41,7 @@ fn watchdog() -> (Watchdog, Receiver<SlowPoll>) {
     (builder.build().unwrap(), reports)
 }
 
-/// Blocks a worker with `block` until it was caught with its whole stack, then calls `release`.
+/// Blocks a worker with `block` until a report has its whole stack, and then calls `release`.
 fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caught {
     let (watchdog, reports) = watchdog();
     let watch = watchdog.watch("blocks");
@@ -55,7 +54,7 @@ fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caugh
         let stack = slow.stack.as_ref();
         slow.phase == Phase::Running && stack.is_some_and(shotclock::report::Stack::is_complete)
     });
-    // Before anything can fail, so that the runtime can end.
+    // Before any assertion, so that the runtime can end.
     release();
     runtime.block_on(task).unwrap();
     let finished = next(&reports, |slow| slow.phase == Phase::Finished);
@@ -65,7 +64,7 @@ fn catch(block: impl FnOnce() + Send + 'static, release: impl FnOnce()) -> Caugh
     }
 }
 
-/// The first report like that. Of a stall there are reports at doubling times.
+/// Returns the first report for which `wanted` is true. A stall has reports at doubling times.
 fn next(
     reports: &Receiver<SlowPoll>,
     is_it: impl Fn(&SlowPoll) -> bool,
@@ -81,7 +80,7 @@ fn next(
 }
 
 impl Caught {
-    /// Checks the cause, the call, the function that is to blame, and what the hint names.
+    /// Checks the cause, the system call, the culprit, and the hint.
     fn assert(&self, call: Option<&str>, function: &str, remedy: &str) {
         let Self { running, finished } = self;
         println!("{running}\n{finished}\n");
@@ -97,7 +96,7 @@ impl Caught {
             let stack = slow.stack.as_ref().unwrap();
             let is_it = |frame: &shotclock::report::Frame| {
                 let name = frame.function.as_deref().unwrap_or_default();
-                // Some compilers print the generics after it.
+                // Some compilers print generics after it.
                 name.contains(function)
             };
             assert!(stack.frames_of_poll().iter().any(is_it), "{stack}");
@@ -125,7 +124,7 @@ fn sleep_is_blocked_on_the_clock() {
         "causes::sleeps",
         "tokio::time::sleep",
     );
-    // And for how long: what is left of it, if it was interrupted before.
+    // With its length, or the rest of it after an interruption.
     let cause = caught.running.cause.to_string();
     assert_eq!(cause, "blocked in clock_nanosleep");
     assert!(caught.running.waiting_on.is_some());
@@ -142,7 +141,7 @@ fn read_of_a_fifo_is_blocked_on_its_path() {
     let path = std::env::temp_dir().join(format!("shotclock-{}.fifo", std::process::id()));
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
-    // Opened for both, so that opening does not block: reading does.
+    // Opened for both, so that the read blocks and not the open.
     let open = || std::fs::File::options().read(true).write(true).open(&path);
     let (reader, mut writer) = (open().unwrap(), open().unwrap());
     let release = || std::io::Write::write_all(&mut writer, b"x").unwrap();
@@ -203,7 +202,7 @@ fn condition_variable_is_blocked_on_a_futex() {
 
 #[inline(never)]
 fn receives(channel: &Receiver<u32>) {
-    // With a time limit, the call does not restart when a signal comes; std makes it again.
+    // With a timeout, the kernel does not restart the call. std repeats it.
     black_box(channel.recv_timeout(PATIENCE).is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! Contained polls: who gets on meanwhile, when it begins and ends, and where it cannot be.
+//! Contained polls: the other tasks run, containment begins and ends, and some threads have none.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -31,9 +31,8 @@ fn workers(count: usize) -> Runtime {
         .unwrap()
 }
 
-/// Polls that are slow, until one of them was contained. Where the host is busy, some of them may not
-/// be held against the code.
-async fn misbehave(watch: &Watch) {
+/// Makes slow polls until one was contained. On a busy host, some of them may count as starved.
+async fn make_slow_polls(watch: &Watch) {
     let watched = async {
         while watch.stats().contained_polls == 0 {
             thread::sleep(SLOW);
@@ -48,8 +47,8 @@ fn contained_poll_lets_the_other_tasks_run() {
     let (watchdog, runtime) = (watchdog(), workers(1));
     let legacy = watchdog.watch("legacy").contained();
     let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<()>>();
-    // It has the only worker, and blocks until somebody else has run there, or for so long that the
-    // watch must expect it the next time.
+    // The poll has the only worker. It blocks until another task has run, or until the watch must expect the next
+    // overrun.
     let blocks = async move {
         let work = async {
             for _ in 0..200 {
@@ -60,7 +59,7 @@ fn contained_poll_lets_the_other_tasks_run() {
                 }
                 yield_now().await;
             }
-            panic!("nobody else has run");
+            panic!("no other task has run");
         };
         work.watched(&legacy).await;
     };
@@ -93,8 +92,8 @@ fn contained_stream_hands_its_worker_over() {
 #[test]
 fn containment_ends_after_fast_polls() {
     let (watchdog, runtime) = (watchdog(), workers(1));
-    let watch = watchdog.watch("mended").contained();
-    let behaves = |watch: Watch| async move {
+    let watch = watchdog.watch("repaired").contained();
+    let fast = |watch: Watch| async move {
         let polls = async {
             for _ in 0..2_000 {
                 yield_now().await;
@@ -103,24 +102,24 @@ fn containment_ends_after_fast_polls() {
         polls.watched(&watch).await;
     };
     let mended = watch.clone();
-    let misbehaves = async move { misbehave(&mended).await };
-    runtime.block_on(runtime.spawn(misbehaves)).unwrap();
+    let overruns = async move { make_slow_polls(&mended).await };
+    runtime.block_on(runtime.spawn(overruns)).unwrap();
     let contained = || watch.stats().contained_polls;
     let before = contained();
     runtime
-        .block_on(runtime.spawn(behaves(watch.clone())))
+        .block_on(runtime.spawn(fast(watch.clone())))
         .unwrap();
     let forgetting = contained() - before;
-    // Some dozens, unless the host made polls slow; and then none.
+    // Some dozens of polls, unless the host made polls slow, and then none.
     assert!(forgetting < 1_000, "{forgetting}");
 
-    // Not even under a budget that the polls of a busy host may break now and then.
+    // Also under a budget that polls on a busy host may exceed now and then.
     let polite = watchdog
         .watch("polite")
         .with_budget(Duration::MAX)
         .contained();
     runtime
-        .block_on(runtime.spawn(behaves(polite.clone())))
+        .block_on(runtime.spawn(fast(polite.clone())))
         .unwrap();
     assert_eq!(polite.stats().contained_polls, 0);
 }
@@ -129,7 +128,7 @@ fn containment_ends_after_fast_polls() {
 fn containment_without_other_tasks_or_threads_is_plain() {
     let watchdog = watchdog();
     let watch = watchdog.watch("plain").contained();
-    let misbehaves = || {
+    let overruns = || {
         let watch = watch.clone();
         async move {
             let watched = async {
@@ -145,25 +144,25 @@ fn containment_without_other_tasks_or_threads_is_plain() {
     let multi = workers(1);
     let local = |runtime: &Runtime| {
         let set = LocalSet::new();
-        let task = set.spawn_local(misbehaves());
+        let task = set.spawn_local(overruns());
         set.block_on(runtime, task).unwrap();
-        set.block_on(runtime, misbehaves());
+        set.block_on(runtime, overruns());
     };
-    futures::executor::block_on(misbehaves());
-    single.block_on(misbehaves());
-    single.block_on(single.spawn(misbehaves())).unwrap();
+    futures::executor::block_on(overruns());
+    single.block_on(overruns());
+    single.block_on(single.spawn(overruns())).unwrap();
     local(&single);
     local(&multi);
-    multi.block_on(misbehaves());
+    multi.block_on(overruns());
     let on_the_pool = {
-        let (handle, work) = (multi.handle().clone(), misbehaves());
+        let (handle, work) = (multi.handle().clone(), overruns());
         multi.spawn_blocking(move || handle.block_on(work))
     };
     multi.block_on(on_the_pool).unwrap();
-    // A thread of one runtime that says it belongs to another.
+    // A thread of one runtime that has entered another.
     single.block_on(async {
         let _entered = multi.enter();
-        misbehaves().await;
+        overruns().await;
     });
     let stats = watch.stats();
     assert!(stats.slow_polls > 0);
@@ -183,11 +182,11 @@ fn contained_polls_stay_within_the_limit() {
     let builder = Watchdog::builder().without_tracing().budget(BUDGET);
     let watchdog = builder.contain().max_contained(1).build().unwrap();
     let runtime = workers(3);
-    // Of every watch, without asking for it.
+    // For all watches, by the builder.
     let watch = watchdog.watch("limited");
     let learns = watch.clone();
     runtime
-        .block_on(runtime.spawn(async move { misbehave(&learns).await }))
+        .block_on(runtime.spawn(async move { make_slow_polls(&learns).await }))
         .unwrap();
     let before = watch.stats().contained_polls;
     let (started, starts) = mpsc::channel();
@@ -226,10 +225,10 @@ fn contained_poll_is_reported_as_contained_and_keeps_its_panic() {
     let watch = watchdog.watch("told").contained();
     let learns = watch.clone();
     runtime
-        .block_on(runtime.spawn(async move { misbehave(&learns).await }))
+        .block_on(runtime.spawn(async move { make_slow_polls(&learns).await }))
         .unwrap();
     let contained_slowly = async {
-        // The host may excuse one or the other.
+        // Some polls may be starved.
         for _ in 0..20 {
             thread::sleep(SLOW);
             yield_now().await;
@@ -250,7 +249,7 @@ fn contained_poll_is_reported_as_contained_and_keeps_its_panic() {
     let after = watch.stats();
     assert_eq!(after.contained_polls - before.contained_polls, 1);
     assert_eq!(after.panicked_polls - before.panicked_polls, 1);
-    // The place is free again, and so is the worker.
+    // The limit has room again, and the worker is free.
     runtime
         .block_on(runtime.spawn(async {}.watched(&watch)))
         .unwrap();
@@ -274,11 +273,11 @@ fn runtime_shutdown_during_a_contained_poll_drops_its_task() {
         let guard = Dropped(Arc::clone(&dropped));
         let work = async move {
             let _guard = guard;
-            misbehave(&watch).await;
+            make_slow_polls(&watch).await;
             let in_a_contained_poll = async move {
                 reached.send(()).unwrap();
                 let _ = gate.recv();
-                // The runtime has begun to shut down, and its timers are gone.
+                // The runtime is shutting down, and its timers are gone.
                 for _ in 0..1_000 {
                     poll_once(tokio::time::sleep(Duration::from_secs(60))).await;
                     thread::sleep(Duration::from_millis(1));

@@ -1,5 +1,5 @@
-//! `yield_every` and `yield_after`: when they yield, where, and what runs meanwhile. How long a slice
-//! is, `src/tests/pacing.rs` says under a mocked clock.
+//! `yield_every` and `yield_after`: when they yield, on which runtimes, and which tasks run then. `src/tests/pacing.rs` tests
+//! the length of a slice under a mocked clock.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -64,7 +64,7 @@ async fn yield_every_lets_timers_and_tasks_run() {
         () = others => (),
     }
     assert_eq!(turns.get(), 100);
-    // The driver runs at a yield: a timer that is due ends the loop from outside.
+    // The driver runs at a yield, so a timer ends the loop.
     let until_a_timer = async {
         let mut pace = yield_every(1);
         loop {
@@ -84,7 +84,7 @@ fn cancelled_tick_keeps_the_pace_consistent() {
     {
         let mut due = pin!(pace.tick());
         assert!(due.as_mut().poll(&mut context).is_pending());
-        // Cancelled while it yields: the next tick ends that, and counts anew from there.
+        // Cancelled while it yields: the next tick ends that yield, and the count begins again.
     }
     assert!(pin!(pace.tick()).poll(&mut context).is_ready());
     assert!(pin!(pace.tick()).poll(&mut context).is_ready());
@@ -101,7 +101,7 @@ fn yield_every_zero_panics() {
     let _ = yield_every(0);
 }
 
-/// Always due.
+/// A pace that is always due.
 fn at_once() -> Pace<Slice> {
     yield_after(Duration::ZERO)
 }
@@ -118,8 +118,7 @@ fn paces_on_each_kind_of_runtime_yield() {
     yields_everywhere(at_once);
 }
 
-/// Fifty ticks and the end. By time it may be more: where the thread was not run for a while before a
-/// turn came, that turn is passed on.
+/// Fifty ticks and the end. By time there may be more polls: a turn is skipped if the thread was not scheduled before it.
 fn assert_polls(polls: u64) {
     assert!((51..=60).contains(&polls), "{polls}");
 }
@@ -148,7 +147,7 @@ fn yield_after_outside_a_watched_future_counts_its_own_time() {
     for _ in 0..100_000 {
         assert!(pin!(never.tick()).poll(&mut context).is_ready());
     }
-    // It begins with the first tick, however old the pace is.
+    // The time begins with the first tick, however old the pace is.
     let slice = Duration::from_millis(20);
     let mut pace = yield_after(slice);
     std::thread::sleep(2 * slice);
@@ -173,11 +172,11 @@ fn is_due_stays_true_until_the_yield() {
         assert!(edge.as_mut().poll(&mut context).is_ready());
     }
     assert_eq!([(); 3].map(|()| pace.is_due()), [false, false, true]);
-    // A tick is as good.
+    // A tick also ends it.
     assert!(pin!(pace.tick()).poll(&mut context).is_pending());
     assert!(pin!(pace.tick()).poll(&mut context).is_ready());
     assert!(!pace.is_due());
-    // It yields though nothing is due.
+    // It yields although the pace is not due.
     assert!(pin!(pace.yield_now()).poll(&mut context).is_pending());
 }
 
@@ -192,7 +191,7 @@ fn may_be_cancelled(mut pace: Pace<impl Rule>) {
     drop(pace.tick());
     drop(pace.yield_now());
     assert!(pin!(pace.tick()).poll(&mut context).is_pending());
-    // Cancelled while it yields: the worker was given back, so it is not asked for again.
+    // Cancelled while it yields: the task has yielded, so the pace is no longer due.
     assert!(pin!(pace.tick()).poll(&mut context).is_ready());
     assert!(pin!(pace.yield_now()).poll(&mut context).is_pending());
     assert!(!pace.is_due());
@@ -205,7 +204,7 @@ fn paced_stream_yields_and_loses_no_item() {
     let mut numbers = stream::iter(0..4).yield_every(2);
     let mut seen = Vec::new();
     for _ in 0..6 {
-        // Each poll on its own, as `select!` drops it.
+        // A new future for each poll, as under `select!`.
         seen.push(match pin!(numbers.next()).poll(&mut context) {
             Poll::Ready(item) => item,
             Poll::Pending => Some(-1),
@@ -234,7 +233,7 @@ fn paced_stream_keeps_the_traits_of_its_stream() {
     assert_eq!(numbers.inner_mut().size_hint(), (0, Some(0)));
     assert!(numbers.into_inner().is_terminated());
 
-    // One that is not `Unpin` can be used where it is pinned.
+    // A stream that is not `Unpin` works when it is pinned.
     let unpinned = stream::unfold(0, |n| async move { (n < 3).then_some((n, n + 1)) });
     let mut pinned = pin!(unpinned.yield_every(1));
     assert_eq!(futures::executor::block_on(pinned.as_mut().count()), 3);
@@ -280,7 +279,7 @@ async fn yield_after_lets_other_tasks_run() {
     };
     let looping = async {
         let mut pace = yield_after(Duration::from_micros(100));
-        // As long as it takes for the others to have had ten turns.
+        // Until the other tasks have had ten turns.
         while turns.get() < 10 {
             pace.tick().await;
         }

@@ -1,4 +1,4 @@
-//! Reports that carry a stack, added up by the function that held the worker.
+//! Reports with stacks, summed by culprit.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -31,12 +31,12 @@ fn count_the_stars(time: Duration) {
 
 fn ready(builder: shotclock::WatchdogBuilder) -> Watchdog {
     let watchdog = builder.budget(5 * MS).build().unwrap();
-    // The first stacks need what is read at the beginning.
+    // The first stacks need the unwind tables.
     assert!(watchdog.capabilities().to_string().contains("stacks"));
     watchdog
 }
 
-/// What is seen at last.
+/// Polls until the condition holds.
 fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let seen = (0..100).find_map(|_| look());
     seen.expect("it happens in one of a hundred tries")
@@ -53,7 +53,7 @@ fn culprits_are_summed_by_function_for_metrics_and_flame_graphs() {
     let exporter = install("127.0.0.1:0".parse().unwrap()).unwrap();
     let watchdog = ready(Watchdog::builder().without_tracing());
     let watch = watchdog.watch("culprits");
-    // On a busy host a poll may be excused, or its stack be had in part.
+    // On a busy host a poll may be starved, or have a part of its stack only.
     let mut rounds = 0;
     let culprits = until(|| {
         rounds += 1;
@@ -83,13 +83,13 @@ fn culprits_are_summed_by_function_for_metrics_and_flame_graphs() {
             .unwrap()
             .starts_with("tests/culprits.rs:")
     );
-    // The one that computes is seen now in one function and now in another.
+    // The stacks of the computing poll show different functions.
     let is_computing = |culprit: &&Culprit| culprit.cause == Cause::Computing;
     assert!(
         culprits.iter().any(|culprit| is_computing(&culprit)),
         "{culprits}"
     );
-    // A poll that was seen in one function several times counts once there.
+    // Several stacks of one poll in one function count once.
     assert!(
         culprits.iter().all(|culprit| culprit.count <= rounds),
         "{culprits}"
@@ -133,7 +133,7 @@ fn culprits_are_summed_by_function_for_metrics_and_flame_graphs() {
     );
 }
 
-/// A log that is read afterwards.
+/// A log for the test to read.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -187,14 +187,14 @@ fn repetition_is_logged_without_its_stack() {
                 let (stack, _) = stack.split_once(" thread=").unwrap();
                 polls_by_stack.entry(stack).or_default().insert(poll);
             }
-            // Without one it is nobody's, or somebody's again.
+            // Without a stack the report has no culprit.
             None => assert!(
                 line.contains("hint=") != line.contains("repetition="),
                 "{log}"
             ),
         }
     }
-    // All reports of one poll are said alike, and no other one says that stack.
+    // All reports of one poll are logged alike, and no other poll logs that stack.
     assert!(!polls_by_stack.is_empty());
     assert!(
         polls_by_stack.values().all(|polls| polls.len() == 1),

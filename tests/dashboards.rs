@@ -1,5 +1,5 @@
-//! The dashboard and the rules speak of what is published, of all of it, and of nothing else. That their
-//! queries return what happened, `scripts/prometheus-demo` shows.
+//! The dashboard and the rules use all published metrics, and no others. `scripts/prometheus-demo` shows that their queries
+//! return the right values.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -14,7 +14,7 @@ use shotclock::{Watchdog, offload, prometheus};
 const DASHBOARD: &str = include_str!("../dashboards/shotclock.grafana.json");
 const RULES: &str = include_str!("../dashboards/shotclock.rules.yml");
 
-/// The names of ours that a text has; those of a histogram's parts without their ending.
+/// Returns the metric names in a text, without the endings of a histogram's parts.
 fn metrics(text: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let names = text.split(|c| !is_name(c));
@@ -22,12 +22,12 @@ fn metrics(text: &str) -> BTreeSet<&str> {
     ours.map(|name| name.trim_end_matches("_bucket")).collect()
 }
 
-/// Of everything that can happen, so that everything is there.
+/// Makes each event once, so that all metrics exist.
 fn published() -> BTreeSet<String> {
     let exporter = prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap();
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let watch = watchdog.watch("w").with_budget(Duration::ZERO);
-    // Long enough to be looked at, so that there is a culprit.
+    // Long enough for a scan, so that there is a culprit.
     let entered = watch.enter();
     while watchdog.culprits().is_empty() {
         thread::sleep(Duration::from_millis(1));
@@ -37,7 +37,7 @@ fn published() -> BTreeSet<String> {
     let _guard = watchdog.guard("main", runtime.handle());
     runtime.block_on(offload(|| ())).unwrap();
     let is_there = |text: &str, name: &str| text.contains(&format!("{name}_count"));
-    // A minute, for any machine.
+    // A minute, for a busy machine.
     for _ in 0..3_000 {
         let text = exporter.render();
         // Single durations come from another thread.
@@ -124,7 +124,7 @@ fn dashboard_panels_do_not_overlap() {
     }
 }
 
-/// One dashboard for a fleet: each query can be narrowed down to a job and an instance.
+/// The dashboard serves many instances, so each query selects a job and an instance.
 #[test]
 fn dashboard_queries_select_job_and_instance() {
     let panels = panels();

@@ -1,5 +1,5 @@
-//! Where something is taken or hidden, polls are told all the same, and what is missing is said. Each
-//! scenario has a process of its own.
+//! Processes without some capability: polls are still reported, and the report names what is missing. Each scenario has its
+//! own process.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -18,7 +18,7 @@ use shotclock::{Capability, Cause, Phase, SlowPoll, Watchdog};
 const PATIENCE: Duration = Duration::from_secs(60);
 const SIGNAL: &str = "signal ";
 
-/// Not a test by itself: the child of the others.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     match scenario().as_deref() {
@@ -34,7 +34,7 @@ fn child() {
     }
 }
 
-/// The first report of a poll that sleeps.
+/// Returns the first report of a poll that sleeps.
 fn stuck(watchdog: &Watchdog, reports: &mpsc::Receiver<SlowPoll>) -> SlowPoll {
     let watch = watchdog.watch("stuck");
     let _poll = watch.enter();
@@ -57,7 +57,7 @@ fn watchdog(signal: Option<Signal>) -> (Watchdog, mpsc::Receiver<SlowPoll>) {
     (builder.build().unwrap(), reports)
 }
 
-/// A handler for SIGURG that is not ours, and what it is told.
+/// A foreign handler for SIGURG, which counts its signals.
 struct Foreign {
     runtime: tokio::runtime::Runtime,
     signals: tokio::signal::unix::Signal,
@@ -73,7 +73,7 @@ fn take_the_signal() -> Foreign {
 }
 
 impl Foreign {
-    /// It was told of no signal of ours, and is told of others.
+    /// Asserts that it got none of our signals, and gets others.
     fn assert_only_its_own(mut self) {
         let within = |time: Duration, signals: &mut tokio::signal::unix::Signal| {
             let one = async { tokio::time::timeout(time, signals.recv()).await.is_ok() };
@@ -125,7 +125,7 @@ fn another_signal() {
     foreign.assert_only_its_own();
 }
 
-/// No stacks by this one, and what ends a process still does.
+/// There are no stacks by this signal, and a fault still ends the process.
 fn no_such_signal(number: &str) {
     let builder = Watchdog::builder().stack_signal(number.parse().unwrap());
     let missing = Capability::Unavailable("the signal cannot be handled".into());
@@ -141,7 +141,7 @@ fn not_dumpable() {
         println!("SKIPPED in part: this user may look at a process that is not dumpable");
     }
     let slow = stuck(&watchdog, &reports);
-    // Which call it is may be hidden; that it waits is not.
+    // The system call may be hidden, but not the wait.
     assert!(matches!(slow.cause, Cause::Blocked(_)), "{slow}");
     assert_counted(&watchdog);
 }
@@ -166,7 +166,7 @@ fn stacks_of_a_process_that_is_not_dumpable_are_captured() {
     in_a_child("not dumpable");
 }
 
-/// Whatever number is given, it is said why there are no stacks, and a fault ends the process as before.
+/// For each such signal, `capabilities` gives a reason, and a fault ends the process as before.
 #[test]
 fn stacks_by_a_fault_signal_are_refused() {
     let faults = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::BUS];
@@ -174,7 +174,7 @@ fn stacks_by_a_fault_signal_are_refused() {
         .into_iter()
         .chain([Signal::FPE, Signal::SEGV, Signal::SYS]);
     let none = [i32::MIN, -1, 0, 9, 19, 32, 65, i32::MAX];
-    // Only the first watchdog of a process installs anything, so there is a process for each.
+    // Only the first watchdog of a process installs a handler, so each signal has a process.
     for number in faults.map(Signal::as_raw).chain(none) {
         let status = child_of(&format!("{SIGNAL}{number}")).status;
         assert_eq!(

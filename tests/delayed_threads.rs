@@ -1,5 +1,4 @@
-//! A thread of ours that is held up, by a tracer: nothing is missed, and nothing is taken for a suspension
-//! of the process.
+//! A tracer delays a thread of the crate. No stall is missed, and the delay does not count as a suspension of the process.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -21,7 +20,7 @@ use std::time::Duration;
 use shotclock::{Cause, Phase, SlowPoll, Status, Timing, Watch, WatchExt as _, Watchdog};
 
 const BUDGET: Duration = Duration::from_millis(10);
-/// As long as any machine may need for what is to come.
+/// The longest wait for an expected event, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SENTINEL: &str = "shotclock-watch";
@@ -29,8 +28,7 @@ const TICKER: &str = "shotclock-ticks";
 
 const TRACED: &str = "SHOTCLOCK_TEST_TRACED";
 
-/// Not a test by itself: the tracer of the others, in a process of its own. It lets go at the end of its
-/// input.
+/// Runs the tracer, in a process of its own. It releases the thread at the end of its input. It is no test by itself.
 #[test]
 fn tracer() {
     let Ok(thread) = std::env::var(TRACED) else {
@@ -38,7 +36,7 @@ fn tracer() {
     };
     let thread: libc::pid_t = thread.parse().unwrap();
     let none = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: numbers and null pointers only; what comes of it is the traced thread's.
+    // SAFETY: numbers and null pointers only. Only the traced thread is affected.
     let is_held = unsafe {
         libc::ptrace(libc::PTRACE_SEIZE, thread, none, none) == 0
             && libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none) == 0
@@ -48,17 +46,17 @@ fn tracer() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// A thread that is held up until this is dropped.
+/// A thread that is stopped until this is dropped.
 struct HeldUp {
     tracer: Child,
-    /// Kept, so that the tracer can write to its end.
+    /// Kept open, because the tracer writes to it.
     _said: ChildStdout,
 }
 
 impl HeldUp {
-    /// `None` where no process may trace another one.
+    /// Returns `None` if no process may trace another one.
     fn thread(name: &str) -> Option<Self> {
-        // SAFETY: numbers only. Any process of this user may trace this one from here on.
+        // SAFETY: numbers only. Each process of this user may now trace this one.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::MAX) };
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["tracer", "--exact", "--nocapture"])
@@ -106,7 +104,7 @@ fn id_of(name: &str) -> String {
     }
 }
 
-/// One at a time: all of them hold up the same threads.
+/// One test at a time, because all stop the same threads.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,7 +118,7 @@ fn watchdog(timing: Timing) -> (Watchdog, mpsc::Receiver<SlowPoll>) {
     (watchdog, reports)
 }
 
-/// A poll in flight on a thread of its own, which keeps the sentinel awake.
+/// A poll in flight on another thread, which keeps the sentinel awake.
 struct InFlight {
     _ends_it: mpsc::Sender<()>,
 }
@@ -140,21 +138,21 @@ impl InFlight {
     }
 }
 
-/// One poll of this work.
+/// Makes one poll of this work.
 fn once<T>(watch: &Watch, work: impl FnOnce() -> T) {
     let mut work = Some(work);
     let poll = poll_fn(|_| Poll::Ready(work.take().map(|work| work())));
     let _ = pin!(poll.watched(watch)).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// A poll blocks while one of our threads is held up, and the watchdog reports it before that thread comes back.
-fn a_blocked_poll_is_told(timing: Timing, held_up: &str, is_awake: bool) {
+/// A poll blocks while a thread of the crate is stopped. The watchdog reports the poll before that thread runs again.
+fn assert_blocked_poll_is_reported(timing: Timing, held_up: &str, is_awake: bool) {
     let _alone = alone();
     let (watchdog, reports) = watchdog(timing);
     let watch = watchdog.watch("blocks");
     let in_flight = is_awake.then(|| InFlight::of(&watchdog));
     if is_awake {
-        // By ticks, as far as it may: the next one is not one of those that are timed.
+        // The next poll is not a sample, so it is ticked.
         (0..1_000).for_each(|_| once(&watch, || ()));
     }
     let Some(held) = HeldUp::thread(held_up) else {
@@ -166,7 +164,7 @@ fn a_blocked_poll_is_told(timing: Timing, held_up: &str, is_awake: bool) {
     let stats = watch.stats();
     assert_eq!((stats.polls - polls, stats.slow_polls), (1, 1));
     let told: Vec<SlowPoll> = reports.try_iter().collect();
-    let ended = told.last().expect("nothing was told");
+    let ended = told.last().expect("there is no report");
     assert_eq!(ended.phase, Phase::Finished);
     assert!(matches!(ended.cause, Cause::Blocked(_)), "{ended}");
     drop((held, in_flight));
@@ -174,30 +172,30 @@ fn a_blocked_poll_is_told(timing: Timing, held_up: &str, is_awake: bool) {
 
 #[test]
 fn poll_that_blocks_during_a_delay_of_the_sentinel_is_reported() {
-    a_blocked_poll_is_told(Timing::Exact, SENTINEL, true);
+    assert_blocked_poll_is_reported(Timing::Exact, SENTINEL, true);
 }
 
 #[test]
 fn poll_that_blocks_during_a_delayed_sleep_of_the_sentinel_is_reported() {
-    a_blocked_poll_is_told(Timing::Exact, SENTINEL, false);
+    assert_blocked_poll_is_reported(Timing::Exact, SENTINEL, false);
 }
 
 #[test]
 fn ticked_poll_that_blocks_during_a_delay_of_the_sentinel_is_reported() {
-    a_blocked_poll_is_told(Timing::Ticked, SENTINEL, true);
+    assert_blocked_poll_is_reported(Timing::Ticked, SENTINEL, true);
 }
 
 #[test]
 fn poll_that_blocks_during_a_delay_of_the_ticker_is_reported() {
-    a_blocked_poll_is_told(Timing::Exact, TICKER, true);
+    assert_blocked_poll_is_reported(Timing::Exact, TICKER, true);
 }
 
 #[test]
 fn ticked_poll_that_blocks_during_a_delay_of_the_ticker_is_reported() {
-    a_blocked_poll_is_told(Timing::Ticked, TICKER, true);
+    assert_blocked_poll_is_reported(Timing::Ticked, TICKER, true);
 }
 
-/// When the sentinel comes back after the poll has ended.
+/// The sentinel runs again after the end of the poll.
 #[test]
 fn poll_that_ended_during_a_delay_of_the_sentinel_is_reported_later() {
     let _alone = alone();
@@ -222,7 +220,7 @@ fn poll_that_ended_during_a_delay_of_the_sentinel_is_reported_later() {
     }
 }
 
-/// It reads what is in flight itself, by a clock that goes on.
+/// `health` reads the polls in flight itself.
 #[test]
 fn health_during_a_delay_of_the_sentinel_has_the_stall() {
     let _alone = alone();

@@ -1,11 +1,11 @@
-//! The documents name tests: each is there.
+//! The tests that the documentation names exist.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::Path;
 
-/// The source of every test, those in the library included.
+/// Adds the sources of all tests, with those of the library.
 fn sources(folder: &Path, all: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -17,7 +17,7 @@ fn sources(folder: &Path, all: &mut String) {
     }
 }
 
-/// What stands between backticks and looks like the name of a test.
+/// Returns the texts between backticks that look like the name of a test.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.split('`').skip(1).step_by(2);
     let last = quoted.filter_map(|quoted| quoted.split(": ").last());

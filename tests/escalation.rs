@@ -1,4 +1,4 @@
-//! What is done about a poll that is stuck for long, and exceptions that are declared.
+//! Escalation steps of long stalls, and `allow_blocking`.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -41,7 +41,7 @@ fn escalation_takes_each_step_once_in_spite_of_the_rate_limit() {
             .escalate(40 * MS, Escalation::call(into(tx)))
             .escalate(20 * MS, Escalation::Stacks)
     });
-    // Waits until stacks can be taken.
+    // Waits until stacks are available.
     println!("{}", watchdog.capabilities());
     let watch = watchdog.watch("stuck");
     let other = watchdog.watch("other").with_budget(PATIENCE);
@@ -59,7 +59,7 @@ fn escalation_takes_each_step_once_in_spite_of_the_rate_limit() {
     assert_eq!((&*call.watch, call.phase), ("stuck", Phase::Running));
     assert!(call.elapsed >= 40 * MS && call.other_threads.is_empty());
     drop(poll);
-    // Told by the escalation, so its end is told as well; nothing else was, at 0 a second.
+    // The escalation reported it, so its end is reported too. At 0 a second, there is no other report.
     let stacks = next(&reports, |_| true);
     assert!(stacks.elapsed >= 20 * MS);
     let beside_it = stacks
@@ -85,7 +85,7 @@ fn escalation_takes_each_step_once_in_spite_of_the_rate_limit() {
 
 const CHILD: &str = "SHOTCLOCK_TEST_ABORTS";
 
-/// Not a test by itself: the child of the next one.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     if std::env::var_os(CHILD).is_some() {
@@ -132,7 +132,7 @@ fn allowed_blocking_beyond_its_limit_is_reported() {
     let watch = watchdog.watch("allowed for too short");
     let poll = watch.enter();
     let allowed = allow_blocking("a small file", 20 * MS);
-    // The limit is passed, however long that takes here.
+    // Waits until the limit has passed.
     let told = next(&reports, |_| true);
     assert_eq!(told.phase, Phase::Running);
     assert!(told.elapsed > 20 * MS, "not at the budget: {told}");

@@ -1,5 +1,4 @@
-//! Threads and subscribers that end up in places where a watchdog could get stuck with them: it does not,
-//! and every poll is counted.
+//! Threads and subscribers in states that could block a watchdog. They do not, and every poll is counted.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -24,7 +23,7 @@ fn watchdog(
     (set_up(builder).build().unwrap(), reports)
 }
 
-/// The first report like that.
+/// Returns the first report for which `wanted` is true.
 fn next(reports: &Receiver<SlowPoll>, is_it: impl Fn(&SlowPoll) -> bool) -> SlowPoll {
     loop {
         let slow = reports.recv_timeout(PATIENCE).unwrap();
@@ -34,7 +33,7 @@ fn next(reports: &Receiver<SlowPoll>, is_it: impl Fn(&SlowPoll) -> bool) -> Slow
     }
 }
 
-/// A subscriber that takes a lock for each event, and counts them.
+/// A subscriber that takes a lock for each event, and counts the events.
 struct Locks(Arc<Mutex<u32>>);
 
 impl tracing::Subscriber for Locks {
@@ -53,7 +52,7 @@ impl tracing::Subscriber for Locks {
     fn exit(&self, _: &Id) {}
 }
 
-/// State: its reporter waits, the others are told, the watchdog answers, and nothing is lost.
+/// State: its reporter waits, the other reporters get all reports, the watchdog answers, and no report is lost.
 #[test]
 fn subscriber_blocked_by_the_stuck_thread_delays_no_other_reporter() {
     let lock = Arc::<Mutex<u32>>::default();
@@ -70,13 +69,13 @@ fn subscriber_blocked_by_the_stuck_thread_delays_no_other_reporter() {
         }
     });
     let running = next(&reports, |slow| slow.phase == Phase::Running);
-    // Thrice it is told while it runs. Its first event waits in the subscriber by then.
+    // The poll has three reports while it runs. Its first event waits in the subscriber by then.
     for _ in 0..2 {
         next(&reports, |slow| slow.id == running.id);
     }
     assert!(!watchdog.flush(Duration::ZERO), "one reporter is blocked");
     assert_eq!(watchdog.health().status, Status::Stalled);
-    // Polls of others go on, and are told to who listens.
+    // Other polls continue, and the other reporter gets their reports.
     let other = watchdog.watch("other").with_budget(Duration::from_nanos(1));
     drop(other.enter());
     next(&reports, |slow| &*slow.watch == "other");
@@ -88,13 +87,13 @@ fn subscriber_blocked_by_the_stuck_thread_delays_no_other_reporter() {
     });
     assert_eq!(&*finished.watch, "holds the lock");
     assert!(watchdog.flush(PATIENCE));
-    // Of the stuck poll at least thrice while it ran and once after it, and of the other one.
+    // At least three reports of the stuck poll while it ran, one of its end, and one of the other poll.
     let events = *lock.lock().unwrap();
     assert!(events >= 5, "{events}");
     assert_eq!(watchdog.watch("holds the lock").stats().slow_polls, 1);
 }
 
-/// State: it is told to be stuck and to have ended, and is counted as slow and as panicked.
+/// State: the stall and its end are reported, and the poll counts as slow and as panicked.
 #[test]
 fn thread_that_panics_in_a_stall_has_a_last_report() {
     const THREADS: u64 = 8;
@@ -125,7 +124,7 @@ fn thread_that_panics_in_a_stall_has_a_last_report() {
     assert_eq!(watchdog.health().status, Status::Responsive);
 }
 
-/// State: a thread that ends while a guard of it was forgotten is stuck no more.
+/// State: the stall of a leaked guard ends with its thread.
 #[test]
 fn thread_that_ends_with_a_leaked_guard_leaves_no_stall() {
     let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
@@ -144,7 +143,7 @@ fn thread_that_ends_with_a_leaked_guard_leaves_no_stall() {
     thread.join().unwrap();
     assert_eq!(watchdog.health().status, Status::Responsive);
     assert_eq!(watch.stats().in_flight, 0);
-    // The next thread with that slot starts clean.
+    // The next thread with that slot starts without polls.
     let again = watch.clone();
     std::thread::spawn(move || drop(again.enter()))
         .join()
@@ -152,7 +151,7 @@ fn thread_that_ends_with_a_leaked_guard_leaves_no_stall() {
     assert_eq!((watch.stats().polls, watch.stats().in_flight), (1, 0));
 }
 
-/// State: the runtime ends without the stuck worker, whose poll is told and counted to its end.
+/// State: the runtime ends without the stuck worker. The poll is reported and counted to its end.
 #[test]
 fn runtime_dropped_in_a_stall_loses_no_poll() {
     let (watchdog, reports) = watchdog(WatchdogBuilder::without_tracing);
@@ -169,7 +168,7 @@ fn runtime_dropped_in_a_stall_loses_no_poll() {
     );
     let running = next(&reports, |slow| slow.phase == Phase::Running);
     runtime.shutdown_background();
-    // It goes on being looked at.
+    // The sentinel still observes it.
     next(&reports, |slow| slow.elapsed > 2 * running.elapsed);
     assert_eq!(watchdog.health().status, Status::Stalled);
     drop((guard, stuck));
@@ -181,7 +180,7 @@ fn runtime_dropped_in_a_stall_loses_no_poll() {
     assert_eq!((stats.polls, stats.slow_polls, stats.in_flight), (1, 1, 0));
 }
 
-/// State: names are added up where they are published; each watchdog tells its own reporters.
+/// State: metrics are summed by name, and each watchdog reports to its own reporters.
 #[test]
 fn two_watchdogs_report_separately() {
     let (first, of_first) = watchdog(WatchdogBuilder::without_tracing);
@@ -199,7 +198,7 @@ fn two_watchdogs_report_separately() {
         assert!(others.try_recv().is_err());
         assert_eq!(watch.stats().polls, 1);
     }
-    // One that ends takes nothing from the other.
+    // The end of one watchdog leaves the other unchanged.
     drop(first);
     let stuck = second.watch("stuck");
     let poll = stuck.enter();

@@ -1,5 +1,5 @@
-//! A process whose file descriptors have run out, so that nothing in `/proc` can be opened and no connection
-//! accepted. It has this program to itself.
+//! A process without free file descriptors, so it can open no file in `/proc` and accept no connection. The test has its own
+//! process.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -19,9 +19,9 @@ use rustix::process::Resource;
 use shotclock::Cause;
 use shotclock::prometheus;
 
-/// A socket that has its descriptor already.
+/// A socket with its descriptor.
 fn unconnected() -> OwnedFd {
-    // SAFETY: numbers only; a descriptor that is new is nobody else's.
+    // SAFETY: numbers only. A new descriptor has no other owner.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
         assert!(socket >= 0);
@@ -46,7 +46,7 @@ fn connected(socket: OwnedFd, to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// While `/proc` cannot be opened, polls are told without what is read there; after that, with it.
+/// While `/proc` cannot be opened, reports lack its facts. Afterwards they have them.
 #[test]
 fn polls_without_file_descriptors_are_reported() {
     let (watchdog, reports) = watchdog();
@@ -57,7 +57,7 @@ fn polls_without_file_descriptors_are_reported() {
     set_limit(Resource::Nofile, 0);
     let refused = File::open("/dev/null").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
-    // The kernel takes the connection; the listener cannot.
+    // The kernel accepts the connection, and the listener cannot.
     let mut client = connected(client, served.local_addr().unwrap());
     client
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -83,7 +83,7 @@ fn polls_without_file_descriptors_are_reported() {
         answer.contains("shotclock_slow_polls_total{watch=\"stuck\""),
         "{answer}"
     );
-    // The first look may come before there is an account to compare with.
+    // The first scan may come before there is a sample to compare with.
     while stuck(&watchdog, &reports).1.split.is_none() {}
     let (running, _) = stuck(&watchdog, &reports);
     assert!(

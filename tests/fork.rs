@@ -19,23 +19,23 @@ use shotclock::{
     Escalation, Lane, OffloadExt as _, Watch, WatchExt as _, Watchdog, allow_blocking,
 };
 
-/// How long all children of one kind may take together.
+/// The longest time of all children of one kind together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Children of each kind.
+/// The number of children of each kind.
 const CHILDREN: usize = 60;
 
-/// How many of them run at once.
+/// The number of children at once.
 const ABREAST: usize = 20;
 
-/// What a child works with: made before the fork.
+/// The objects that a child works with, made before the fork.
 struct Bench {
     watchdog: Watchdog,
     watch: Watch,
     lane: Lane,
 }
 
-/// What a child does before it ends.
+/// The actions of a child before its end.
 type Deed = (&'static str, fn(&Bench));
 
 const DEEDS: [Deed; 16] = [
@@ -128,7 +128,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
 }
 
-/// Not a test by itself: the child of the other.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     if scenario().as_deref() == Some("forks") {
@@ -164,7 +164,7 @@ fn forks() {
         scope.spawn(|| keep_the_lanes_busy(&bench, &done));
         for deed in &DEEDS {
             let count = (0..CHILDREN).step_by(ABREAST).map(|_| {
-                // In a poll that is looked at all the time.
+                // In a poll that the sentinel scans all the time.
                 hung_of(on_a_thread_of_c(|| {
                     let _poll = bench.watch.enter();
                     let children = (0..ABREAST).map_while(|_| fork(&bench, deed));
@@ -178,7 +178,7 @@ fn forks() {
     assert!(hung.values().all(|count| *count == 0), "{hung:?}");
 }
 
-/// So that the others end if a child fails.
+/// Ends the other threads if a child fails.
 struct SetWhenDropped<'d>(&'d AtomicBool);
 
 impl Drop for SetWhenDropped<'_> {
@@ -187,15 +187,15 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// Runs on a thread that std did not start: at the end of one that it did, std itself takes a lock, which another
-/// thread may hold at the moment of a fork.
+/// Runs work on a thread that std did not start. At the end of a thread of std, std takes a lock, which another thread may hold
+/// at a fork.
 fn on_a_thread_of_c<T>(run: impl FnOnce() -> T) -> T {
     struct Work<F, T> {
         run: Option<F>,
         result: Option<T>,
     }
     extern "C" fn start<F: FnOnce() -> T, T>(work: *mut libc::c_void) -> *mut libc::c_void {
-        // SAFETY: who started this thread waits for its end, and does not touch the work before that.
+        // SAFETY: the thread that started this one waits for its end, and does not access the work before.
         let work = unsafe { &mut *work.cast::<Work<F, T>>() };
         work.result = work.run.take().map(|run| run());
         std::ptr::null_mut()
@@ -223,7 +223,7 @@ fn on_a_thread_of_c<T>(run: impl FnOnce() -> T) -> T {
     work.result.unwrap()
 }
 
-/// Has locks taken and given back.
+/// Takes and releases locks all the time.
 fn keep_the_locks_busy(bench: &Bench, done: &AtomicBool) {
     let Bench {
         watchdog, watch, ..
@@ -231,7 +231,7 @@ fn keep_the_locks_busy(bench: &Bench, done: &AtomicBool) {
     while !done.load(Relaxed) {
         let _ = (watch.stats(), watchdog.snapshot(), watchdog.health());
         let _ = (watchdog.watch("forks"), watchdog.culprits());
-        // A thread that ends gives its slot back.
+        // A thread that ends returns its slot.
         std::thread::scope(|scope| {
             scope.spawn(|| drop(watch.enter()));
         });
@@ -252,15 +252,15 @@ fn keep_the_lanes_busy(bench: &Bench, done: &AtomicBool) {
     }
 }
 
-/// The child's number. `None` in a child whose thread is to end.
+/// Returns the process id of the child. `None` in a child whose thread must end.
 fn fork(bench: &Bench, (name, deed): &Deed) -> Option<libc::pid_t> {
     compute(Duration::from_micros(200));
-    // SAFETY: what the child does is what is tested; it ends itself.
+    // SAFETY: the test is about the actions of the child, which ends itself.
     match unsafe { libc::fork() } {
         0 if *name == "end of a thread" => None,
         0 => {
             let is_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| deed(bench)));
-            // SAFETY: it ends the process, with the destructors of this thread's thread-locals.
+            // SAFETY: it ends the process after the destructors of this thread's thread-locals.
             unsafe { libc::exit(if is_well.is_ok() { 0 } else { 1 }) }
         }
         child => {
@@ -270,7 +270,7 @@ fn fork(bench: &Bench, (name, deed): &Deed) -> Option<libc::pid_t> {
     }
 }
 
-/// How many do not end in time, and are killed; or end otherwise than well.
+/// Returns the number of children that do not end in time or fail. Kills the former.
 fn hung_of(mut children: Vec<libc::pid_t>) -> usize {
     let end = Instant::now() + PATIENCE;
     let mut failed = 0;

@@ -1,4 +1,4 @@
-//! Whole runtimes, in which nothing is wrapped.
+//! Guarded runtimes without watched futures.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -19,10 +19,10 @@ use shotclock::{
 use tokio::runtime::{Builder as RuntimeBuilder, Handle, Runtime};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Long enough for a worker that makes no progress to be told several times.
+/// Long enough for several reports of a stuck worker.
 const LONG: Duration = Duration::from_millis(600);
 
-/// What is reported, of either kind.
+/// A report of either kind.
 struct Told {
     workers: Receiver<StuckWorker>,
     polls: Receiver<SlowPoll>,
@@ -40,7 +40,7 @@ impl Told {
         }
     }
 
-    /// The end of the stretch of that number.
+    /// Returns the report of the end with that id.
     fn end_of(&self, id: u64) -> StuckWorker {
         let mut rest = std::iter::from_fn(|| self.workers.recv_timeout(PATIENCE).ok());
         rest.find(|stuck| (stuck.id, stuck.phase) == (id, Phase::Finished))
@@ -57,7 +57,7 @@ fn watchdog_of(builder: WatchdogBuilder) -> (Watchdog, Told) {
         .on_slow_poll(move |slow: &SlowPoll| drop(polls.send(slow.clone())))
         .build()
         .unwrap();
-    // In the first moments of the process a worker would be reported without its stack.
+    // Before the unwind tables are loaded, a report would have no stack.
     let _ = common::stacks(&watchdog);
     let told = Told {
         workers: told_workers,
@@ -78,7 +78,7 @@ fn runtime(workers: usize) -> Runtime {
         .unwrap()
 }
 
-/// Guards a runtime, and returns when its workers' threads are known.
+/// Guards a runtime, and returns when the threads of its workers are known.
 fn guard(watchdog: &Watchdog, name: &str, runtime: &Runtime) -> Guard {
     let guard = watchdog.guard(name, runtime.handle());
     assert!(guard.is_active());
@@ -88,7 +88,7 @@ fn guard(watchdog: &Watchdog, name: &str, runtime: &Runtime) -> Guard {
     guard
 }
 
-/// How many workers have a thread on the page.
+/// Returns the number of workers with a known thread.
 fn known_workers(watchdog: &Watchdog, runtime: &str) -> usize {
     let state = Page::new(watchdog).answer("/state.json").body;
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
@@ -97,7 +97,7 @@ fn known_workers(watchdog: &Watchdog, runtime: &str) -> usize {
     threads.iter().filter(is_worker).count()
 }
 
-/// Blocks a worker until it is told to go on.
+/// Blocks a worker until the sender is dropped.
 fn block(runtime: &Handle) -> Sender<()> {
     let (release, held) = mpsc::channel();
     runtime.spawn(async move { wait_for_the_release(&held) });
@@ -152,7 +152,7 @@ fn all_workers_stuck_at_once_are_reported() {
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "all", &runtime);
     let releases = [block(runtime.handle()), block(runtime.handle())];
-    // One may be told again before the other is told.
+    // One worker may have its second report before the other has its first.
     let mut workers = HashSet::new();
     while workers.len() < 2 {
         workers.insert(told.worker().worker);
@@ -223,7 +223,7 @@ fn current_thread_runtime_in_block_on_is_guarded() {
     assert_eq!((first.worker, &*first.runtime), (0, "current"));
     let stack = first.stack.as_ref().unwrap().to_string();
     assert!(stack.contains("guard::"), "{first}");
-    // Nobody is in `block_on` any more, and its counters stand still.
+    // No thread is in `block_on`, and its counters stand still.
     told.end_of(first.id);
     thread::sleep(LONG);
     assert!(watchdog.flush(PATIENCE));
@@ -242,8 +242,7 @@ fn thread_without_its_worker_is_not_reported() {
     told.assert_no_worker();
 }
 
-/// Blocks the only worker when it has become another thread, which nobody knows, until it is told to go on.
-/// Says which thread it was.
+/// Blocks the only worker after it moved to an unknown thread, until the sender is dropped. Returns that thread.
 fn block_on_an_unknown_thread(runtime: &Runtime) -> (ThreadId, Sender<()>) {
     let handle = runtime.handle().clone();
     let hands_over = async move {
@@ -253,7 +252,7 @@ fn block_on_an_unknown_thread(runtime: &Runtime) -> (ThreadId, Sender<()>) {
             began.send(()).unwrap();
             wait_for_the_release(&held);
         });
-        // Its worker is another thread from now on, and that one is blocked.
+        // Another thread runs the worker from now on, and that one is blocked.
         tokio::task::block_in_place(|| begins.recv_timeout(PATIENCE).unwrap());
         (thread::current().id(), release)
     };
@@ -289,7 +288,7 @@ fn short_stalls_do_not_hide_a_worker_with_an_unknown_thread() {
         }
     };
     thread::scope(|scope| {
-        // At nearly any moment one of them is over its budget.
+        // Nearly always, one of them is over its budget.
         for _ in 0..3 {
             scope.spawn(stall);
         }
@@ -308,7 +307,7 @@ fn guard_of_an_ended_runtime_ends() {
     let guard_of_ending = guard(&watchdog, "ending", &ending);
     let release = block(ending.handle());
     let first = told.worker();
-    // It does not wait for the worker that is stuck.
+    // It does not wait for the stuck worker.
     ending.shutdown_background();
     while guard_of_ending.is_active() {
         thread::yield_now();
@@ -317,7 +316,7 @@ fn guard_of_an_ended_runtime_ends() {
     assert_eq!(watchdog.health().stuck_workers, 0);
     release.send(()).unwrap();
 
-    // Another one may have its name, and the counters go on.
+    // Another runtime may have its name, and the counters continue.
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "ending", &runtime);
     let release = block(runtime.handle());
@@ -362,7 +361,7 @@ fn guarded_builder_keeps_the_users_hooks() {
     }
     let release = block(runtime.handle());
     if cfg!(tokio_unstable) {
-        // The task is watched, so its poll is told, and the worker is only counted.
+        // The task is watched, so its poll is reported, and the worker is only counted.
         let slow = told.polls.recv_timeout(PATIENCE).unwrap();
         assert!(slow.watch.starts_with("tests/guard.rs:"), "{slow}");
         while watchdog.health().stuck_workers == 0 {
@@ -419,7 +418,7 @@ fn starved_worker_is_not_stuck() {
     let (watchdog, told) = watchdog_of(Watchdog::builder().guard_budget(Duration::from_millis(10)));
     let runtime = runtime(2);
     let _guard = guard(&watchdog, "starved", &runtime);
-    // Its own time is short polls, and the rest is waiting for a processor.
+    // The worker makes short polls, and is on the run queue for the rest.
     let _spinners = common::Spinners::start(8);
     let busy = || async {
         for _ in 0..20_000 {
@@ -430,7 +429,7 @@ fn starved_worker_is_not_stuck() {
     let tasks = [runtime.spawn(busy()), runtime.spawn(busy())];
     runtime.block_on(futures::future::join_all(tasks));
     assert!(watchdog.flush(PATIENCE));
-    // One that waits for a lock of the runtime's is blocked, though only because somebody else was not run.
+    // A worker that waits for a lock of the runtime is blocked, although only the holder was not scheduled.
     let is_at_work = |stuck: &StuckWorker| {
         let stack = stuck.stack.as_ref().map(ToString::to_string);
         !matches!(stuck.cause, Cause::Blocked(_))

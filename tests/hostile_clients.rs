@@ -1,5 +1,4 @@
-//! Clients of the listener that mean it harm, or know no better: it answers the others all the same,
-//! and its memory and its descriptors are bounded.
+//! Hostile or faulty clients of the listener. It still answers the others, and its memory and descriptors are bounded.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -14,13 +13,13 @@ use std::time::Duration;
 use shotclock::Watchdog;
 use shotclock::prometheus::{self, Exporter};
 
-/// How long a test waits for what must come before it gives up.
+/// The longest wait for an expected event.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Many more than the listener has open at once.
+/// Many more connections than the listener has open at once.
 const MANY: usize = 500;
 
-/// One test at a time: memory and descriptors are those of the process.
+/// One test at a time, because memory and descriptors belong to the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -38,7 +37,7 @@ fn connect() -> TcpStream {
     stream
 }
 
-/// Everything that the listener says until it hangs up, in whichever way.
+/// Returns all that the listener sends until it closes the connection.
 fn rest_of(mut stream: TcpStream) -> String {
     let mut said = Vec::new();
     if let Err(error) = stream.read_to_end(&mut said) {
@@ -50,7 +49,7 @@ fn rest_of(mut stream: TcpStream) -> String {
 
 fn ask(request: &[u8]) -> String {
     let mut stream = connect();
-    // It may hang up before everything is sent.
+    // The listener may close the connection before all is sent.
     let _ = stream.write_all(request);
     rest_of(stream)
 }
@@ -64,7 +63,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Opens so many connections, says something on each, and keeps them open.
+/// Opens connections, sends something on each, and keeps them open.
 fn open_with(said: &[u8]) -> Vec<TcpStream> {
     let open = |_| {
         let mut stream = connect();
@@ -91,7 +90,7 @@ fn scrape_beside_500_unfinished_requests_is_answered() {
             theirs <= 20,
             "{theirs} connections are open at the listener"
         );
-        // Byte by byte, as slowly as it takes to ask each.
+        // Byte by byte, one connection after the other.
         for stream in &mut silent {
             let _ = stream.write_all(b"a");
         }
@@ -117,7 +116,7 @@ fn silent_client_is_disconnected() {
 #[test]
 fn answered_client_is_disconnected() {
     let _alone = alone();
-    // It does not close its end, and says that it wants to go on.
+    // The client does not close its end, and requests keep-alive.
     let answer = ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
@@ -138,7 +137,7 @@ fn endless_request_takes_no_memory() {
     let endless = |head: &[u8]| {
         let mut request = head.to_vec();
         request.resize(8 << 20, b'a');
-        // What was allocated for it is there before and after.
+        // The request itself is allocated before and after.
         let grew = heap::growth(|| {
             for _ in 0..8 {
                 let answer = ask(&request);
@@ -167,7 +166,7 @@ fn endless_request_takes_no_memory() {
     assert_scraped();
 }
 
-/// Clients that ask for much and never read it: each answer waits in memory, of so many as may be open.
+/// Clients that request much and never read it. Each response waits in memory, up to the limit of connections.
 #[test]
 fn clients_that_do_not_read_take_bounded_memory() {
     let _alone = alone();
@@ -182,13 +181,13 @@ fn clients_that_do_not_read_take_bounded_memory() {
     );
     let mut clients = Vec::new();
     let grew = heap::growth(|| {
-        // Each takes the listener's thread for as long as an answer takes.
+        // Each takes the listener's thread for the time of a response.
         for _ in 0..40 {
             let mut stream = connect();
             stream
                 .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .unwrap();
-            // So that it is answered, and not merely queued.
+            // So that the listener answers it, and does not only queue it.
             stream.read_exact(&mut [0; 12]).unwrap();
             clients.push(stream);
         }
@@ -199,7 +198,7 @@ fn clients_that_do_not_read_take_bounded_memory() {
         assert!(text.len() > whole / 2, "{} of {whole} bytes", text.len());
     });
     println!("{grew} bytes, answers of {answer}");
-    // Those that are open, and a few that are being made or read.
+    // The open ones, and a few in transit.
     assert!(grew < 24 * answer, "{grew} bytes, answers of {answer}");
     drop(watches);
 }

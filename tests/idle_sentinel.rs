@@ -1,5 +1,4 @@
-//! The sentinel and its ticker sleep when nothing is in flight. In a process of their own: any poll wakes
-//! them.
+//! The sentinel and the ticker sleep while no poll is in flight. The test has its own process, because any poll wakes them.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use shotclock::{Phase, SlowPoll, Watchdog};
 
-/// A thread names itself once it runs, which may be a while after it was started.
+/// Returns a thread by its name. A thread sets its name when it first runs.
 fn thread(called: &str) -> PathBuf {
     let is_it = |thread: &PathBuf| {
         let name = fs::read_to_string(thread.join("comm"));
@@ -26,7 +25,7 @@ fn thread(called: &str) -> PathBuf {
     (0..10_000).find_map(look).expect("no such thread")
 }
 
-/// How often the thread gave its processor up of its own accord: once for each sleep.
+/// Returns the voluntary context switches of a thread: one for each sleep.
 fn sleeps(thread: &std::path::Path) -> u64 {
     let status = fs::read_to_string(thread.join("status")).unwrap();
     let line = status
@@ -48,7 +47,7 @@ fn idle_sentinel_has_no_wake_up_until_the_next_poll() {
         drop(watch.enter());
         let threads = ["shotclock-watch", "shotclock-ticks"].map(thread);
         let sleeps = || threads.each_ref().map(|thread| sleeps(thread));
-        // They lie down in a few naps; however long that takes here, it must come to an end.
+        // The threads park after a few naps, at any speed of the machine.
         let quiet = |_: &u32| {
             let before = sleeps();
             std::thread::sleep(Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! Calls that a signal would cut short: they run their whole time and do all of their work under the default
-//! settings, and the report of a function that makes its call again has its whole stack.
+//! Calls that a signal would cut short. Under the default settings, they last their whole time and do all of their work. The
+//! report of a function that repeats its call has its whole stack.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -20,10 +20,10 @@ use shotclock::{Phase, SlowPoll, Watchdog};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// More than a pipe or a socket holds.
+/// More bytes than a pipe or a socket holds.
 const MANY: usize = 8 << 20;
 
-/// How many reports of a running poll the test waits for before it lets the poll go: each came of a look.
+/// The reports of a running poll before the test releases it. Each comes from a scan.
 const LOOKS: usize = 3;
 
 struct Stuck<T> {
@@ -32,7 +32,7 @@ struct Stuck<T> {
     _watchdog: Watchdog,
 }
 
-/// Makes a call in a watched stretch in the closure of a thread.
+/// Makes a call in a watched section, in the closure of a thread.
 fn stuck<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Stuck<T> {
     let (tx, reports) = mpsc::channel();
     let report = move |slow: &SlowPoll| drop(tx.send(slow.clone()));
@@ -59,15 +59,15 @@ impl<T> Stuck<T> {
         slow
     }
 
-    /// It was looked at so often.
+    /// Asserts that there were enough reports.
     fn looked_at(&self) {
         for _ in 0..LOOKS {
             println!("{}", self.running());
         }
     }
 
-    /// A report of it has its whole stack, in which a function is.
-    fn told_through(&self, function: &str) {
+    /// Asserts that a report has the whole stack, with this function.
+    fn reported_through(&self, function: &str) {
         loop {
             let slow = self.running();
             println!("{slow}");
@@ -146,7 +146,7 @@ fn writes_all(mut to: UnixStream) -> std::io::Result<()> {
 fn write_all_to_a_full_socket_has_a_stack_and_writes_all() {
     let (mut from, to) = UnixStream::pair().unwrap();
     let held = stuck(move || writes_all(to));
-    held.told_through("writes_all");
+    held.reported_through("writes_all");
     let mut received = Vec::new();
     from.read_to_end(&mut received).unwrap();
     assert_eq!(received.len(), MANY);
@@ -166,7 +166,7 @@ fn command_output_has_a_stack_and_all_output() {
     assert!(made.unwrap().success());
     let theirs = path.clone();
     let held = stuck(move || reads_what_a_child_says(&theirs));
-    held.told_through("reads_what_a_child_says");
+    held.reported_through("reads_what_a_child_says");
     std::fs::write(&path, "said").unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(held.end().unwrap().stdout, b"said");
@@ -181,7 +181,7 @@ fn parks() -> std::time::Instant {
 #[test]
 fn park_timeout_has_a_stack_and_continues() {
     let held = stuck(parks);
-    held.told_through("parks");
+    held.reported_through("parks");
     assert!(!held.thread.is_finished());
     held.thread.thread().unpark();
     held.end();
@@ -204,7 +204,7 @@ fn waits_for_a_condition(seconds: i64) -> libc::c_int {
     }
 }
 
-/// The C library makes this call again itself.
+/// The C library repeats this call itself.
 #[cfg(target_env = "gnu")]
 #[test]
 fn pthread_cond_timedwait_lasts_its_whole_time() {

@@ -36,7 +36,7 @@ fn million_closures_through_a_short_queue_take_bounded_memory() {
         let all = join_all((0..CALLERS).map(call));
         runtime.block_on(all).into_iter().for_each(Result::unwrap);
     };
-    // The threads, the tasks and the metrics' hand-over are there before it is measured.
+    // The threads, the tasks and the queue of the metrics exist before the measurement.
     let before = heap::peak(|| run(100_000));
     let grown = heap::peak(|| run(1_000_000)).saturating_sub(before);
     assert_eq!(done.load(SeqCst), 1_100_000);

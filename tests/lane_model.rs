@@ -1,5 +1,5 @@
-//! A lane against a model of it, over random schedules of run, cancel, drop, panic and close: nothing
-//! is lost, nothing runs twice, and all places are whole at the end.
+//! Compares a lane with a model, over random schedules of run, cancel, drop, panic and close. No closure is lost or runs twice,
+//! and all permits are free at the end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ enum Step {
     Run,
     TryRun,
     RunCancellable,
-    /// These name one of the closures so far.
+    /// The next variants name one of the closures so far.
     Finish(usize),
     Panic(usize),
     Drop(usize),
@@ -52,11 +52,11 @@ fn schedule() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// What becomes of a closure.
+/// The fate of a closure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Finished,
-    /// It ended because it was told to.
+    /// The test ended it.
     Stopped,
     Panicked,
     Full,
@@ -64,10 +64,10 @@ enum Fate {
     Closed,
 }
 
-/// Where a closure is.
+/// The place of a closure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum At {
-    /// For a place in the queue.
+    /// Waits for room in the queue.
     Waits,
     Queued,
     Runs,
@@ -78,18 +78,18 @@ type Asked = Pin<Box<dyn Future<Output = Result<Fate, OffloadError>>>>;
 
 struct Closure {
     at: At,
-    /// What its caller is to be told, as soon as that is certain.
+    /// The expected result, as soon as it is certain.
     fate: Option<Fate>,
     is_cancellable: bool,
-    /// `None` once the caller has dropped it, or has its answer.
+    /// `None` once the caller has dropped it, or has its result.
     future: Option<Asked>,
     starts: Arc<AtomicUsize>,
     has_started: bool,
-    /// Whether to panic.
+    /// Whether the closure panics.
     command: mpsc::Sender<bool>,
 }
 
-/// The lane and what is expected of it.
+/// The lane and its model.
 struct Play {
     lane: Lane,
     closures: Vec<Closure>,
@@ -224,7 +224,7 @@ impl Play {
         }
     }
 
-    /// What follows in the model, until nothing does.
+    /// Advances the model until nothing changes.
     fn settle(&mut self) {
         for index in 0..self.closures.len() {
             let has_place = self.count(At::Queued) + self.count(At::Runs) < LIMIT + QUEUE;
@@ -240,7 +240,7 @@ impl Play {
         }
     }
 
-    /// Polls what its callers poll, until the lane is where the model is.
+    /// Polls all callers until the lane agrees with the model.
     fn compare(&mut self) {
         for _ in 0..60_000 {
             self.poll_all();
@@ -292,7 +292,7 @@ impl Play {
             && self.closures.iter().all(is_there)
     }
 
-    /// Ends everything, and sees whether all places are there.
+    /// Ends all closures, and checks that all permits are free.
     fn end_all(&mut self) {
         while self.count(At::Over) < self.closures.len() {
             self.take(Step::Finish(0));

@@ -1,5 +1,4 @@
-//! Lanes: how many at once and in which order, every way in which it can end, on both kinds of
-//! threads.
+//! Lanes: limit and order, and all the ways in which a closure can end, on both kinds of threads.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -21,7 +20,7 @@ fn runtime() -> Runtime {
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// One lane of each kind; a test uses names of its own, because names share counts.
+/// Makes a lane of each kind. Each test has its own names, because lanes of one name share counters.
 fn both(name: &str, set_up: impl Fn(LaneBuilder) -> LaneBuilder) -> [Lane; 2] {
     let tokio = Lane::builder(format!("{name}, tokio"));
     let rayon = Lane::builder(format!("{name}, rayon")).rayon();
@@ -32,7 +31,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Blocks on a future where no executor may be entered, because one is.
+/// Blocks on a future inside another executor.
 fn wait_for<F: Future>(future: F) -> F::Output {
     let (wake, woken) = mpsc::channel();
     let waker = futures::task::waker(Arc::new(Wake(wake)));
@@ -53,7 +52,7 @@ impl futures::task::ArcWake for Wake {
     }
 }
 
-/// A closure that says when it runs, and ends when it is told to.
+/// Makes a closure that signals its begin, and ends when the gate opens.
 struct Gate {
     starts: mpsc::Receiver<()>,
     #[expect(dead_code, reason = "held for its destructor")]
@@ -76,7 +75,7 @@ impl Gate {
     }
 }
 
-/// Holds a place of the lane until the gate is dropped.
+/// Holds a permit of the lane until the gate is dropped.
 fn occupy(runtime: &Runtime, lane: &Lane) -> (Gate, tokio::task::JoinHandle<()>) {
     let (gate, closure) = Gate::new();
     let lane = lane.clone();
@@ -85,7 +84,7 @@ fn occupy(runtime: &Runtime, lane: &Lane) -> (Gate, tokio::task::JoinHandle<()>)
     (gate, task)
 }
 
-/// The lane's counts settle on the thread that ran the last closure, soon after its result is there.
+/// Waits until the counters are up to date, which may be after the result of the last closure.
 fn wait_until(what: impl Fn() -> bool) {
     for _ in 0..60_000 {
         if what() {
@@ -129,7 +128,7 @@ fn lane_runs_in_order_within_its_limit() {
     for lane in both("first in, first out", |lane| lane.limit(1).queue(10)) {
         let (gate, task) = occupy(&runtime, &lane);
         let order = Arc::new(Mutex::new(Vec::new()));
-        // More than the queue holds: those that wait for a place in it are in order too.
+        // More than the queue holds. The callers that wait for room are in order too.
         let work = |number| {
             let order = Arc::clone(&order);
             lane.run(move || order.lock().unwrap().push(number))
@@ -189,7 +188,7 @@ fn closure_dropped_while_queued_never_runs() {
             assert_eq!(lane.stats().queued, 1);
             assert_eq!(Arc::strong_count(&ran), 3);
         }
-        // The closures are gone, and the place in the queue is free.
+        // The closures are dropped, and the queue has room.
         assert_eq!(Arc::strong_count(&ran), 1);
         assert_eq!(lane.stats().queued, 0);
         let mut next = pin!(lane.try_run(|| 1));
@@ -222,7 +221,7 @@ fn running_closure_sees_its_cancellation() {
         }
         end.recv().unwrap();
         assert_whole(&lane);
-        // Whose future was not dropped is not cancelled.
+        // A closure whose future was not dropped is not cancelled.
         assert!(!block_on(lane.run_cancellable(|cancel| cancel.is_cancelled())).unwrap());
     }
 }
@@ -249,7 +248,7 @@ fn cancel_all_cancels_queued_and_running_work() {
         assert!(matches!(error, OffloadError::Cancelled { .. }), "{error}");
         assert_eq!(error.lane(), lane.name());
         assert_eq!(block_on(running).unwrap(), "stopped");
-        // It stays open.
+        // The lane stays open.
         assert_eq!(block_on(lane.run(|| 1)).unwrap(), 1);
         assert_whole(&lane);
     }
@@ -272,7 +271,7 @@ fn panicking_closures_and_destructors_harm_no_other() {
         assert_eq!(panic.message(), Some("page 7"));
         assert_eq!(lane.stats().panics, 1);
 
-        // A result that nobody waits for any more.
+        // A result without a caller.
         let (gate, closure) = Gate::new();
         {
             let mut bomb = pin!(lane.run(move || {
@@ -283,7 +282,7 @@ fn panicking_closures_and_destructors_harm_no_other() {
             gate.wait_for_start();
         }
         drop(gate);
-        // A closure that is withdrawn: its destructor is the caller's.
+        // The caller runs the destructor of a withdrawn closure.
         let (gate, task) = occupy(&runtime, &lane);
         let bomb = Bomb;
         let mut queued = Box::pin(lane.run(move || {
@@ -292,7 +291,7 @@ fn panicking_closures_and_destructors_harm_no_other() {
         assert!(poll_once(queued.as_mut()).is_pending());
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(queued)));
         assert!(dropped.is_err());
-        // One that is cancelled: nobody's.
+        // The lane runs the destructor of a cancelled one.
         let bomb = Bomb;
         let mut queued = pin!(lane.run(move || {
             let _bomb = &bomb;
@@ -325,7 +324,7 @@ fn close_waits_for_accepted_work() {
             let mut closing = pin!(lane.close());
             assert!(poll_once(closing.as_mut()).is_pending());
         }
-        // Dropped, and yet it is closed.
+        // The future is dropped, and the lane is still closed.
         for refused in [
             block_on(waiting),
             block_on(lane.run(|| 3)),
@@ -339,7 +338,7 @@ fn close_waits_for_accepted_work() {
         assert_eq!(lane.stats().rejected, 3);
         drop(gate);
         block_on(lane.close());
-        // What was taken in has run.
+        // Accepted closures have run.
         assert_eq!(block_on(queued).unwrap(), 1);
         runtime.block_on(task).unwrap();
         assert_whole(&lane);
@@ -368,7 +367,7 @@ fn runtime_shutdown_with_queued_work_returns_closed() {
         let handle = runtime.handle().clone();
         let (gate, task) = occupy(&runtime, &lane);
         let ran = Arc::new(AtomicUsize::new(0));
-        // They wait outside of the runtime that is to run them.
+        // The callers wait outside the runtime of the closures.
         let waiters: Vec<_> = (0..50)
             .map(|_| {
                 let (lane, handle, ran) = (lane.clone(), handle.clone(), Arc::clone(&ran));
@@ -394,7 +393,7 @@ fn runtime_shutdown_with_queued_work_returns_closed() {
         for error in results.into_iter().filter_map(Result::err) {
             assert!(matches!(error, OffloadError::Closed { .. }), "{error}");
         }
-        // The lane is whole, for another runtime.
+        // The lane works with another runtime.
         let next = self::runtime();
         assert_eq!(next.block_on(lane.run(|| 1)).unwrap(), 1);
         assert_whole(&lane);
@@ -420,7 +419,7 @@ fn closure_that_blocks_on_its_own_lane_runs_inline() {
         assert_eq!(lane.stats().inline, 2);
         assert_whole(&lane);
     }
-    // With two lanes in a circle, and by the runtime's own way to block.
+    // With two lanes in a circle, and with `block_on` of the runtime.
     let [there, back] = ["there", "back"].map(|name| both(name, |lane| lane.limit(1)));
     let [tokio, rayon] = back;
     for [one, two] in [there, [rayon, tokio]] {
@@ -478,7 +477,7 @@ fn carry_hooks_run_and_lose_no_closure() {
     for lane in both("hooks", |lane| {
         lane.carry(carry).carry(|| |_: &mut dyn FnMut()| ())
     }) {
-        // The second hook forgets to call.
+        // The second hook does not call the work.
         let seen = block_on(TENANT.scope(7, lane.run(|| TENANT.try_with(|tenant| *tenant).ok())));
         assert_eq!(seen.unwrap(), None);
     }

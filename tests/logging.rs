@@ -1,4 +1,4 @@
-//! The default reporter, and the span that goes along.
+//! The default reporter, and the span of a report.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -57,7 +57,7 @@ fn subscriber_scoped_to_the_build_gets_events() {
     let log = Log::default();
     let watchdog =
         tracing::dispatcher::with_default(&log.dispatch(), || Watchdog::builder().build().unwrap());
-    // Polled on another thread, outside of the scope.
+    // Polled on another thread, outside the scope.
     let polls = watchdog.clone();
     let poll = move || futures::executor::block_on(slow_poll(&polls));
     std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! What listens where: nothing unless it is told to, and then nowhere else.
+//! The crate listens only on the addresses that the program passes.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -13,7 +13,7 @@ use shotclock::Watchdog;
 use shotclock::page::{Page, router};
 use shotclock::prometheus::{self, Exporter};
 
-/// The numbers of this process's own sockets.
+/// Returns the inode numbers of this process's sockets.
 fn sockets() -> HashSet<String> {
     let number = |entry: std::io::Result<fs::DirEntry>| {
         let target = fs::read_link(entry.ok()?.path()).ok()?;
@@ -24,7 +24,7 @@ fn sockets() -> HashSet<String> {
     descriptors.filter_map(number).collect()
 }
 
-/// As the kernel writes it: words of 32 bits, in the order of the machine.
+/// Parses an address as the kernel writes it: words of 32 bits in machine order.
 fn ip(hex: &str) -> IpAddr {
     let word = |n: usize| u32::from_str_radix(&hex[n * 8..][..8], 16).unwrap();
     let bytes: Vec<u8> = (0..hex.len() / 8)
@@ -36,8 +36,7 @@ fn ip(hex: &str) -> IpAddr {
     }
 }
 
-/// Where this process listens, on either protocol. The kernel may say one thing twice while its tables
-/// change.
+/// Returns the addresses on which this process listens. The kernel may list one twice while its tables change.
 fn listening() -> BTreeSet<SocketAddr> {
     const LISTENS: &str = "0A";
     let ours = sockets();
@@ -79,7 +78,7 @@ fn listener_binds_the_given_address_only() {
     watchdog.publish_metrics();
     assert_eq!(listening(), BTreeSet::new());
 
-    // That it would be seen.
+    // The test can fail.
     for everywhere in ["0.0.0.0:0", "[::]:0"] {
         let Ok(socket) = TcpListener::bind(everywhere) else {
             println!("SKIPPED in part: {everywhere} is not to be had here");
@@ -103,13 +102,13 @@ fn listener_binds_the_given_address_only() {
     assert_eq!(listening(), [address].into());
 }
 
-/// Everything in a text that is an IPv4 address.
+/// Returns the IPv4 addresses in a text.
 fn addresses(text: &str) -> impl Iterator<Item = Ipv4Addr> {
     let words = text.split(|c: char| !c.is_ascii_digit() && c != '.');
     words.filter_map(|word| word.trim_matches('.').parse().ok())
 }
 
-/// What is run or copied from here listens on loopback, until somebody writes another address.
+/// The examples and scripts listen on loopback only.
 #[test]
 fn examples_bind_loopback_addresses() {
     let of_text = |text: &str| addresses(text).map(|ip| ip.to_string()).collect::<Vec<_>>();

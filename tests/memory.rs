@@ -1,4 +1,4 @@
-//! What wrapping, watches and threads cost in memory, counted by the allocator.
+//! The memory of wrapped futures, watches and threads, counted by the allocator.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "an allocator cannot be written without it")]
@@ -16,9 +16,9 @@ use shotclock::{Watch, WatchExt as _, Watchdog};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes, whether they were freed again or not.
+    /// The allocated bytes, freed or not.
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
-    /// What this thread allocated, less what it freed. Bytes.
+    /// The bytes that this thread allocated, without those that it freed.
     static BALANCE: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -30,13 +30,13 @@ unsafe impl GlobalAlloc for Counting {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         ALLOCATED.set(ALLOCATED.get() + layout.size() as u64);
         BALANCE.set(BALANCE.get() + layout.size() as i64);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as for the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         BALANCE.set(BALANCE.get() - layout.size() as i64);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as for the caller.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -50,7 +50,7 @@ fn allocations(f: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-/// What `f` makes, and how many bytes this thread has more than before.
+/// Returns the result of `f`, and the growth of this thread's bytes.
 fn made<T>(f: impl FnOnce() -> T) -> (T, i64) {
     let before = BALANCE.get();
     let made = f();
@@ -107,7 +107,7 @@ fn watched_future_is_two_pointers_larger() {
     assert_eq!(added([0u8; 4096]), 16);
 }
 
-/// What is made once in a process is made when a watchdog is built, and not on the worker that is late already.
+/// Objects that exist once in a process are made with the watchdog, and not at the first slow poll.
 #[test]
 fn first_slow_poll_allocates_little() {
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
@@ -122,8 +122,7 @@ fn first_slow_poll_allocates_little() {
     assert!((1..=16 << 10).contains(&allocated), "{allocated}");
 }
 
-/// As large as the future of a small handler, and aligned to a word as nearly every one is: what is
-/// aligned to less is padded to a word as well.
+/// As large as the future of a small handler, and aligned to a word, as nearly every future is.
 async fn waits_for_ever() -> usize {
     let request = [1u64; 25];
     std::future::pending::<()>().await;
@@ -157,10 +156,10 @@ fn million_watched_futures_take_sixteen_megabytes_more() {
     assert_eq!(bytes(|| drop(watched)), -of_watched);
 }
 
-/// What one more of them may take, in bytes.
+/// The bytes that one more watch may take.
 const WATCH: i64 = 3 << 10;
 const THREAD: i64 = 2 << 10;
-/// What goes by ticks is counted twice: what was timed, and what was not.
+/// A ticked watch has two sets of counters: for timed and for untimed polls.
 const WATCH_ON_A_THREAD: i64 = if cfg!(shotclock_ticked) {
     2 << 10
 } else {
@@ -179,7 +178,7 @@ fn watch_takes_at_most_three_kilobytes() {
     let each = all / WATCHES;
     println!("a watch takes {each} bytes");
     assert!((size_of::<u64>() as i64..=WATCH).contains(&each), "{each}");
-    // Past the limit there are no more of them, however many names come.
+    // Past the limit, further names make no watch.
     let many = bytes(|| drop(watchdog.watch("one too many")));
     let more = bytes(|| (0..10_000).for_each(|n| drop(watchdog.watch(format!("more {n}")))));
     assert!(many <= WATCH, "{many}");
@@ -187,8 +186,7 @@ fn watch_takes_at_most_three_kilobytes() {
     drop(watches);
 }
 
-/// What each of so many threads takes that are there at once: at its first poll, and at the first poll
-/// of each further watch.
+/// Returns the bytes of each thread: at its first poll, and at the first poll of each further watch.
 fn threads_that_poll(threads: usize, watches: &[Watch]) -> Vec<(i64, i64)> {
     let all_are_there = Barrier::new(threads);
     thread::scope(|scope| {
@@ -198,7 +196,7 @@ fn threads_that_poll(threads: usize, watches: &[Watch]) -> Vec<(i64, i64)> {
             let others = bytes(|| watches[1..].iter().for_each(poll_once));
             let again = bytes(|| watches.iter().for_each(poll_once));
             assert_eq!(again, 0);
-            // The next one takes the slot over of a thread that has ended.
+            // The next thread takes over the slot of an ended one.
             all_are_there.wait();
             (first, others)
         };
@@ -225,7 +223,7 @@ fn thread_takes_at_most_two_kilobytes_and_one_for_each_watch() {
     assert!(pair > 500 && pair <= WATCH_ON_A_THREAD, "{pair}");
     assert!(thread > 500 && thread <= THREAD, "{thread}");
 
-    // The threads have ended, and others come: they take over what there is.
+    // Further threads take over the slots of the ended ones.
     let taken = threads_that_poll(THREADS, &watches);
     let more: i64 = taken.iter().map(|(first, others)| first + others).sum();
     assert!(more <= first / 10, "{more} after {first}");

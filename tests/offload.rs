@@ -1,4 +1,4 @@
-//! `offload`: how many at once, and every way in which it can end.
+//! `offload`: its limit, and all the ways in which it can end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use shotclock::{OffloadError, offload};
 use tokio::runtime::{Builder, Runtime};
 
-/// The lane is one for the process, so these tests take turns.
+/// The process has one such lane, so these tests take turns.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,14 +98,14 @@ fn permit_stays_with_the_closure_of_a_dropped_future() {
             let _ = wait.recv();
         }));
         starts.recv().unwrap();
-        // Nobody waits for the result any more, and yet the closure runs and keeps its place.
+        // The caller is gone, and the closure still runs and keeps its permit.
         task.abort();
         assert!(runtime.block_on(task).unwrap_err().is_cancelled());
         open.push(gate);
     }
     let (tx, rx) = mpsc::channel();
     let queued = runtime.spawn(offload(move || tx.send(()).unwrap()));
-    // As many turns as it would need, were there a place.
+    // As many turns as it would need with a free permit.
     runtime.block_on(async {
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
@@ -138,7 +138,7 @@ fn queued_closure_of_a_dropped_future_never_runs() {
     let queued = runtime.spawn(offload(move || tx.send(()).unwrap()));
     queued.abort();
     assert!(runtime.block_on(queued).is_err());
-    // The closure is gone, and with it its end of the channel.
+    // The closure is dropped, with its end of the channel.
     assert_eq!(rx.recv(), Err(mpsc::RecvError));
     drop(gates);
     for task in running {
@@ -165,7 +165,7 @@ fn offload_after_a_runtime_shutdown_is_closed() {
     let _entered = handle.enter();
     let error = futures::executor::block_on(offload(|| ())).unwrap_err();
     assert!(matches!(error, OffloadError::Closed { .. }), "{error}");
-    // The place it had is free again.
+    // Its permit is free again.
     drop(_entered);
     for _ in 0..2 * limit() {
         assert!(self::runtime().block_on(offload(|| ())).is_ok());
@@ -175,7 +175,7 @@ fn offload_after_a_runtime_shutdown_is_closed() {
 #[test]
 fn offload_without_threads_is_closed_and_keeps_its_permit() {
     let _turn = turn();
-    // No system gives a thread so large a stack.
+    // No system has room for a stack of this size.
     let runtime = Builder::new_current_thread()
         .thread_stack_size(1 << 47)
         .build()

@@ -1,4 +1,4 @@
-//! A whole future on the threads of a lane.
+//! Whole futures on the threads of a lane.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -125,7 +125,7 @@ fn offloaded_future_with_many_wake_ups_loses_none() {
     }
 }
 
-/// Says when it is dropped, and on which thread.
+/// Sends the thread of its drop.
 struct Dropped(mpsc::Sender<std::thread::ThreadId>);
 
 impl Drop for Dropped {
@@ -181,7 +181,7 @@ fn offloaded_future_that_panics_returns_the_panic() {
         };
         assert_eq!(panic.message(), Some("page 7"));
 
-        // A destructor of the future, and one of an output that nobody fetches.
+        // The destructors of the future, and of an output without a caller.
         let bomb = Bomb;
         let waits = async move {
             let _bomb = bomb;
@@ -271,7 +271,7 @@ fn offloaded_future_after_a_runtime_shutdown_is_closed() {
     drop(runtime);
     notify.notify_one();
     let closed = futures::executor::block_on(waits);
-    // It was woken when there was no thread any more, or before that.
+    // It was woken after the threads had ended, or before.
     assert!(
         matches!(closed, Ok(()) | Err(OffloadError::Closed { .. })),
         "{closed:?}"
@@ -320,7 +320,7 @@ fn closure_that_blocks_on_an_offloaded_future_polls_it_inline() {
         });
         assert!(runtime.block_on(nested).unwrap().unwrap());
         assert_eq!(lane.stats().inline, 1);
-        // While a future on the lane may await the lane: it holds no place meanwhile.
+        // A future on the lane may await the lane, because it holds no permit during the wait.
         let inner = lane.clone();
         let awaits = async move { inner.run(|| 7).await.unwrap() };
         assert_eq!(runtime.block_on(awaits.offloaded(&lane)).unwrap(), 7);

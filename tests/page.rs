@@ -1,4 +1,4 @@
-//! The page: what it says, and what a real browser shows of it.
+//! The debug page: its data, and its display in a browser.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -22,7 +22,7 @@ const HOSTILE: &str = "<script>document.title='broken in'</script>";
 fn watchdog() -> Watchdog {
     let builder = Watchdog::builder().without_tracing().budget(5 * MS);
     let watchdog = builder.build().unwrap();
-    // The first stacks need what is read at the beginning.
+    // The first stacks need the unwind tables.
     assert!(watchdog.capabilities().to_string().contains("stacks"));
     watchdog
 }
@@ -64,7 +64,7 @@ fn page_shows_stalls_slow_polls_and_culprits() {
     let watchdog = watchdog();
     let page = Page::new(&watchdog);
     let slow = watchdog.watch("slow");
-    // On a busy host a poll may be excused, or its stack be had in part.
+    // On a busy host a poll may be starved, or have a part of its stack only.
     let mut rounds = 0;
     while culprit(&state(&page), "function", "page::dream_of_electric_sheep").is_none() {
         rounds += 1;
@@ -91,7 +91,7 @@ fn page_shows_stalls_slow_polls_and_culprits() {
         stall["hint"].as_str().unwrap().contains("tokio::sync"),
         "{stall}"
     );
-    // What hurts most is first.
+    // The worst watch is first.
     let watches = now["watches"].as_array().unwrap();
     let names: Vec<_> = watches
         .iter()
@@ -106,7 +106,7 @@ fn page_shows_stalls_slow_polls_and_culprits() {
         .sum();
     assert_eq!(polls, rounds);
     let threads = now["threads"].as_array().unwrap();
-    // Those of other tests are there as well: threads are the process's.
+    // Threads of other tests are there too, because threads belong to the process.
     let is_mine = |thread: &&Value| thread["polls"][0]["watch"] == "stuck";
     let stuck = threads.iter().find(is_mine).unwrap();
     assert_eq!(stuck["thread"], "stuck-thread");
@@ -136,7 +136,7 @@ fn flight_record_has_slow_polls_with_cause_and_stack() {
         let _poll = watch.enter();
         dream_of_electric_sheep(time);
     }
-    // On a busy host a poll may be excused, or its stack be had in part.
+    // On a busy host a poll may be starved, or have a part of its stack only.
     let (record, slow) = loop {
         {
             let _poll = watch.enter();
@@ -213,8 +213,7 @@ fn ask(address: SocketAddr, path: &str) -> String {
     text
 }
 
-/// Opens the page in a frame, clicks on the first stall, waits until the page has refreshed itself, and
-/// tells the server what it sees.
+/// Opens the page in a frame, clicks on the first stall, waits for a refresh, and sends the text to the server.
 const VISITOR: &str = r#"<!doctype html><title>visitor</title>
 <iframe id=frame src="/" width=1200 height=900></iframe><script>
 const frame = document.getElementById('frame');
@@ -239,14 +238,14 @@ const until = async wanted => { while (!wanted()) await new Promise(next => setT
 })();
 </script>"#;
 
-/// A server of its own on a thread: nothing else may hold it up. What it is told comes out of the channel.
+/// Runs a server on its own thread. It sends each received text through the channel.
 fn serve(page: Page) -> (SocketAddr, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (told, tells) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // A browser may open connections that it does not use.
+            // A browser may open unused connections.
             let (page, told) = (page.clone(), told.clone());
             thread::spawn(move || converse(stream.unwrap(), &page, &told));
         }
@@ -310,7 +309,7 @@ fn page_in_a_browser_shows_a_stall_and_runs_no_foreign_script() {
     let (release, thread) = stall(&watchdog.watch(format!("stuck {HOSTILE}")));
     let (address, tells) = serve(Page::new(&watchdog));
     let profile = std::env::temp_dir().join(format!("shotclock-page-{}", std::process::id()));
-    // What it leaves behind when it is killed is in there, too.
+    // The files of a killed browser are in there too.
     std::fs::create_dir_all(&profile).unwrap();
     let mut visit = Command::new(browser)
         .env("TMPDIR", &profile)

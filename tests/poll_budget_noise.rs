@@ -1,8 +1,7 @@
-//! Assertions on a machine that others use: 8 processes beside the test that take every processor.
+//! Assertions on a busy machine: 8 processes beside the test keep all CPUs busy.
 //!
-//! A poll that does its work in time must never fail, one that is too slow must always; and a clock on
-//! the wall, which stands beside them in the same runs, cannot tell the two apart. The long version
-//! prints the table of docs/poll-budgets.md:
+//! A fast poll must never fail, and a slow one must always fail. The same runs also compare elapsed times, which cannot
+//! distinguish the two. The long version prints the table of docs/poll-budgets.md:
 //!
 //! ```sh
 //! cargo test --release --test poll_budget_noise -- --ignored --nocapture
@@ -28,7 +27,7 @@ const MS: Duration = Duration::from_millis(1);
 const BUDGET: Duration = Duration::from_millis(5);
 const SPINNERS: usize = 8;
 
-/// What a test would hold to its budget.
+/// The work that a test holds to its budget.
 #[derive(Clone, Copy)]
 enum Work {
     /// Ten polls that compute for 1 ms each.
@@ -54,7 +53,7 @@ impl Work {
     }
 }
 
-/// How many runs failed, by either clock.
+/// The number of failed runs, by charged time and by elapsed time.
 #[derive(Debug, Default, PartialEq)]
 struct Failed {
     by_own_time: u32,
@@ -74,7 +73,7 @@ fn fail(work: Work, runs: u32) -> Failed {
     failed
 }
 
-/// Whether the assertion failed, and the longest poll by the wall.
+/// Returns whether the assertion failed, and the longest elapsed time.
 async fn run(work: Work) -> (bool, Duration) {
     let mut longest = Duration::ZERO;
     let by_own_time = {
@@ -95,7 +94,7 @@ async fn run(work: Work) -> (bool, Duration) {
     (by_own_time, longest)
 }
 
-/// Panics are what is counted here: their messages are not to be read.
+/// Silences panics, which this test only counts.
 fn quietly<T>(run: impl FnOnce() -> T) -> T {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
@@ -104,7 +103,7 @@ fn quietly<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// All three, beside the spinners.
+/// Runs all three beside the spinning processes.
 fn runs(count: u32) -> [Failed; 3] {
     let _spinners = Spinners::start(SPINNERS);
     quietly(|| [Work::InTime, Work::Computes, Work::Sleeps].map(|work| fail(work, count)))
@@ -115,8 +114,8 @@ fn assertion_beside_spinning_processes_fails_for_slow_polls_only() {
     const RUNS: u32 = 20;
     let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_own_time);
     assert_eq!(computes, RUNS);
-    // A virtual machine that is paused for some milliseconds, without a word to its guest, adds them to
-    // a poll that computes, and excuses one that sleeps. That is rare: not twice in a run.
+    // A host may pause the virtual machine for some milliseconds without a notice. That adds to a poll that computes,
+    // and excuses one that sleeps. It is rare: not twice in a run.
     assert!(in_time <= 1, "{in_time} of {RUNS}");
     assert!(sleeps + 1 >= RUNS, "{sleeps} of {RUNS}");
 }
@@ -127,7 +126,7 @@ fn assertion_beside_spinning_processes_500_times() {
     const RUNS: u32 = 500;
     let failed = runs(RUNS);
     println!(
-        "\n| a test, {RUNS} times, beside {SPINNERS} spinning processes | fails by own time | fails by \
+        "\n| a test, {RUNS} times, beside {SPINNERS} spinning processes | fails by charged time | fails by \
          the wall |\n|---|---|---|"
     );
     let names = [

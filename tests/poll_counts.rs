@@ -1,4 +1,4 @@
-//! Counts are exact, whoever counts, and wrapping costs no memory.
+//! The counters are exact on any thread.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,8 +10,7 @@ use shotclock::{Watch, WatchExt as _, Watchdog};
 const TASKS: u64 = 8;
 const POLLS: u64 = 1_000_000;
 
-/// Under a budget that nothing exceeds: a destructor in which its thread was not run for long would count
-/// as a slow poll.
+/// The budget is never exceeded, because a destructor of a starved thread would count as a slow poll.
 fn watch(name: &'static str) -> Watch {
     let builder = Watchdog::builder().without_tracing();
     let watchdog = builder.budget(Duration::from_secs(3_600)).build().unwrap();
@@ -25,7 +24,7 @@ async fn polls_of_many_tasks_are_all_counted() {
         for poll in 0..POLLS {
             ready(()).watched(&watch).await;
             if poll % 1_000 == 0 {
-                // Move between the workers: a thread's counters must not depend on its tasks.
+                // Moves between the workers.
                 tokio::task::yield_now().await;
             }
         }

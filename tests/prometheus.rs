@@ -1,4 +1,4 @@
-//! What Prometheus is told, read by a parser that is not ours.
+//! The text for Prometheus, read by an independent parser.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,7 +13,7 @@ use prometheus_parse::{Sample, Scrape, Value};
 use shotclock::prometheus::{self, Exporter};
 use shotclock::{Lane, WatchExt as _, Watchdog, offload};
 
-/// The recorder is one for the process, so the tests share an exporter.
+/// The process has one recorder, so the tests share an exporter.
 fn exporter() -> &'static Exporter {
     static EXPORTER: OnceLock<Exporter> = OnceLock::new();
     EXPORTER.get_or_init(|| prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap())
@@ -165,7 +165,7 @@ fn metrics_have_help_and_type_and_no_duplicate() {
     let polls = of_watch(&samples, "shotclock_polls_total", "twice");
     assert_eq!(number(polls[0]), 2.0, "watches of one name are added up");
     for sample in &samples {
-        // The parser tells the sum and the count of a histogram as samples of their own.
+        // The parser returns the sum and the count of a histogram as separate samples.
         let metric = sample
             .metric
             .trim_end_matches("_sum")
@@ -180,7 +180,7 @@ fn metrics_have_help_and_type_and_no_duplicate() {
 #[test]
 fn histogram_agrees_with_the_counters() {
     let watchdog = watchdog();
-    // A destructor in which its thread was not run for long would count as a slow poll.
+    // A destructor of a starved thread would count as a slow poll.
     let watch = watchdog
         .watch("agrees")
         .with_budget(Duration::from_secs(3_600));
@@ -226,7 +226,7 @@ fn hostile_names_stay_in_their_label() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    // Six metrics of the facade and two rendered ones tell one name in one spelling.
+    // Six metrics of the facade and two rendered ones have one name in one spelling.
     for name in ["ünï", "{}=,", "<script>"] {
         let of_name = text
             .lines()
@@ -235,7 +235,7 @@ fn hostile_names_stay_in_their_label() {
     }
 }
 
-/// `promtool check metrics` finds nothing to say. Skipped, aloud, where there is none.
+/// Without promtool, the test prints that it is skipped.
 fn check_by_promtool(text: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]);
@@ -285,7 +285,7 @@ async fn offload_metrics_count_closures() {
         let Value::Histogram(buckets) = &lane(metric).value else {
             panic!("{metric}")
         };
-        // Other tests of this process offload as well.
+        // Other tests of this process offload too.
         assert!(buckets.last().unwrap().count >= 11.0, "{metric}");
     }
     assert_eq!(number(lane("shotclock_offload_panics_total")), 1.0);
@@ -400,7 +400,7 @@ fn scrape_of_a_stuck_runtime_is_answered() {
     stuck.join().unwrap();
 }
 
-/// Scrapes go on while runtimes end: none fails, and no counter goes back.
+/// Scrapes continue while runtimes end. None fails, and no counter decreases.
 #[test]
 fn scrape_during_a_shutdown_loses_no_count() {
     const ROUNDS: u64 = 30;
@@ -420,7 +420,7 @@ fn scrape_during_a_shutdown_loses_no_count() {
                 let mut builder = tokio::runtime::Builder::new_multi_thread();
                 let runtime = builder.worker_threads(2).build().unwrap();
                 let _guard = watchdog.guard("ending", runtime.handle());
-                // One that ends, and one that is dropped with the runtime.
+                // One task ends, and one is dropped with the runtime.
                 let pending = std::future::pending::<()>().watched(&watch);
                 runtime.spawn(pending);
                 let ends = runtime.spawn(std::future::ready(()).watched(&watch));
@@ -451,7 +451,7 @@ fn listener_answers_get_of_metrics_only() {
 
 #[test]
 fn request_for_a_foreign_host_is_refused() {
-    // The recorder is shared, and which hosts are allowed with it: another name than other tests use.
+    // The exporter and its allowed hosts are shared, so this name is different from those of other tests.
     let exporter = exporter();
     let address = exporter.local_addr().unwrap();
     let status = |request: &str, host: &str| {
@@ -500,7 +500,7 @@ fn request_for_a_foreign_host_is_refused() {
 
 #[test]
 fn slow_polls_by_cause_after_a_flush_sum_to_the_slow_polls() {
-    // A poll that ends hardly past it has nearly always not been looked at, and is judged later.
+    // A poll that ends just over its budget was probably not scanned, so its cause is decided later.
     const BUDGET: Duration = Duration::from_millis(5);
     let (exporter, watchdog) = (exporter(), watchdog());
     let watch = watchdog.watch("by cause");
@@ -518,7 +518,7 @@ fn slow_polls_by_cause_after_a_flush_sum_to_the_slow_polls() {
             }
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
-        // Each batch that is published is kept: the counters of a recorder do not go back.
+        // The counters of a recorder keep each published batch.
         while !threads.iter().all(|thread| thread.is_finished()) {
             let sum = by_cause();
             assert!(sum <= watch.stats().slow_polls as f64);

@@ -1,4 +1,4 @@
-//! The recorder first, the watchdog after it; published by the crate's own thread, nobody asking.
+//! A recorder that is installed before the watchdog. The crate's thread publishes without a request.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -24,7 +24,7 @@ fn recorder_installed_first_gets_all_durations() {
     let watchdog = Watchdog::builder().without_tracing().build().unwrap();
     let watch = watchdog.watch("w");
     futures::executor::block_on(async {}.watched(&watch));
-    // It is due within a second; the bound is for a machine that is very busy.
+    // The thread publishes each second. The bound is for a very busy machine.
     let give_up = Instant::now() + Duration::from_secs(60);
     while polls(&snapshotter) != Some(1) {
         assert!(Instant::now() < give_up, "never published");

@@ -1,5 +1,5 @@
-//! The watchdog first, the recorder after it: nothing is missing. (A recorder is one for a process,
-//! so the other order is another test binary.)
+//! A recorder that is installed after the watchdog gets all counts. A process has one recorder, so the other order is another
+//! program.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use shotclock::{WatchExt as _, Watchdog};
 
-/// The values of one series; a histogram has all its samples.
+/// Returns the values of one series, or all samples of a histogram.
 fn value(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> Option<DebugValue> {
     let all = snapshotter.snapshot().into_vec();
     let mut found = all.into_iter().filter(|(key, ..)| {
@@ -37,7 +37,7 @@ fn recorder_installed_last_gets_all_counts() {
     let poll = |watch| futures::executor::block_on(async {}.watched(watch));
     (0..7).for_each(|_| poll(&watch));
     (0..3).for_each(|_| poll(&strict));
-    watchdog.publish_metrics(); // to nobody
+    watchdog.publish_metrics(); // no recorder yet
 
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -65,8 +65,7 @@ fn recorder_installed_last_gets_all_counts() {
             .all(|sample| sample.0 > 0.0 && sample.0 <= longest)
     );
 
-    // A snapshot of this recorder sets its counters back to 0; what we publish are totals, so the
-    // next batch has them whole.
+    // A snapshot of this recorder resets its counters to 0. The crate publishes totals, so the next batch has them.
     let counter = |name, labels: &[_]| {
         watchdog.publish_metrics();
         value(&snapshotter, name, labels)

@@ -1,5 +1,4 @@
-//! What a request holds is in nothing that is told, unless the user made a name of it; and what a path
-//! reveals can be left out.
+//! No report, metric or page contains the content of a request, unless the program made a name of it. Paths can be left out.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -41,7 +40,7 @@ fn exporter() -> &'static Exporter {
     EXPORTER.get_or_init(|| prometheus::install("127.0.0.1:0".parse().unwrap()).unwrap())
 }
 
-/// Everything that can be got to see of a watchdog and of one report.
+/// Returns all texts of a watchdog and of one report.
 fn all_that_is_told(watchdog: &Watchdog, slow: &SlowPoll) -> String {
     assert!(watchdog.flush(PATIENCE));
     let page = Page::new(watchdog);
@@ -58,7 +57,7 @@ fn all_that_is_told(watchdog: &Watchdog, slow: &SlowPoll) -> String {
     )
 }
 
-/// A request with a secret of 7 letters in each of its parts.
+/// Makes a request with a secret of 7 letters in each of its parts.
 fn request(secret: &str) -> Request<Body> {
     Request::post(format!(
         "http://{secret}:{secret}@h/{secret}?token={secret}"
@@ -68,7 +67,7 @@ fn request(secret: &str) -> Request<Body> {
     .unwrap()
 }
 
-/// Has the whole request on its stack and in registers while it blocks.
+/// Blocks with the whole request on its stack and in registers.
 async fn handle(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -79,7 +78,7 @@ async fn handle(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     Ok(Response::new(Body::from(text)))
 }
 
-/// What a service answers to the request.
+/// Returns the response of a service to the request.
 async fn answer<S, B>(service: S, secret: &str) -> Bytes
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
@@ -89,7 +88,7 @@ where
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
-/// What is told of the request while it is handled, and after that.
+/// Returns all texts during and after the request.
 fn told(secret: &str, by_path: bool) -> String {
     let (watchdog, reports) = watchdog(|builder| builder);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -123,7 +122,7 @@ fn report_contains_no_request_data() {
     assert_not_in(&told);
 }
 
-/// That it would be seen. With a secret of its own, because the metrics are the process's.
+/// Shows that the test can fail. It has another secret, because the metrics belong to the process.
 #[test]
 fn report_contains_the_users_names() {
     assert!(told("letmein", true).contains("letmein"));
@@ -192,7 +191,7 @@ impl Drop for Fifo {
     }
 }
 
-/// What is told of a poll that reads from it.
+/// Returns all texts about a poll that reads from it.
 fn told_of_reading(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> String {
     let (watchdog, reports) = watchdog(set_up);
     let watch = watchdog.watch("reads");
@@ -203,7 +202,7 @@ fn told_of_reading(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder) -> S
         let _ = reader.read(&mut [0; 8]);
     });
     let mut all = String::new();
-    // Until it was seen in the call, and then until its end.
+    // Until a report has the system call, and then until its end.
     loop {
         let slow = reports.recv_timeout(PATIENCE).unwrap();
         all += &all_that_is_told(&watchdog, &slow);

@@ -1,5 +1,4 @@
-//! A process from which something was taken: threads, system calls; or which was forked.
-//! Each scenario has a process of its own.
+//! Processes without threads or system calls, and forked ones. Each scenario has its own process.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -20,7 +19,7 @@ use lacking::{PATIENCE, forbid, set_limit, stuck, watchdog};
 use rustix::process::Resource;
 use shotclock::{Capability, Cause, Escalation, SlowPoll, Watch, WatchExt as _, Watchdog};
 
-/// Not a test by itself: the child of the others.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     match scenario().as_deref() {
@@ -35,7 +34,7 @@ fn child() {
     }
 }
 
-/// So that no thread can be started: the limit is one of the user's, and does not hold for root.
+/// Forbids new threads. The limit belongs to the user, and does not apply to root.
 fn take_threads() {
     // SAFETY: numbers only. glibc changes the user of every thread.
     unsafe {
@@ -63,14 +62,14 @@ fn no_threads() {
     assert!(shotclock::Watchdog::global().is_err());
     let guard = shotclock::guard();
     assert!(!guard.is_active());
-    // The hard limit is where it was.
+    // The hard limit is unchanged.
     set_limit(Resource::Nproc, u64::MAX);
     let (watchdog, reports) = watchdog();
     let (running, _) = stuck(&watchdog, &reports);
     println!("{running}");
 }
 
-/// What is begun already goes on; what needs a thread says so, and the service goes on.
+/// Running parts continue. Parts that need a thread return an error, and the service continues.
 fn no_threads_later() {
     let (watchdog, reports) = watchdog();
     assert!(stacks(&watchdog).works());
@@ -79,7 +78,7 @@ fn no_threads_later() {
         .unwrap();
     take_threads();
     stuck(&watchdog, &reports);
-    // It guards, without the probes.
+    // The guard works without probes.
     let guard = watchdog.guard("main", runtime.handle());
     assert!(guard.is_active());
     let watch = watchdog.watch("served");
@@ -88,7 +87,7 @@ fn no_threads_later() {
         let offloaded = shotclock::offload(|| 7).await;
         println!("{offloaded:?}");
         assert!(offloaded.is_err());
-        // No beat comes: the pace goes by its count.
+        // The slice ticker does not run, so the pace uses its count.
         let mut pace = shotclock::yield_after(Duration::from_millis(1));
         for _ in 0..1_000 {
             pace.tick().await;
@@ -118,7 +117,7 @@ fn no_process_vm_readv() {
     assert!(stacks(&watchdog).works());
     let (running, _) = stuck(&watchdog, &reports);
     assert!(matches!(running.cause, Cause::Blocked(_)), "{running}");
-    // Who computes is signalled, and has its whole stack.
+    // A thread that computes is signalled, and has its whole stack.
     let watch = watchdog.watch("computes");
     let mut is_complete = false;
     while !is_complete {
@@ -152,18 +151,18 @@ fn abort_with_stderr_taken() {
     stuck_for_ever();
 }
 
-/// A child of a fork has one thread: what it polls is timed and counted, and no more. It waits for no lock
-/// that another thread held, of which there are some at nearly every moment in here.
+/// A forked child has one thread. Its polls are timed and counted only. It waits for no lock that another thread held, which
+/// is nearly always the case here.
 fn fork() {
     let (watchdog, reports) = watchdog();
     let watch = watchdog
         .watch("forked")
         .with_budget(Duration::from_nanos(1));
     for _ in 0..50 {
-        // The sentinel looks at this all the time.
+        // The sentinel scans this all the time.
         let _poll = watch.enter();
         compute(Duration::from_millis(2));
-        // SAFETY: what the child does is what is tested; it ends itself.
+        // SAFETY: the test is about the actions of the child, which ends itself.
         match unsafe { libc::fork() } {
             0 => {
                 // SAFETY: it ends the child if it should hang.
@@ -183,7 +182,7 @@ fn fork() {
     }
     assert!(watchdog.flush(PATIENCE));
     while reports.try_recv().is_ok() {}
-    // The parent is as it was.
+    // The parent is unaffected.
     stuck(&watchdog, &reports);
 }
 
@@ -228,7 +227,7 @@ fn process_vm_readv_denied_keeps_stacks_of_computing_threads() {
 #[test]
 fn tgkill_denied_still_aborts() {
     let status = child_of("abort without tgkill").status;
-    // Of itself, by whatever is left to it.
+    // It ends itself by another way.
     assert!(status.signal().is_some(), "{status}");
 }
 

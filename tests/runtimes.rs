@@ -1,4 +1,4 @@
-//! Every way to poll: runtimes of each kind, none at all, and the combinators.
+//! All ways to poll: each kind of runtime, none, and the combinators.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

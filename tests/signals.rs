@@ -1,5 +1,5 @@
-//! A program that blocks a signal after it built a watchdog: the signal waits for the program, and no thread
-//! of the crate takes it. It has no test harness, whose threads would take the signal.
+//! A program that blocks a signal after it built a watchdog. The signal stays pending for the program, and no thread of the
+//! crate accepts it. The program has no test harness, whose threads would accept the signal.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "the calls are those of C")]
@@ -21,7 +21,7 @@ mod linux {
 
     use shotclock::{Lane, SlowPoll, Watchdog};
 
-    /// Those of the kernel about a fault of the thread itself.
+    /// The signals of faults of the thread itself.
     const FAULTS: [i32; 6] = [
         libc::SIGBUS,
         libc::SIGFPE,
@@ -46,7 +46,7 @@ mod linux {
         println!("signals: all three hold");
     }
 
-    /// Every kind of thread that the crate starts.
+    /// Starts all kinds of threads of the crate.
     fn start_all() -> (Watchdog, impl Sized) {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("WATCHDOG_USEC", "60000000") };
@@ -74,7 +74,7 @@ mod linux {
         (watchdog, (heartbeat, guard, runtime, lane))
     }
 
-    /// `SigBlk` of a thread, as the kernel has it.
+    /// Returns `SigBlk` of a thread.
     fn mask_of(task: &str) -> u64 {
         let path = match task {
             "self" => "/proc/thread-self/status".to_owned(),
@@ -89,7 +89,7 @@ mod linux {
         mask >> (signal - 1) & 1 == 1
     }
 
-    /// The masks of the threads by name. The list leaves out one that has ended by then.
+    /// Returns the masks of the threads by name, without those that have ended.
     fn masks() -> BTreeMap<String, u64> {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let mask = |task: std::io::Result<std::fs::DirEntry>| {
@@ -100,7 +100,7 @@ mod linux {
         tasks.filter_map(mask).collect()
     }
 
-    /// A thread sets its name itself, a moment after it was started.
+    /// Waits for a name, because a thread sets its own name when it first runs.
     fn masks_with(names: &[&str]) -> BTreeMap<String, u64> {
         loop {
             let masks = masks();
@@ -134,7 +134,7 @@ mod linux {
             "shotclock-pulse",
         ]);
         let of_the_crate = masks.iter().filter(|(name, _)| {
-            // It asks itself for its stack, and ends.
+            // It captures its own stack, and ends.
             name.starts_with("shotclock-") && *name != "shotclock-load"
         });
         for (name, mask) in of_the_crate {

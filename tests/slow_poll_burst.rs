@@ -1,5 +1,4 @@
-//! A million slow polls in a burst: what is said of them is bounded, the memory as well, and the counts
-//! are exact.
+//! A million slow polls in a burst: the number of reports and the memory are bounded, and the counts are exact.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +18,7 @@ use shotclock::{SlowPoll, Watch, WatchExt as _, Watchdog, WatchdogBuilder};
 const POLLS: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// So many polls of 11 ms under a budget of 10.
+/// The number of polls of 11 ms, under a budget of 10 ms.
 fn slow_polls(clock: &MockClock, watch: &Watch, count: u64) {
     for _ in 0..count {
         let slow = poll_fn(|_| {
@@ -31,14 +30,14 @@ fn slow_polls(clock: &MockClock, watch: &Watch, count: u64) {
     }
 }
 
-/// What came of one burst.
+/// The results of one burst.
 struct Outcome {
     reported: u64,
-    /// According to the reports.
+    /// The sum in the reports.
     suppressed: u64,
 }
 
-/// The reporter is not called before the burst is over, so that its queue is full all the while.
+/// The reporter is called after the burst only, so its queue stays full.
 fn burst(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder, memory: usize) -> Outcome {
     let clock = MockClock::new();
     let (reported, suppressed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -54,14 +53,14 @@ fn burst(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder, memory: usize)
     let builder = Watchdog::builder().without_tracing().mock_clock(&clock);
     let watchdog = set_up(builder.on_slow_poll(report)).build().unwrap();
     let watch = watchdog.watch("burst");
-    // What is made once for a thread and a watch.
+    // Makes the counters of the thread and the watch.
     slow_polls(&clock, &watch, 1);
     let grew = heap::growth(|| slow_polls(&clock, &watch, POLLS - 2));
     println!("{grew} bytes more at most");
     assert!(grew < memory, "{grew} bytes");
     drop(go_on);
     assert!(watchdog.flush(PATIENCE));
-    // A last one, of another second, tells of those that no report told of.
+    // A last report in another second has the number of the suppressed polls.
     clock.advance(Duration::from_secs(1));
     slow_polls(&clock, &watch, 1);
     assert!(watchdog.flush(PATIENCE));
@@ -73,7 +72,7 @@ fn burst(set_up: impl FnOnce(WatchdogBuilder) -> WatchdogBuilder, memory: usize)
     }
 }
 
-/// A counter as it is published.
+/// Returns a published counter.
 fn published(text: &str, series: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series));
     line.expect(series).trim().parse().unwrap()
@@ -97,7 +96,7 @@ fn million_slow_polls_are_counted_in_bounded_memory() {
         without.reported
     );
     assert_eq!(without.suppressed, 0);
-    // A recorder keeps every duration until it is scraped, and so comes in after the bursts.
+    // A recorder keeps each duration until a scrape, so it is installed after the bursts.
     let recorder = shotclock::prometheus::builder().install_recorder().unwrap();
     let exporter = Exporter::new(recorder);
     let text = exporter.render();
@@ -109,14 +108,14 @@ fn million_slow_polls_are_counted_in_bounded_memory() {
     let reported = within.reported + without.reported;
     println!("{reported} reported, {limited} suppressed, {dropped} dropped");
     assert_eq!(reported + limited + dropped, 2 * POLLS);
-    assert_eq!(within.suppressed, limited, "each is told of once");
+    assert_eq!(within.suppressed, limited, "each is in one report");
     let polls = published(&text, "shotclock_polls_total{watch=\"burst\"}");
     let slow = published(
         &text,
         "shotclock_slow_polls_total{watch=\"burst\",cause=\"unknown\"}",
     );
     assert_eq!((polls, slow), (2 * POLLS, 2 * POLLS));
-    // The durations that had to wait come 10,000 at a time.
+    // The waiting durations come 10,000 at a time.
     let durations = "shotclock_slow_poll_duration_seconds_count{watch=\"burst\"}";
     let mut texts = (0..=2 * POLLS / 10_000).map(|_| exporter.render());
     assert!(texts.any(|text| published(&text, durations) == 2 * POLLS));

@@ -1,5 +1,5 @@
-//! No duration is lost between those who record, render and take up what was recorded, all at once. In a
-//! process of its own: a recorder is the process's.
+//! No duration is lost while threads record, render and publish at once. The test has its own process, because a process has
+//! one recorder.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -47,7 +47,7 @@ fn slow_poll_durations_during_rendering_are_complete() {
         is_over.store(true, SeqCst);
     });
     assert_eq!(watch.stats().slow_polls, POLLS);
-    // What did not fit comes 10,000 at a time.
+    // The overflow comes 10,000 at a time.
     let most = (0..=POLLS / 10_000)
         .map(|_| durations(&exporter.render()))
         .max();

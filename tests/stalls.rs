@@ -1,4 +1,4 @@
-//! Polls that are stuck, told while they are, from a runtime of which every worker is stuck.
+//! Stalled polls are reported while all workers of their runtime are stuck.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -57,12 +57,12 @@ fn stall_on_all_workers_is_reported() {
     assert_eq!(first.location.file(), file!());
     assert_eq!(first.thread.to_string(), "tokio-rt-worker");
 
-    // The runtime is stuck, and what must not be is not.
+    // The runtime is stuck, and the watchdog is not.
     let text = scrape(address);
     let stalls = value(&text, r#"shotclock_stalls_in_flight{watch="stuck"}"#);
     let oldest = value(&text, "shotclock_oldest_stall_seconds ");
     assert_eq!(stalls, 1.0);
-    // Less the time in which the system did not run the thread, which may be part of what was reported.
+    // Without starved time, which may be part of the reported time.
     assert!(oldest > first.budget.as_secs_f64(), "{oldest}");
     let health = watchdog.health();
     assert_eq!((health.status, health.stalls), (Status::Stalled, 1));

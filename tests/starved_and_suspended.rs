@@ -1,5 +1,4 @@
-//! Polls that took long and are nobody's fault: counted under their cause, and not reported. Each
-//! scenario runs in a process of its own, which this file starts again for it.
+//! Starved and suspended polls are counted under their cause, and not reported. Each scenario has its own process.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -16,7 +15,7 @@ use common::Spinners;
 use prometheus_parse::{Scrape, Value};
 use shotclock::{SlowPoll, WatchExt as _, Watchdog};
 
-/// What a scenario prints for the test that started it.
+/// The output of a scenario.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     reports: u64,
@@ -58,8 +57,8 @@ impl Outcome {
     }
 }
 
-/// In the child: a service on two workers whose polls compute for a millisecond under a budget of ten,
-/// until it is told to stop by the end of its standard input.
+/// Runs a service on two workers, in the child. Its polls compute for a millisecond under a budget of ten. It stops at the end
+/// of its standard input.
 fn well_behaved_service() -> Outcome {
     let exporter = shotclock::prometheus::Exporter::new(
         shotclock::prometheus::builder().install_recorder().unwrap(),
@@ -82,7 +81,7 @@ fn well_behaved_service() -> Outcome {
     }
     println!("ready");
     let _ = std::io::stdin().read_line(&mut String::new());
-    // Waits for the polls in flight, so that nothing is counted between two of the numbers below.
+    // Waits for the polls in flight, so the numbers below agree.
     runtime.shutdown_timeout(Duration::from_secs(60));
     assert!(watchdog.flush(Duration::from_secs(10)));
     let text = exporter.render();
@@ -110,7 +109,7 @@ fn well_behaved_service() -> Outcome {
 async fn poll_for_ever() {
     loop {
         let start = cpu_time();
-        // By its own processor time, so that it does the same work however busy the host is.
+        // By CPU time, so it does the same work on a busy host.
         while cpu_time() - start < Duration::from_millis(1) {}
         tokio::task::yield_now().await;
     }
@@ -124,7 +123,7 @@ fn cpu_time() -> Duration {
 
 const CHILD: &str = "SHOTCLOCK_TEST_CHILD";
 
-/// Not a test by itself: the child of the others.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     if std::env::var_os(CHILD).is_some() {
@@ -132,7 +131,7 @@ fn child() {
     }
 }
 
-/// The service in a process of its own.
+/// The service in its own process.
 struct Service {
     child: Child,
 }
@@ -161,14 +160,14 @@ impl Service {
     }
 }
 
-/// One scenario at a time: what one does to the machine is not meant for the other.
+/// One scenario at a time, because each changes the load of the machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs until something was starved, at least for `at_least` and at most for a minute.
+/// Runs until a poll was starved, for at least `at_least` and at most a minute.
 fn busy_host(at_least: Duration) -> Outcome {
     let _alone = alone();
     let _spinners = Spinners::start(8);
@@ -218,7 +217,7 @@ fn stopped_process_on_a_busy_host_causes_no_report() {
 #[test]
 fn stopped_process_causes_no_report() {
     let _alone = alone();
-    // A poll that was starved already when it was stopped is counted as that.
+    // A poll that was starved before the stop counts as starved.
     let was_noticed = |_| {
         let outcome = stopped_for_two_seconds();
         assert_eq!(outcome.reports, 0);
@@ -227,7 +226,7 @@ fn stopped_process_causes_no_report() {
     assert!((0..5).any(was_noticed));
 }
 
-/// A group of this test's own, held to a fifth of a processor.
+/// A cgroup of this test, with a limit of a fifth of a CPU.
 struct Group(PathBuf);
 
 impl Group {
@@ -273,7 +272,7 @@ fn throttled_polls_are_counted_as_throttled() {
             return;
         }
     };
-    // The limit is there before the crate looks for it.
+    // The limit exists before the crate reads it.
     let service = Service::start();
     group.hold(&service);
     let start = Instant::now();

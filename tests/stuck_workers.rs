@@ -1,5 +1,5 @@
-//! What proves that a worker of a guarded runtime is in one poll, and what is said without a proof.
-//! Each scenario without something has a process of its own.
+//! Proofs that a worker of a guarded runtime is in one poll, and reports without a proof. Each restricted scenario has its own
+//! process.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -31,7 +31,7 @@ use tokio::task::yield_now;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Not a test by itself: the child of the others.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     if scenario().as_deref() == Some("no breakpoints") {
@@ -41,7 +41,7 @@ fn child() {
     }
 }
 
-/// One test at a time: two that compute would leave the sentinel no processor.
+/// One test at a time, because two computing tests would starve the sentinel.
 static TURN: Mutex<()> = Mutex::new(());
 
 struct Scene {
@@ -66,7 +66,7 @@ impl Scene {
         assert!(stacks(&watchdog).works());
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let guard = watchdog.guard("scene", runtime.handle());
-        // Until its threads are known, a worker is only busy.
+        // A worker with an unknown thread is only busy.
         thread::sleep(Duration::from_millis(200));
         Self {
             _turn: turn,
@@ -81,7 +81,7 @@ impl Scene {
         self.reports.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// What is reported of a task that makes steps in one poll until it is reported as `kind`.
+    /// Returns the first report of `kind`, of a task that makes steps in one poll until then.
     fn report_of(&self, kind: StuckKind, mut step: impl FnMut() + Send + 'static) -> StuckWorker {
         let (stop, stopped) = mpsc::channel::<()>();
         self.runtime.spawn(async move {
@@ -102,7 +102,7 @@ impl Scene {
         report
     }
 
-    /// As what a worker is reported that computes.
+    /// The kind of report of a worker that computes.
     fn computing(&self) -> StuckKind {
         match self.watchdog.capabilities().breakpoints.works() {
             true => StuckKind::OnePoll,
@@ -129,7 +129,7 @@ fn compute(time: Duration) {
 
 type Block = Box<dyn FnOnce() + Send>;
 
-/// Every way to block for a while, in one call.
+/// All ways to block in one call.
 fn calls(time: Duration) -> Vec<(&'static str, Block)> {
     let (tx, rx) = mpsc::channel::<()>();
     let (reader, writer) = rustix::pipe::pipe().unwrap();
@@ -272,7 +272,7 @@ fn executor_inside_one_poll_is_reported() {
     let watch = scene.watchdog.watch("inner");
     let (stop, stopped) = mpsc::channel::<()>();
     scene.runtime.spawn(tokio::task::unconstrained(async move {
-        // Children that are ready at once, polled in one poll of the task.
+        // Ready children, polled in one poll of the task.
         let child = || async { compute(Duration::from_micros(50)) }.watched(&watch);
         let mut children: FuturesUnordered<_> = (0..4).map(|_| child()).collect();
         while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
@@ -285,7 +285,7 @@ fn executor_inside_one_poll_is_reported() {
     drop(stop);
 }
 
-/// Computes until it is reported as `kind`.
+/// Computes until a report of `kind`.
 async fn computes_until(kind: StuckKind, reports: Receiver<StuckWorker>) {
     loop {
         compute(Duration::from_millis(1));
@@ -310,7 +310,7 @@ fn worker_computing_on_a_current_thread_runtime_is_reported() {
         };
         let runtime = RuntimeBuilder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            // Called on the worker, it knows its thread.
+            // Called on the worker, so its thread is known.
             let _guard = watchdog.guard("current", runtime.handle());
             yield_now().await;
             match in_a_task {
@@ -349,7 +349,7 @@ fn worker_with_a_suppressed_watched_poll_is_reported() {
     let patient = watch.with_budget(Duration::from_millis(100));
     let (stop, stopped) = mpsc::channel::<()>();
     let stuck = async move { stopped.recv().unwrap_err() };
-    // Takes the one report of this second, and of the next.
+    // Uses up the one report of this second, and of the next.
     let noise = || {
         let _slow = watch.enter();
         thread::sleep(Duration::from_millis(50));
@@ -367,7 +367,7 @@ fn worker_with_a_suppressed_watched_poll_is_reported() {
     drop(stop);
 }
 
-/// Nothing proves that a worker is in one poll if it computes and breakpoints are forbidden.
+/// Without breakpoints there is no proof that a computing worker is in one poll.
 fn no_breakpoints() {
     let scene = Scene::new();
     let missing = scene.watchdog.capabilities().breakpoints;
@@ -388,7 +388,7 @@ fn no_breakpoints() {
     assert!(!said.contains("stuck"), "{said}");
     let stack = first.stack.as_ref().unwrap().to_string();
     assert!(stack.contains("stuck_workers::no_breakpoints"), "{first}");
-    // It is no proof: only counted.
+    // Without a proof it has no culprit.
     let health = scene.watchdog.health();
     assert_eq!(health.status, Status::Responsive, "{health}");
     assert_eq!((health.stuck_workers, health.busy_workers), (0, 1));

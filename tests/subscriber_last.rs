@@ -1,4 +1,4 @@
-//! A subscriber that is installed after everything else still gets what comes then.
+//! A subscriber that is installed last gets later events.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -32,7 +32,7 @@ fn subscriber_installed_last_gets_events() {
     let watchdog = Watchdog::builder().build().unwrap();
     let watch = watchdog.watch("w").with_budget(Duration::ZERO);
     let poll = || futures::executor::block_on(async {}.watched(&watch));
-    poll(); // nobody listens
+    poll(); // no subscriber yet
     assert!(watchdog.flush(Duration::from_secs(60)));
     let (tx, rx) = mpsc::channel();
     tracing::subscriber::set_global_default(Events(tx)).unwrap();

@@ -1,4 +1,4 @@
-//! The heartbeat for systemd, before a real notification socket.
+//! The heartbeat for systemd, with a notification socket.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shotclock::{Watchdog, systemd};
 
-/// As long as any machine may need for what is to come.
+/// The longest wait for an expected message, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn watchdog() -> Watchdog {
@@ -23,7 +23,7 @@ fn heartbeat_without_systemd_starts_no_thread() {
     assert!(!heartbeat.is_active());
 }
 
-/// The service: at each line of its input it is stuck, or no longer.
+/// Runs the service. Each line of its input begins or ends a stall.
 #[test]
 #[ignore = "the test below runs it in a process of its own, as systemd would"]
 fn service() {
@@ -74,7 +74,7 @@ impl Systemd {
         message.trim_end().to_owned()
     }
 
-    /// Hears until a message that begins so.
+    /// Receives until a message with this begin.
     fn hear_until(&self, beginning: &str) -> String {
         loop {
             let message = self.hear();

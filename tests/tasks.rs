@@ -1,4 +1,4 @@
-//! Every task of a guarded runtime, watched by the hooks that tokio has with `--cfg tokio_unstable`:
+//! All tasks of a guarded runtime, watched by tokio's hooks under `--cfg tokio_unstable`:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg tokio_unstable" cargo test --test tasks
@@ -44,7 +44,7 @@ fn task_is_watched_under_its_spawn_location() {
     });
     runtime.block_on(task).unwrap();
     let name = format!("{}:{line}", file!());
-    // The hook after the last poll runs when the task is done already.
+    // The hook after the last poll runs after the end of the task.
     while watchdog.watch(name.clone()).stats().polls < 10 {
         thread::yield_now();
     }
@@ -68,14 +68,14 @@ fn stuck_task_is_reported_once_while_it_runs() {
         (file!(), line)
     );
     assert_eq!(&*stuck.runtime_snapshot.unwrap().runtime, "tasks");
-    // Past the budget of the guard as well.
+    // Over the budget of the guard too.
     while watchdog.health().stuck_workers == 0 {
         thread::yield_now();
     }
     release.send(()).unwrap();
     runtime.block_on(task).unwrap();
     recorder.wait_for(|slow| slow.phase == Phase::Finished && slow.id == stuck.id);
-    // The poll is told, and not the worker.
+    // The poll is reported, and not the worker.
     recorder.settled(&watchdog);
     let workers = recorder.stuck_workers();
     assert!(workers.is_empty(), "{}", workers[0]);
@@ -89,7 +89,7 @@ fn watched_future_inside_a_task_is_charged_instead_of_the_task() {
     let task = runtime.spawn(async { thread::sleep(50 * MS) }.watched(&inner));
     runtime.block_on(task).unwrap();
     recorder.wait_for(|slow| slow.phase == Phase::Finished);
-    // The next task's hooks come after those of the one before on the same worker, or on another.
+    // The hooks of the next task run after those of the previous one, on any worker.
     let reports = recorder.settled(&watchdog);
     assert!(reports.iter().all(|slow| &*slow.watch == "inner"));
     assert!(reports.iter().all(|slow| slow.path.iter().count() == 1));
@@ -112,7 +112,7 @@ fn task_that_panics_or_runs_a_runtime_leaves_no_poll_in_flight() {
     });
     runtime.block_on(nested).unwrap();
     drop(guard);
-    // Its hooks go on to be called, and do nothing.
+    // Tokio still calls its hooks, which do nothing.
     let after = runtime.spawn(async {});
     runtime.block_on(after).unwrap();
     let names = watchdog.snapshot().to_string();
@@ -123,8 +123,7 @@ fn task_that_panics_or_runs_a_runtime_leaves_no_poll_in_flight() {
     recorder.assert_silent(&watchdog);
 }
 
-/// Polls a task in a runtime of the calling thread that is guarded by a watchdog of its own. The token is held
-/// by that watchdog.
+/// Polls a task in a current-thread runtime with its own watchdog, which holds the token.
 fn guard_this_thread_once(token: &Arc<()>, polls_after_the_guard: bool) {
     let held = Arc::clone(token);
     let watchdog = Watchdog::builder().without_tracing();
@@ -141,7 +140,7 @@ fn guard_this_thread_once(token: &Arc<()>, polls_after_the_guard: bool) {
     }
 }
 
-/// Waits until no more than this number of watchdogs hold the token: their reporters' threads end by themselves.
+/// Waits until at most this number of watchdogs hold the token, because reporter threads end later.
 #[track_caller]
 fn assert_held_by_at_most(token: &Arc<()>, most: usize) {
     const LOOKS: usize = 60_000;
@@ -161,7 +160,7 @@ fn ended_guards_of_a_thread_are_forgotten() {
     for _ in 0..20 {
         guard_this_thread_once(&token, false);
     }
-    // The last one is forgotten when the thread meets a new one.
+    // The thread forgets the last one when it meets a new one.
     assert_held_by_at_most(&token, 1);
 }
 

@@ -1,4 +1,4 @@
-//! What a user tests a set-up or a reporter with: the recorder and the mocked clock.
+//! The recorder and the mocked clock, as users test settings and reporters with them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -21,7 +21,7 @@ fn set_up() -> (MockClock, Recorder, Watchdog) {
     (clock, recorder, watchdog)
 }
 
-/// What an assertion says that fails.
+/// Returns the message of a failing assertion.
 fn failure_of<T: std::fmt::Debug>(assertion: impl FnOnce() -> T) -> String {
     message(catch_unwind(AssertUnwindSafe(assertion)).unwrap_err())
 }
@@ -37,7 +37,7 @@ fn mocked_clock_makes_times_exact() {
         let reports = recorder.settled(&watchdog);
         reports.last().map(|slow| (slow.phase, slow.elapsed))
     };
-    // At the budget is not over it.
+    // A poll at its budget is not over it.
     assert_eq!(told(10 * MS), None);
     assert_eq!(told(MS), Some((Phase::Running, 11 * MS)));
     assert_eq!(told(10 * MS), Some((Phase::Running, 11 * MS)));

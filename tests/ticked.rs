@@ -1,4 +1,4 @@
-//! Polls that go by ticks: what is exact all the same, and what is an estimate.
+//! Ticked polls: their exact numbers, and their estimates.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ fn poll<T>(future: impl Future<Output = T>) {
     let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// One poll of this work.
+/// Makes one poll of this work.
 fn once<T>(watch: &Watch, mut work: impl FnMut() -> T) {
     poll(poll_fn(|_| Poll::Ready(work())).watched(watch));
 }
@@ -38,7 +38,7 @@ fn spin(time: Duration) {
 fn ticked_poll_count_is_exact() {
     const POLLS: u64 = 200_000;
     let watchdog = watchdog(Timing::Ticked);
-    // A destructor in which its thread was not run for long would count as a slow poll.
+    // A destructor of a starved thread would count as a slow poll.
     let watch = watchdog
         .watch("counted")
         .with_budget(Duration::from_secs(3_600));
@@ -82,7 +82,7 @@ fn ticked_stall_is_reported_twice() {
         .build()
         .unwrap();
     let watch = watchdog.watch("stuck");
-    // Not one of those that are timed to stand for others.
+    // The next poll is not a sample.
     for _ in 0..1_000 {
         once(&watch, || ());
     }
@@ -104,7 +104,7 @@ fn ticked_stall_is_reported_twice() {
     assert!(watchdog.flush(Duration::from_secs(60)));
     let ended = reports.try_iter().last().unwrap();
     assert_eq!((ended.id, ended.phase), (running.id, Phase::Finished));
-    // Surely so long, and not a nanosecond that was not.
+    // At least this long, and never more than it took.
     assert!(running.elapsed <= ended.elapsed && ended.elapsed <= took);
     assert!(matches!(ended.cause, Cause::Blocked(_)), "{ended}");
     assert_eq!((watch.stats().slow_polls, watch.stats().polls), (1, 1_001));
@@ -112,7 +112,7 @@ fn ticked_stall_is_reported_twice() {
     assert!(slowest.0 >= Some(BUDGET) && slowest.1 == 1, "{slowest:?}");
 }
 
-/// The ticks are late now and then, by however much: that is nobody's fault.
+/// Late ticks must not charge a poll.
 #[test]
 fn ticked_poll_within_its_budget_is_never_slow() {
     let watchdog = watchdog(Timing::Ticked);
@@ -130,7 +130,7 @@ fn ticked_poll_within_its_budget_is_never_slow() {
     assert_eq!(watch.stats().polls, longer + within);
 }
 
-/// Twenty polls inside of one: who has which part of the time is an estimate, and the parts add up.
+/// Twenty polls inside one. Their parts of the time are estimates, which add up.
 #[test]
 fn ticked_self_time_leaves_out_inner_polls() {
     let parts = |timing| {
@@ -145,7 +145,7 @@ fn ticked_self_time_leaves_out_inner_polls() {
         assert_eq!((outer.stats().polls, inner.stats().polls), (1_000, 20_000));
         [outer, inner].map(|watch| watch.stats().busy.as_secs_f64())
     };
-    // One sample that the host has interrupted weighs much.
+    // A sample that the host has interrupted weighs much.
     let is_near = |ratio: f64| (0.75..1.33).contains(&ratio);
     let is_well = (0..50).any(|_| {
         let ([outer, inner], exact) = (parts(Timing::Ticked), parts(Timing::Exact));
@@ -154,7 +154,7 @@ fn ticked_self_time_leaves_out_inner_polls() {
     assert!(is_well);
 }
 
-/// The shape of the histogram is that of the exact one.
+/// The histogram has the shape of the exact one.
 #[test]
 fn ticked_histogram_is_unbiased() {
     const POLLS: u64 = 20_000;
@@ -162,7 +162,7 @@ fn ticked_histogram_is_unbiased() {
         let watchdog = watchdog(timing);
         let watch = watchdog.watch("two kinds");
         for number in 0..POLLS {
-            // One in eight takes longer.
+            // One poll in eight takes longer.
             let time = if number % 8 == 0 { 60 } else { 2 };
             once(&watch, || spin(Duration::from_micros(time)));
         }
@@ -174,8 +174,8 @@ fn ticked_histogram_is_unbiased() {
         long.map(|(_, polls)| polls).sum::<u64>() as f64 / POLLS as f64
     };
     assert!(share_of_long(Timing::Exact) >= 0.125);
-    // Some 310 samples, so a share of an eighth has a deviation of 0.019; each of them stands for others
-    // in a number that is drawn too.
+    // About 310 samples, so a share of an eighth has a deviation of 0.019. The number of polls for which a sample stands
+    // is random too.
     let is_fair = (0..20).any(|_| (0.09..0.16).contains(&share_of_long(Timing::Ticked)));
     assert!(is_fair);
 }

@@ -1,4 +1,4 @@
-//! Watched services: in tower's own test bench, and behind real servers.
+//! Watched services: in tower's test utilities, and behind real servers.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -66,7 +66,7 @@ async fn service_keeps_readiness_and_back_pressure() {
     assert_request_eq!(handle, "in").send_response("out");
     assert_eq!(response.await.unwrap(), "out");
     assert!(service.poll_ready().is_pending(), "it was ready for one");
-    // Three of readiness, the call, and a poll of its future.
+    // Three polls of readiness, the call, and a poll of its future.
     assert_eq!(polls(&watch), 5);
 }
 
@@ -88,7 +88,7 @@ async fn service_returns_errors_of_readiness_and_calls() {
     assert!(matches!(ready, Poll::Ready(Err(error)) if error.to_string() == "closing"));
 }
 
-/// A service that is ready once, and whose clones are not.
+/// A service that is ready once. Its clones are not ready.
 struct ReadyOnce(bool);
 
 impl Clone for ReadyOnce {
@@ -124,7 +124,7 @@ async fn clone_of_a_ready_service_is_not_ready() {
     assert!(!clone.into_inner().0);
 }
 
-/// Blocks wherever a service can.
+/// Blocks in each method of a service.
 struct Blocks;
 
 impl Service<()> for Blocks {
@@ -204,7 +204,7 @@ async fn watches_of_a_classifier_are_bounded() {
         .map(|stats| stats.watch.to_string())
         .collect();
     assert_eq!(names.len(), 4, "{names:?}");
-    // All but two, which had names left beside that of the readiness.
+    // All but two, which got the last names beside `poll_ready`.
     assert_eq!(
         snapshot.get("other").map(|stats| stats.polls),
         Some(2 * 998)
@@ -224,7 +224,7 @@ async fn call_that_panics_is_counted() {
     assert_eq!((polls(&watch), watch.stats().panicked_polls), (3, 1));
 }
 
-/// A response of a type of its own.
+/// A response of another type.
 #[derive(Debug, PartialEq)]
 struct Own;
 
@@ -239,7 +239,7 @@ async fn plain_layer_returns_any_response() {
 
 // Bodies -------------------------------------------------------------------------------------------
 
-/// A response of three pieces, the second of which takes long.
+/// A response of three parts, of which the second takes long.
 fn three_pieces() -> Response<StreamBody<impl futures::Stream<Item = Piece>>> {
     let pieces = stream::iter(["one ", "two ", "three"]).map(|piece| {
         if piece.starts_with("two") {
@@ -262,7 +262,7 @@ async fn body_is_watched_to_its_end() {
     let body = BodyExt::collect(response.unwrap().into_body()).await;
     let body = body.unwrap().to_bytes();
     assert_eq!(body, "one two three");
-    // Three pieces, and the end.
+    // Three parts and the end.
     assert_eq!(polls(&watch), 7);
     assert_eq!(
         recorder.assert_reported(&watchdog, "download").kind,
@@ -316,7 +316,7 @@ fn route(request: &Request) -> Cow<'static, str> {
     path.map_or("unmatched".into(), |path| path.as_str().to_owned().into())
 }
 
-/// Everything that a server answers to a request without a body.
+/// Returns the whole response of a server to a request without a body.
 async fn fetch(server: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(server).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");

@@ -1,7 +1,7 @@
-//! What the compiler says to wrong arguments.
+//! The compiler errors for wrong arguments.
 
-/// The words around ours are the compiler's, and change with it: these are those of Rust 1.95. To write
-/// them anew: `TRYBUILD=overwrite cargo test --test ui -- --include-ignored`.
+/// The compiler's own words change with its version. These are those of Rust 1.95. To write them again:
+/// `TRYBUILD=overwrite cargo test --test ui -- --include-ignored`.
 #[rustversion::attr(
     not(stable(1.95)),
     ignore = "the words are those of another version of the compiler"

@@ -1,5 +1,4 @@
-//! Threads that a signal does not reach, or finds on a stack that is not their own: their polls are told
-//! and counted all the same.
+//! Threads that block the signal, or run on a switched stack. Their polls are still reported and counted.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -27,7 +26,7 @@ fn watchdog() -> (Watchdog, Receiver<SlowPoll>) {
     (builder.build().unwrap(), reports)
 }
 
-/// Computes until it was told of, and for a while after that.
+/// Computes until its report, and for a while after.
 fn computes_until_told(watchdog: &Watchdog, reports: &Receiver<SlowPoll>) -> Vec<SlowPoll> {
     let watch = watchdog.watch("computes").with_budget(5 * MS);
     let mut told = Vec::new();
@@ -55,7 +54,7 @@ fn set_mask(how: libc::c_int) {
     }
 }
 
-/// Whether a capture was asked of a thread that blocks the signal: then the signal waits for it.
+/// Returns whether the signal is pending for this thread, so a capture was requested.
 fn was_asked(thread: libc::pid_t) -> bool {
     let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
     let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
@@ -63,7 +62,7 @@ fn was_asked(thread: libc::pid_t) -> bool {
     pending >> (libc::SIGURG - 1) & 1 == 1
 }
 
-/// State: no look waits for them, and their reports say why they have no stack. The others have theirs.
+/// State: no scan waits for them, and their reports say why they have no stack. The others have theirs.
 #[test]
 fn threads_that_block_the_signal_get_none() {
     const BLOCKED: usize = 12;
@@ -81,7 +80,7 @@ fn threads_that_block_the_signal_get_none() {
                 numbers.send(unsafe { libc::gettid() }).unwrap();
             }
             let _poll = watch.enter();
-            // The kernel makes this call again after a signal.
+            // The kernel restarts this call after a signal.
             std::io::Read::read(&mut from, &mut [0]).unwrap();
         });
         (thread, to)
@@ -118,8 +117,7 @@ fn threads_that_block_the_signal_get_none() {
     }
 }
 
-/// State: it is told with its cause and without a stack; and when it unmasks the signal, nothing comes of
-/// it.
+/// State: its report has a cause and no stack. When it unblocks the signal, nothing happens.
 #[test]
 fn thread_that_blocks_the_signal_is_reported_without_a_stack() {
     let (watchdog, reports) = watchdog();
@@ -131,7 +129,7 @@ fn thread_that_blocks_the_signal_is_reported_without_a_stack() {
             assert!(slow.stack.is_none(), "{slow}");
         }
         set_mask(libc::SIG_UNBLOCK);
-        // A late answer is nobody's: the next stack is that of who is asked.
+        // A late answer is dropped, and the next stack is that of the requested thread.
         while !computes_until_told(&watchdog, &reports)
             .iter()
             .any(is_whole)
@@ -150,7 +148,7 @@ fn names_the_loop(slow: &SlowPoll) -> bool {
     stack.is_some_and(|stack| stack.to_string().contains("computes_until_told"))
 }
 
-/// What runs on another stack, which gets nothing but an address.
+/// The function on another stack, which gets only an address.
 struct Elsewhere {
     watchdog: Watchdog,
     reports: Receiver<SlowPoll>,
@@ -162,7 +160,7 @@ thread_local! {
 }
 
 extern "C" fn elsewhere() {
-    // SAFETY: who switched here put it there, and waits meanwhile.
+    // SAFETY: the caller of the switch stored it there, and waits.
     let it = unsafe { &mut *ELSEWHERE.get() };
     // On a busy machine a thread may answer too late.
     while !it.told.iter().any(names_the_loop) {
@@ -189,12 +187,12 @@ fn on_another_stack(switch: impl FnOnce()) {
     assert_eq!(slow.cause, Cause::Computing);
 }
 
-/// State: the stack is had as far as it is mapped.
+/// State: the stack is captured as far as it is mapped.
 #[test]
 fn poll_on_a_coroutine_stack_is_captured() {
     let mut stack = vec![0u8; 512 * 1024];
     on_another_stack(|| {
-        // SAFETY: the contexts are made by the calls that are for it, and the stack outlives the switch.
+        // SAFETY: the contexts are made by their functions, and the stack outlives the switch.
         unsafe {
             let mut here: libc::ucontext_t = std::mem::zeroed();
             let mut there: libc::ucontext_t = std::mem::zeroed();
@@ -208,13 +206,12 @@ fn poll_on_a_coroutine_stack_is_captured() {
     });
 }
 
-/// State: as above. What computes there is interrupted once more, for its stack.
+/// State: as above. A second signal interrupts the handler, for its stack.
 #[test]
 fn poll_on_a_signal_stack_is_captured() {
     let mut stack = vec![0u8; 512 * 1024];
     on_another_stack(|| {
-        // SAFETY: the stack outlives the signal, which is raised here; and nothing was interrupted that
-        // could mind what the handler does.
+        // SAFETY: the stack outlives the signal, which is raised here. The handler disturbs no interrupted code.
         unsafe {
             let mut before: libc::stack_t = std::mem::zeroed();
             let ours = libc::stack_t {

@@ -1,4 +1,4 @@
-//! A subscriber that is itself watched, and slow: it must not feed itself.
+//! A watched and slow subscriber. Its own reports must not cause further ones.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

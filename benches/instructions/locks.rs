@@ -34,7 +34,7 @@ impl<'t> Locks<'t> {
 
     /// How many of the executed instructions of that file lock.
     pub(crate) fn among(&self, object: &str, executed: &[(u64, u64)]) -> u64 {
-        // What is in no file is the kernel's: the system's clock, which programs only read.
+        // Code outside all files is the kernel's clock (vDSO), which programs only read.
         if object == "???" {
             return 0;
         }

@@ -1,8 +1,8 @@
 //! How many instructions the hot path has, and how many of them lock a word that others may want: figures
 //! that no busy machine changes, so that they can fail. Ends with an error if one is above its bound.
 //!
-//! Without a subject it runs itself under valgrind, twice for each subject, and subtracts the shorter run
-//! from the longer one, so that what is done once does not count (Debian packages `valgrind` and `binutils`).
+//! Without a subject it runs itself under valgrind, twice for each subject. It subtracts the shorter run from the longer one, so
+//! one-time work does not count (Debian packages `valgrind` and `binutils`).
 
 mod callgrind;
 mod locks;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use callgrind::Counted;
 use subjects::{SUBJECTS, Subject};
 
-/// So many turns in the shorter run, and twice as many in the longer one.
+/// The turns of the shorter run. The longer run has twice as many.
 const TURNS: u64 = 64_000;
 
 /// Of one turn.
@@ -52,13 +52,13 @@ fn measure() -> bool {
         // A few happen beside the loop now and then, as when the slice ticker advances.
         let is_met = added <= subject.at_most && locks < subject.locks + 0.01;
         is_well &= is_met;
-        let verdict = if is_met { "" } else { "  TOO MANY" };
+        let outcome = if is_met { "" } else { "  TOO MANY" };
         let name = match subject.less {
             "" => subject.name.to_owned(),
             less => format!("{} - {less}", subject.name),
         };
         println!(
-            "{name:60} {added:12.1} {:8} {locks:6.2} {:8}{verdict}",
+            "{name:60} {added:12.1} {:8} {locks:6.2} {:8}{outcome}",
             subject.at_most, subject.locks
         );
     }

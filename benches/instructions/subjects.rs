@@ -96,7 +96,7 @@ const SLICE: Duration = Duration::from_millis(1);
 
 // What is counted ----------------------------------------------------------------------------------
 
-/// What happens in here is counted, and nothing else. Its name is what valgrind is told.
+/// Valgrind counts the instructions inside this function only, by its name.
 #[inline(never)]
 fn counted(f: &mut dyn FnMut()) {
     f();
@@ -110,7 +110,7 @@ fn watch(timing: Timing) -> Watch {
     watchdog.watch("counted").with_budget(Duration::MAX)
 }
 
-/// While somebody ticks, which is while something is in flight.
+/// Runs while the ticker does, which is while a poll is in flight.
 fn poll_by_ticks(turns: u64) {
     let watch = watch(Timing::Ticked);
     let (done, until_done) = mpsc::channel::<()>();

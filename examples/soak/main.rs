@@ -1,6 +1,6 @@
 //! A soak: a service under two watchdogs, one per `Timing`, is sent requests that behave and requests that
 //! do not, for as long as you like. What the watchdogs count and tell is compared with what this program
-//! knows without them, and each claim gets a verdict. `scripts/soak` runs it, and keeps what it printed in
+//! knows without them, and each claim holds or fails. `scripts/soak` runs it, and keeps what it printed in
 //! `docs/soak.md`.
 //!
 //! ```sh
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sabotage::Sabotage;
 
-/// A service under load and misbehaviour, and a verdict on its watchdog.
+/// Runs a service under load and faults, and checks the claims about its watchdog.
 #[derive(Parser)]
 struct Args {
     /// For how long requests are made

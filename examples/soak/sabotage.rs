@@ -10,13 +10,13 @@ pub(crate) enum Sabotage {
     Known,
     /// Each answer is counted twice
     Answers,
-    /// Polls panic of which nobody asked it
+    /// Polls panic without a request
     Panics,
-    /// Closures are offloaded that nobody asked for
+    /// Closures are offloaded without a request
     Offloads,
     /// Stalls are announced that do not come
     Lost,
-    /// Stalls are told twice
+    /// Stalls are reported twice
     Twice,
     /// Healthy polls are slow
     Blame,
@@ -24,7 +24,7 @@ pub(crate) enum Sabotage {
     Worker,
     /// A worker is announced to be blocked that is not
     Free,
-    /// What is declared is shorter than what is done
+    /// Declarations are shorter than the stalls
     Declared,
     /// A second reporter cannot keep up
     Dropped,
@@ -56,9 +56,9 @@ impl Sabotage {
             Self::Panics => &["panics"],
             Self::Offloads => &["jobs"],
             Self::Lost | Self::Twice => &["stalls"],
-            Self::Blame | Self::Worker => &["blame"],
+            Self::Blame | Self::Worker => &["attribution"],
             Self::Free => &["workers"],
-            Self::Declared => &["blame", "exceptions"],
+            Self::Declared => &["attribution", "exceptions"],
             Self::Dropped => &["reports"],
             Self::Memory => &["allocated", "memory"],
             Self::Files => &["files"],

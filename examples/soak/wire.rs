@@ -21,7 +21,7 @@ pub(crate) enum News {
         task: Id,
         text: String,
     },
-    /// The watchdog reports a worker, which has been stuck for so many milliseconds.
+    /// The watchdog reports a worker, with its stuck milliseconds.
     Stuck {
         report: u64,
         ended: bool,
@@ -32,9 +32,9 @@ pub(crate) enum News {
     },
     /// What was counted of one watch.
     Count { watch: String, count: Count },
-    /// That was all that was counted. So many system calls were interrupted, and so many bytes are allocated.
+    /// The end of the counts, with the interrupted system calls and the allocated bytes.
     Counted { interrupted: u64, allocated: u64 },
-    /// All reports were made that will be, or not.
+    /// Whether all reports were delivered.
     Flushed { whole: bool },
 }
 
@@ -55,6 +55,6 @@ pub(crate) struct Stall {
 pub(crate) struct Count {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// Destructors that took so long that the watchdog may count them as slow polls.
+    /// Long destructors, which the watchdog may count as slow polls.
     pub(crate) long_drops: u64,
 }

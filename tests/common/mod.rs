@@ -1,4 +1,4 @@
-//! What tests share: to be slow for certain, to be starved, and to catch an assertion that fails.
+//! Helpers for tests: slow polls, starved threads, and failing assertions.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -14,14 +14,13 @@ use shotclock::{Capability, Watchdog};
 
 const CHILD: &str = "SHOTCLOCK_TEST_SCENARIO";
 
-/// Runs the test `child` of this program in a process of its own, which does what the scenario of that
-/// name is.
+/// Runs the test `child` of this program in a new process, with the scenario of that name.
 pub(crate) fn in_a_child(scenario: &str) {
     let output = child_of(scenario);
     assert!(output.status.success(), "{scenario}: {}", output.status);
 }
 
-/// As [`in_a_child`], for what need not go well.
+/// Like [`in_a_child`], for a scenario that may fail.
 pub(crate) fn child_of(scenario: &str) -> Output {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["child", "--exact", "--nocapture"]);
@@ -31,12 +30,12 @@ pub(crate) fn child_of(scenario: &str) -> Output {
     output
 }
 
-/// What this process is to do, if it is such a child.
+/// Returns the scenario of this process, if it is such a child.
 pub(crate) fn scenario() -> Option<String> {
     std::env::var(CHILD).ok()
 }
 
-/// Whether stacks are taken here: on a busy machine it may be long before that was tried out.
+/// Returns whether stacks are available here. On a busy machine the test capture may take long.
 pub(crate) fn stacks(watchdog: &Watchdog) -> Capability {
     let know = |_| match watchdog.capabilities().stacks {
         Capability::Unavailable(why) if why.contains("not been tried out yet") => None,
@@ -45,13 +44,13 @@ pub(crate) fn stacks(watchdog: &Watchdog) -> Capability {
     (0..100).find_map(know).expect("it is not tried out")
 }
 
-/// What a future panics with.
+/// Returns the panic message of a future.
 pub(crate) async fn failure_of(future: impl Future) -> String {
     let caught = AssertUnwindSafe(future).catch_unwind().await;
     message(caught.err().expect("it should have panicked"))
 }
 
-/// The words of a panic.
+/// Returns the message of a panic.
 pub(crate) fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
@@ -59,13 +58,13 @@ pub(crate) fn message(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
-/// How long this thread has had a processor.
+/// Returns the CPU time of this thread.
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Computes until this thread has had a processor for so long: no busy machine makes it less.
+/// Computes until this thread has used that much CPU time, also on a busy machine.
 pub(crate) fn compute(time: Duration) {
     let end = cpu_time() + time;
     while cpu_time() < end {
@@ -73,7 +72,7 @@ pub(crate) fn compute(time: Duration) {
     }
 }
 
-/// Processes that take every processor, until this is dropped.
+/// Processes that keep all CPUs busy, until this is dropped.
 pub(crate) struct Spinners(Vec<Child>);
 
 impl Spinners {
@@ -96,7 +95,7 @@ impl Drop for Spinners {
     }
 }
 
-/// How long this thread has waited for a processor so far.
+/// Returns the time of this thread on the run queue so far.
 #[cfg(target_os = "linux")]
 pub(crate) fn run_queue_wait() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -104,7 +103,7 @@ pub(crate) fn run_queue_wait() -> Duration {
     Duration::from_nanos(wait.parse().unwrap())
 }
 
-/// Returns when this thread has waited for a processor for so long.
+/// Returns when this thread has been on the run queue for that long.
 #[cfg(target_os = "linux")]
 pub(crate) fn be_starved(wait: Duration) {
     let _spinners = Spinners::start(2 * std::thread::available_parallelism().unwrap().get());

@@ -1,7 +1,6 @@
-//! Every kind of call that blocks, each made to block for a fraction of a millisecond at a time.
+//! All kinds of blocking system calls. Each blocks for a fraction of a millisecond.
 //!
-//! They are made through the C library, as a C program makes them, so that `EINTR` is seen: Rust's
-//! standard library makes most of them again and would hide it.
+//! The calls go through the C library, so `EINTR` is visible. Rust's standard library repeats most calls and would hide it.
 
 use std::ffi::CString;
 use std::mem::{size_of, zeroed};
@@ -19,17 +18,17 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// What a call returned, as the C library has it: -1, with a reason in `errno`, if it failed.
+/// The result of a call, as in C: -1 with a reason in `errno` if it failed.
 pub(crate) type Outcome = i64;
 
-/// A call, and what lets it return where it has no time limit.
+/// A call, and a function that lets it return if it has no timeout.
 pub(crate) struct Rig {
     pub(crate) call: Box<dyn FnMut() -> Outcome + Send>,
-    /// Called over and over from another thread while the call lasts.
+    /// Another thread calls it repeatedly during the call.
     pub(crate) release: Box<dyn FnMut() + Send>,
 }
 
-/// For as long a call with a time limit lasts: so, or a millisecond where it counts those.
+/// The timeout of a call, or a millisecond if it counts those.
 pub(crate) const LIMIT: timespec = timespec {
     tv_sec: 0,
     tv_nsec: 300_000,
@@ -49,7 +48,7 @@ pub(crate) fn timed(call: impl FnMut() -> Outcome + Send + 'static) -> Rig {
     rig(call, || ())
 }
 
-/// Panics with the reason if it failed.
+/// Panics with the reason if the call failed.
 pub(crate) fn sure(outcome: c_int) -> c_int {
     assert!(outcome >= 0, "{}", std::io::Error::last_os_error());
     outcome
@@ -92,7 +91,7 @@ pub(crate) fn set_blocking(descriptor: c_int, blocking: bool) {
     }
 }
 
-/// Writes until nothing goes in any more.
+/// Writes until the buffer is full.
 pub(crate) fn fill(to: c_int) {
     set_blocking(to, false);
     while put(to, &[1; 4096]) > 0 {}
@@ -117,7 +116,7 @@ pub(crate) fn limit_of(socket: c_int, option: c_int) {
     });
 }
 
-/// A listener of this process's own, in the abstract name space, and its address.
+/// Makes a listener in the abstract name space, and returns its address.
 pub(crate) fn listener(backlog: c_int) -> (c_int, libc::sockaddr_un) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!(
@@ -157,7 +156,7 @@ pub(crate) fn close(descriptor: c_int) {
     unsafe { libc::close(descriptor) };
 }
 
-/// Closes what a call opened, and says that it returned; or with its reason, that it failed.
+/// Closes the descriptor of a call. Returns 0, or -1 if the call failed.
 pub(crate) fn closed(descriptor: c_int) -> Outcome {
     if descriptor >= 0 {
         close(descriptor);
@@ -183,7 +182,7 @@ pub(crate) fn file(name: &str) -> (c_int, c_int) {
     both
 }
 
-/// An object of System V, which outlives the process unless it is removed.
+/// A System V object, which outlives the process unless it is removed.
 pub(crate) struct Removed(pub(crate) c_int, fn(c_int));
 
 impl Drop for Removed {
@@ -249,13 +248,13 @@ pub(crate) fn change(semaphore: c_int, by: i16, limit: Option<&timespec>) -> Out
     }
 }
 
-/// A word that is waited for, at an address that stays.
+/// A word to wait for, at a fixed address.
 pub(crate) fn word() -> &'static AtomicI32 {
     Box::leak(Box::default())
 }
 
 pub(crate) fn posix_semaphore() -> usize {
-    // SAFETY: zeros are to be initialised, which is what is done; it stays where it is.
+    // SAFETY: zeros are to be initialised, which happens here. The value does not move.
     unsafe {
         let semaphore: &'static mut libc::sem_t = Box::leak(Box::new(zeroed()));
         sure(libc::sem_init(semaphore, 0, 0));
@@ -269,7 +268,7 @@ pub(crate) fn sem_of(address: usize) -> *mut libc::sem_t {
 
 pub(crate) fn soon(clock: libc::clockid_t) -> timespec {
     let mut time = LIMIT;
-    // SAFETY: it is written.
+    // SAFETY: it was written.
     unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_nsec += LIMIT.tv_nsec;
     time.tv_sec += time.tv_nsec / 1_000_000_000;
@@ -290,7 +289,7 @@ pub(crate) fn child_that_sleeps() -> libc::pid_t {
     }
 }
 
-/// The reason of this thread's last failure.
+/// Returns the reason of this thread's last failure.
 pub(crate) fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
@@ -300,7 +299,7 @@ pub(crate) fn set_errno(reason: c_int) {
     unsafe { *libc::__errno_location() = reason };
 }
 
-/// A path at which there is nothing any more when this is dropped.
+/// A path that is removed on drop.
 pub(crate) struct RemovedFile(pub(crate) CString);
 
 impl Drop for RemovedFile {
@@ -310,16 +309,16 @@ impl Drop for RemovedFile {
     }
 }
 
-/// A call that the C library has no function for, made as it makes calls. Made by its `syscall`, it might
-/// fail: the number of the call is then nowhere to be found.
+/// Makes a call without a function in the C library, as the library makes calls. By the function `syscall` it might fail,
+/// because the number of the call is not in the code before it.
 ///
 /// # Safety
 ///
-/// That of the call.
+/// As for the call.
 pub(crate) unsafe fn bare<const NUMBER: i32>(arguments: [u64; 5]) -> Outcome {
     let [a, b, c, d, e] = arguments;
     let outcome: i64;
-    // SAFETY: the caller's; and what the instruction changes is named.
+    // SAFETY: as for the caller. The operands name what the instruction changes.
     unsafe {
         std::arch::asm!(
             "mov eax, {number}",

@@ -8,10 +8,10 @@ use super::calls::*;
 use super::more::*;
 use super::waits::*;
 
-/// A kind of call.
+/// A kind of call, by name.
 pub(crate) type Kind = (&'static str, fn() -> Rig);
 
-/// What blocks until something comes, and what blocks for a time.
+/// Calls that block until an event, and calls with a timeout.
 pub(crate) const KINDS: &[Kind] = &[
     ("read of a pipe", read_pipe),
     ("readv", readv),
@@ -170,7 +170,7 @@ fn send_timed() -> Rig {
 }
 
 fn accepts(listener: c_int) -> Outcome {
-    // SAFETY: nobody is asked who it is.
+    // SAFETY: no address is requested.
     closed(unsafe { libc::accept(listener, null_mut(), null_mut()) })
 }
 
@@ -189,7 +189,7 @@ fn accept_timed() -> Rig {
 fn connects() -> Rig {
     let (listener, address) = listener(0);
     set_blocking(listener, false);
-    // The first ones find room, and the others wait.
+    // The first calls find room, and the others wait.
     while connect(&address, libc::SOCK_NONBLOCK).1 == 0 {}
     let call = move || {
         let (socket, outcome) = connect(&address, 0);
@@ -211,7 +211,7 @@ fn open_fifo() -> Rig {
         closed(unsafe { libc::open(path.as_ptr(), how) })
     };
     let call = move || open(&removed.0, libc::O_RDONLY);
-    // Fails where nobody reads yet.
+    // Fails if there is no reader yet.
     let release = move || open(&path, libc::O_WRONLY | libc::O_NONBLOCK);
     rig(call, release)
 }

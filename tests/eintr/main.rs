@@ -1,5 +1,5 @@
-//! A program that makes every kind of call that blocks, in watched polls that are captured all the
-//! time: no call fails with `EINTR` because of that.
+//! A program that makes all kinds of blocking calls in watched polls, while the sentinel captures their stacks. No call fails
+//! with `EINTR` because of a capture.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -19,18 +19,17 @@ use calls::Rig;
 use kinds::{KINDS, Kind};
 use shotclock::{Phase, SlowPoll, Stacks, Watch, Watchdog};
 
-/// So many kinds at a time.
+/// The kinds that run at a time.
 const ABREAST: usize = 8;
 
-/// What came of one kind.
+/// The results of one kind.
 #[derive(Debug, Default)]
 struct Outcomes {
     calls: u64,
     interrupted: u64,
 }
 
-/// Reports of polls while they ran, by watch: all of them, and those with a whole stack, which takes a
-/// signal.
+/// The reports of running polls by watch: all, and those with a whole stack, which needs a signal.
 #[derive(Clone, Default)]
 struct Reports(Arc<Mutex<HashMap<String, (u64, u64)>>>);
 
@@ -64,8 +63,7 @@ fn watchdog(stacks: Stacks) -> (Watchdog, Reports) {
     (builder.build().unwrap(), reports)
 }
 
-/// Makes one kind of call in polls of some milliseconds, between which and in which it computes a
-/// little, until `is_enough`.
+/// Makes one kind of call in polls of some milliseconds, and computes a little in between, until `is_enough`.
 fn exercise(watch: &Watch, rig: Rig, is_enough: impl Fn(&Outcomes) -> bool) -> Outcomes {
     let Rig {
         mut call,
@@ -106,8 +104,8 @@ fn watch(watchdog: &Watchdog, name: &'static str) -> Watch {
     watchdog.watch(name).with_budget(Duration::from_micros(400))
 }
 
-/// How many calls may fail by so many captures: none where the number of a call is in the code before it.
-/// Elsewhere (see `Stacks::Auto`) a call may be interrupted that began between a look and a signal.
+/// Returns the number of calls that may fail at a number of captures: none if the number of a call is in the code before it.
+/// Elsewhere (see `Stacks::Auto`), a call that began between the observation and the signal may be interrupted.
 fn accepted(captures: u64) -> u64 {
     // SAFETY: a text that ends with a zero, and lives for ever.
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
@@ -122,10 +120,10 @@ fn accepted(captures: u64) -> u64 {
     captures / 100
 }
 
-/// Captures each kind so often.
+/// Captures each kind that many times.
 fn capture(times: u64) {
     let (watchdog, reports) = watchdog(Stacks::Auto);
-    // On a busy machine it may be long before it was tried out.
+    // On a busy machine the test capture may take long.
     assert!((0..12).any(|_| watchdog.capabilities().stacks.works()));
     let (start, total, interrupted) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
     for abreast in KINDS.chunks(ABREAST) {
@@ -134,7 +132,7 @@ fn capture(times: u64) {
                 let (watch, reports, total) = (watch(&watchdog, name), &reports, &total);
                 let interrupted = &interrupted;
                 scope.spawn(move || {
-                    // On a busy machine a poll is seldom slow by its own doing, and so not captured.
+                    // On a busy machine most slow polls are starved, and so not captured.
                     let is_enough = |outcomes: &Outcomes| {
                         let captures = reports.of(name).0;
                         captures >= times || captures > 0 && outcomes.calls >= times * 30
@@ -158,7 +156,7 @@ fn capture(times: u64) {
     );
 }
 
-/// That it would be seen: with every stuck thread signalled, calls do fail.
+/// Shows that the test can fail: with a signal to each stuck thread, calls do fail.
 #[test]
 fn stacks_always_interrupts_calls() {
     let (watchdog, reports) = watchdog(Stacks::Always);

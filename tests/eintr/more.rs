@@ -1,4 +1,4 @@
-//! Calls that are less usual.
+//! Less usual calls.
 
 use std::ffi::CString;
 use std::mem::zeroed;
@@ -68,7 +68,7 @@ pub(crate) fn read_inotify() -> Rig {
     })
 }
 
-/// A queue of POSIX, with room for one message, twice: one that waits and one that does not.
+/// Opens a POSIX queue with room for one message twice: blocking and not blocking.
 fn queues() -> [libc::mqd_t; 2] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, SeqCst);
@@ -128,7 +128,7 @@ pub(crate) fn mq_timedreceive() -> Rig {
     })
 }
 
-/// As the library for it makes the call: the C library has no function.
+/// Makes the call as libaio does, because the C library has no function.
 pub(crate) fn io_getevents() -> Rig {
     let mut context = 0u64;
     // SAFETY: the context is there to be written.
@@ -154,7 +154,7 @@ pub(crate) fn epoll_pwait2() -> Rig {
 }
 
 pub(crate) fn wait4() -> Rig {
-    // SAFETY: nobody asks how it ended or what it used.
+    // SAFETY: no status and no usage is requested.
     timed(|| unsafe { libc::wait4(child_that_sleeps(), null_mut(), 0, null_mut()).into() })
 }
 

@@ -9,7 +9,7 @@ use libc::{c_int, timespec, timeval};
 use super::calls::*;
 
 pub(crate) fn waitpid() -> Rig {
-    // SAFETY: nobody asks how it ended.
+    // SAFETY: no status is requested.
     timed(|| unsafe { libc::waitpid(child_that_sleeps(), null_mut(), 0).into() })
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn nanosleep() -> Rig {
     timed(|| unsafe { libc::nanosleep(&LIMIT, null_mut()).into() })
 }
 
-/// It gives the reason, and not -1.
+/// It returns the reason, and not -1.
 fn reason(outcome: c_int) -> Outcome {
     set_errno(outcome);
     if outcome == 0 { 0 } else { -1 }
@@ -215,8 +215,7 @@ extern "C" fn came(_: c_int) {
     CAME.set(CAME.get() + 1);
 }
 
-/// Calls that return only when a signal came, and then always say `EINTR`: it is because of a capture
-/// if the signal was not ours.
+/// Calls that return only after a signal, always with `EINTR`. Without a signal of the test, it is because of a capture.
 fn until_a_signal(wait: fn()) -> Rig {
     // SAFETY: the handler counts in a thread-local without a destructor, and no more.
     unsafe { libc::signal(libc::SIGUSR2, came as *const () as usize) };

@@ -1,4 +1,4 @@
-//! How much is allocated, counted by the allocator of the program that has this module.
+//! Counts allocated memory by a global allocator.
 
 #![allow(dead_code, reason = "each program takes what it needs")]
 #![allow(unsafe_code, reason = "an allocator cannot be written without it")]
@@ -9,20 +9,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that were allocated and not freed. A leak makes that grow; what is resident grows as well by what
-/// an allocator keeps.
+/// The bytes that are allocated and not freed. Resident memory would also contain what the allocator keeps.
 pub(crate) fn live() -> usize {
     LIVE.load(SeqCst)
 }
 
-/// How much that was at most meanwhile.
+/// The largest value since the last measurement.
 pub(crate) fn peak(f: impl FnOnce()) -> usize {
     PEAK.store(live(), SeqCst);
     f();
     PEAK.load(SeqCst)
 }
 
-/// By how much it grew at most meanwhile.
+/// Returns the largest growth during `work`.
 pub(crate) fn growth(f: impl FnOnce()) -> usize {
     let before = live();
     peak(f).saturating_sub(before)
@@ -42,20 +41,20 @@ fn more(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as for the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as for the caller.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         more(size);
         LIVE.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as for the caller.
         unsafe { System.realloc(block, layout, size) }
     }
 }

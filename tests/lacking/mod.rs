@@ -1,4 +1,4 @@
-//! What tests of a process that lacks something share.
+//! Helpers for tests of a restricted process.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(
@@ -25,7 +25,7 @@ pub(crate) fn watchdog() -> (Watchdog, Receiver<SlowPoll>) {
     )
 }
 
-/// A poll that blocks: its first report, and its last.
+/// Makes a poll that blocks, and returns its first and last report.
 pub(crate) fn stuck(watchdog: &Watchdog, reports: &Receiver<SlowPoll>) -> (SlowPoll, SlowPoll) {
     let watch = watchdog.watch("stuck");
     let poll = watch.enter();
@@ -42,19 +42,19 @@ pub(crate) fn stuck(watchdog: &Watchdog, reports: &Receiver<SlowPoll>) -> (SlowP
     }
 }
 
-/// As low as that, or as it was allowed to be at most.
+/// Lowers a resource limit.
 pub(crate) fn set_limit(resource: Resource, limit: u64) {
     let maximum = getrlimit(resource).maximum;
     let current = Some(maximum.map_or(limit, |maximum| limit.min(maximum)));
     setrlimit(resource, Rlimit { current, maximum }).unwrap();
 }
 
-/// Has a system call fail with `EPERM` from now on, in every thread.
+/// Makes a system call fail with `EPERM` from now on, in every thread.
 pub(crate) fn forbid(call: libc::c_long) {
     filter(call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
 }
 
-/// Has a system call end the process from now on, in every thread.
+/// Makes a system call end the process from now on, in every thread.
 pub(crate) fn make_deadly(call: libc::c_long) {
     filter(call, libc::SECCOMP_RET_KILL_PROCESS);
 }
@@ -74,7 +74,7 @@ fn filter(call: libc::c_long, answer: u32) {
         len: 4,
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: the program is there while it is read.
+    // SAFETY: the filter program outlives the call.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;

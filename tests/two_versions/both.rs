@@ -1,5 +1,5 @@
-//! Two versions of the crate in one process, of which neither knows the other: both watch, and their
-//! handlers leave each other alone. Each scenario has a process of its own.
+//! Two versions of the crate in one process. Both watch, and their signal handlers do not interfere. Each scenario has its own
+//! process.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SCENARIO: &str = "SHOTCLOCK_TEST_SCENARIO";
 const BUDGET: Duration = Duration::from_micros(400);
 
-/// The same for either version: their types are not of one kind.
+/// The same code for each version, because their types differ.
 macro_rules! version {
     ($name:ident, $version:ident) => {
         mod $name {
@@ -38,8 +38,8 @@ macro_rules! version {
                     }
                 }
 
-                /// Why there are no stacks; empty if there are. On a busy machine it may be long before that
-                /// was tried out.
+                /// Returns why there are no stacks; empty if there are. On a busy machine the test capture may
+                /// take long.
                 pub(crate) fn stacks(&self) -> String {
                     let know = |_| match self.watchdog.capabilities().stacks {
                         Capability::Available => Some(String::new()),
@@ -51,19 +51,19 @@ macro_rules! version {
                     (0..100).find_map(know).expect("it is not tried out")
                 }
 
-                /// Waits until a poll that blocks was told.
+                /// Waits for a report of a poll that blocks.
                 pub(crate) fn wait_for_stall(&self) {
                     let slow = self.reports.recv_timeout(PATIENCE).unwrap();
                     assert_eq!(slow.phase, Phase::Running, "{slow}");
                     assert!(matches!(slow.cause, Cause::Blocked(_)), "{slow}");
                 }
 
-                /// Waits until it was told to have ended.
+                /// Waits for the report of its end.
                 pub(crate) fn wait_for_end(&self) {
                     while self.reports.recv_timeout(PATIENCE).unwrap().phase != Phase::Finished {}
                 }
 
-                /// How many whole stacks were told since the last call.
+                /// Returns the number of whole stacks since the last call.
                 pub(crate) fn whole_stacks(&self) -> usize {
                     let stack =
                         |slow: &SlowPoll| slow.stack.as_ref().is_some_and(Stack::is_complete);
@@ -84,7 +84,7 @@ fn in_a_child(scenario: &str) {
     assert!(status.success(), "{scenario}: {status}");
 }
 
-/// Not a test by itself: the child of the others.
+/// Runs the scenario of a child process. It is no test by itself.
 #[test]
 fn child() {
     match std::env::var(SCENARIO).as_deref() {
@@ -120,7 +120,7 @@ fn one_signal() {
         assert_eq!((stats.polls, stats.slow_polls), (polls, polls));
         assert_eq!((of_second.polls, of_second.slow_polls), (polls, polls));
     }
-    // The second has not taken the signal from the first.
+    // The first version keeps the signal.
     drop(watches.1);
     let mut stacks = 0;
     while stacks == 0 {
@@ -140,7 +140,7 @@ fn one_signal() {
     );
 }
 
-/// The C function; whether it was interrupted.
+/// Calls the C function. Returns whether it was interrupted.
 fn poll() -> bool {
     // SAFETY: of no descriptors, for a millisecond.
     let failed = unsafe { libc::poll(std::ptr::null_mut(), 0, 1) } == -1;
@@ -148,7 +148,7 @@ fn poll() -> bool {
     failed && unsafe { *libc::__errno_location() } == libc::EINTR
 }
 
-/// Each has a signal: both take stacks of the same polls, and no call fails by that.
+/// With a signal for each version, both capture stacks of the same polls, and no call fails because of it.
 fn two_signals() {
     const STACKS: usize = 50;
     let first = first::Watching::start(libc::SIGURG);

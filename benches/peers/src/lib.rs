@@ -2,9 +2,8 @@
 //!
 //! Each contest is measured twice. Criterion measures one contender after the other, which is what
 //! the field knows how to read. On a machine that others use too, the ratio of two such figures
-//! drifts with the minute in which each was taken; therefore a table follows for which every
-//! contender runs a short batch in every round, in rotating order, and only figures of the same
-//! round are compared.
+//! drifts with the minute in which each was taken. So a table follows, for which each contender runs a short batch
+//! in each round, in rotating order. It compares only figures of the same round.
 //!
 //! `SHOTCLOCK_BENCH=criterion` or `SHOTCLOCK_BENCH=ratios` chooses one of the two.
 
@@ -31,7 +30,7 @@ pub struct Contest<'a> {
     goals: Vec<Goal>,
 }
 
-/// Does so many turns, and says how long they took.
+/// Makes a number of turns, and returns their duration.
 type Run<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 struct Contender<'a> {
@@ -46,7 +45,7 @@ struct Goal {
 }
 
 impl<'a> Contest<'a> {
-    /// A contest in which figures are told per `unit`, of which one turn has `units_per_turn`.
+    /// Makes a contest. Its figures are for one `unit`, of which a turn has `units_per_turn`.
     ///
     /// A turn is criterion's iteration; the table takes `turns_per_round` of them as one batch.
     pub fn new(
@@ -65,7 +64,7 @@ impl<'a> Contest<'a> {
         }
     }
 
-    /// Adds a contender: `run` does so many turns, and says how long they took.
+    /// Adds a contender. `run` makes a number of turns, and returns their duration.
     #[must_use]
     pub fn contender(mut self, name: &'static str, run: impl FnMut(u64) -> Duration + 'a) -> Self {
         let run = Box::new(run);
@@ -168,7 +167,7 @@ impl Goal {
         let measured = (self.measure)(rounds);
         // As printed: 1.004 is not told from 1.00 by any of these machines.
         let met = (measured * 100.0).round() <= (limit * 100.0).round();
-        let verdict = if met { "met" } else { "missed" };
-        println!("goal: {text}: {measured:.2}, at most {limit:.2}: {verdict}");
+        let outcome = if met { "met" } else { "missed" };
+        println!("goal: {text}: {measured:.2}, at most {limit:.2}: {outcome}");
     }
 }

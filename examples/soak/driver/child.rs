@@ -14,8 +14,8 @@ use crate::Result;
 use crate::sabotage::Sabotage;
 use crate::wire::{Count, News};
 
-/// A service that does not answer for so long has ended, or never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A service without an answer for this time has ended, or never will.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Service {
     child: Child,
@@ -50,8 +50,8 @@ impl Service {
         }
         command.arg("serve").kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // As many services are started. Otherwise glibc has up to 8 heaps for each processor, and as threads
-        // come and go it takes an hour until the last of them is as large as it will ever be.
+        // glibc has up to 8 heaps for each CPU otherwise. As threads come and go, it takes an hour until each heap
+        // has its final size.
         command.env("MALLOC_ARENA_MAX", "2");
         let mut child = command.spawn()?;
         let (Some(orders), Some(output), Some(id)) =
@@ -62,7 +62,7 @@ impl Service {
         let (tell, mut news) = unbounded_channel();
         // All the time, or the pipe would fill up.
         tokio::spawn(listen(output, tell));
-        match timeout(PATIENCE, news.recv()).await? {
+        match timeout(MAX_WAIT, news.recv()).await? {
             Some(News::Serves { service, metrics }) => Ok(Self {
                 child,
                 orders: Some(orders),
@@ -112,7 +112,7 @@ impl Service {
     /// Whether it ended as it should.
     pub(super) async fn end(&mut self) -> Result<bool> {
         self.orders = None;
-        Ok(timeout(PATIENCE, self.child.wait()).await??.success())
+        Ok(timeout(MAX_WAIT, self.child.wait()).await??.success())
     }
 
     async fn order(&mut self, order: &str) -> Result<()> {
@@ -122,7 +122,7 @@ impl Service {
     }
 
     async fn hear(&mut self) -> Result<News> {
-        let news = timeout(PATIENCE, self.news.recv()).await?;
+        let news = timeout(MAX_WAIT, self.news.recv()).await?;
         news.ok_or_else(|| "the service has ended".into())
     }
 }

@@ -55,8 +55,8 @@ const LONGER: u64 = 100;
 /// Between two stalls under one watchdog, in the mean.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Of a stall that only a guard can see: more than ten of its budgets, after which it also tells of a worker
-/// whose thread is not known; and between two of them.
+/// The length of a stall that only a guard can detect, and the time between two. After ten budgets, the guard also reports a
+/// worker with an unknown thread.
 const UNWATCHED: u64 = 1_300;
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(3);
 

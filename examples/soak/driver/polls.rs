@@ -43,7 +43,7 @@ impl Comparison {
             let polls = scrape.value(POLLS, "watch", watch);
             if !counts.by_watch.contains_key(watch) && polls != Some(0) {
                 self.faults
-                    .push(format!("{watch}: {polls:?} polls of which nobody knows"));
+                    .push(format!("{watch}: {polls:?} unknown polls"));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::claims::{Claim, number};
 use super::process::machine;
 use super::rounds::{Round, Soak};
 
-/// So many of the things that speak against a claim are printed.
+/// The number of printed facts against a claim.
 const MOST: usize = 10;
 
 pub(super) fn print(soak: &Soak, claims: &[Claim]) {
@@ -18,12 +18,12 @@ pub(super) fn print(soak: &Soak, claims: &[Claim]) {
         ..
     } in claims
     {
-        let verdict = if faults.is_empty() {
+        let outcome = if faults.is_empty() {
             "holds"
         } else {
             "**FAILS**"
         };
-        println!("| {what} | {figure} | {verdict} |");
+        println!("| {what} | {figure} | {outcome} |");
     }
     for claim in claims.iter().filter(|claim| !claim.faults.is_empty()) {
         faults(claim);

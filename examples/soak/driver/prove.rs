@@ -20,12 +20,12 @@ pub(super) async fn run(seed: u64) -> Result<bool> {
         let (_, claims) = soak(TIME, ROUNDS, seed, Some(*sabotage)).await?;
         let failed = claims.iter().filter(|claim| !claim.holds());
         let failed: Vec<_> = failed.map(|claim| claim.name).collect();
-        let verdict = match failed == sabotage.breaks() {
+        let outcome = match failed == sabotage.breaks() {
             true => "as it has to be",
             false => "**WRONG**",
         };
         println!(
-            "| {} | {} | {verdict} |",
+            "| {} | {} | {outcome} |",
             sabotage.what(),
             failed.join(", ")
         );

@@ -16,8 +16,8 @@ use crate::Result;
 use crate::sabotage::Sabotage;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// For so long nothing must have changed before the service is taken to be at rest. Longer than threads of
-/// its pool wait for work.
+/// The checks without a change after which the service counts as at rest. It is longer than threads of its pool wait for
+/// work.
 const STILL: u32 = 16;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long to wait for that.
@@ -117,14 +117,14 @@ impl Soak {
         let mut host = Host::of(self.service.id)?;
         while next < until {
             sleep_until(next).await;
-            let blamed = self.stalls.false_blame.len();
+            let blamed = self.stalls.false_reports.len();
             let before = self.service.count(&mut self.stalls).await?;
             let scrape = self.scrape().await?;
             let after = self.service.count(&mut self.stalls).await?;
             self.comparison.between(&before, &scrape, &after);
             self.look_at_a_page().await?;
             let now = Host::of(self.service.id)?;
-            for text in &mut self.stalls.false_blame[blamed..] {
+            for text in &mut self.stalls.false_reports[blamed..] {
                 let stolen = (now.stolen - host.stolen) * 10;
                 text.push_str(&format!(
                     "\n(in that second a hypervisor kept processors for {stolen} ms)"

@@ -1,4 +1,4 @@
-//! Tells the driver. Nobody waits for its pipe but a thread of its own: a worker that did would be stuck.
+//! Sends announcements to the driver. A separate thread writes to the pipe, because a worker could block there.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -11,7 +11,7 @@ use shotclock::{Lane, WatchLayer, Watchdog};
 use tracing::{Instrument as _, info_span};
 
 use super::announcer::Announcer;
-use super::counting::{Spot, Tallies};
+use super::counting::{PollCounts, Spot};
 use super::layer::{CountLayer, route};
 use super::stall::Stall;
 use super::{healthy, misbehaviour};
@@ -50,7 +50,7 @@ pub(super) struct Spots {
 }
 
 impl Spots {
-    fn new(app: &str, watchdog: &Watchdog, tallies: &Tallies) -> Self {
+    fn new(app: &str, watchdog: &Watchdog, tallies: &PollCounts) -> Self {
         let watch = |name| watchdog.watch(format!("{app}-{name}"));
         let spot = |name| Spot::new(watch(name), tallies);
         Self {
@@ -73,10 +73,10 @@ impl App {
         name: &'static str,
         watchdog: &Watchdog,
         announcer: &Announcer,
-        tallies: &Tallies,
+        tallies: &PollCounts,
         sabotage: Option<Sabotage>,
     ) -> Result<Arc<Self>> {
-        // With threads of its own: tokio's pool has a lock, for which a worker waits if who has it is not run.
+        // With its own threads: a worker would wait for a lock of tokio's pool if the holder is not scheduled.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(LANE).build()?;
         let lane = Lane::builder(format!("{name}-lane")).limit(LANE).queue(64);
         let lane = lane.rayon_pool(Arc::new(pool));
@@ -101,7 +101,7 @@ impl App {
     }
 }
 
-pub(super) fn router(apps: &[Arc<App>], tallies: &Tallies) -> Router {
+pub(super) fn router(apps: &[Arc<App>], tallies: &PollCounts) -> Router {
     let nest = |router: Router, app: &Arc<App>| {
         let path = format!("/{}", app.name);
         router.nest(&path, router_of(app, tallies))
@@ -109,7 +109,7 @@ pub(super) fn router(apps: &[Arc<App>], tallies: &Tallies) -> Router {
     apps.iter().fold(Router::new(), nest)
 }
 
-fn router_of(app: &Arc<App>, tallies: &Tallies) -> Router {
+fn router_of(app: &Arc<App>, tallies: &PollCounts) -> Router {
     let routes: Vec<Route> = healthy::routes()
         .into_iter()
         .chain(misbehaviour::routes())

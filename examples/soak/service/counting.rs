@@ -18,7 +18,7 @@ pub(crate) const BUDGET: Duration = Duration::from_millis(10);
 
 /// The polls of one watch.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct PollCount {
     began: AtomicU64,
     ended: AtomicU64,
     long_drops: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Tally {
     blind: bool,
 }
 
-impl Tally {
+impl PollCount {
     /// Counts `poll`, however it ends.
     pub(crate) fn count<T>(&self, poll: impl FnOnce() -> T) -> T {
         self.began.fetch_add(1, SeqCst);
@@ -56,23 +56,23 @@ impl Drop for Ended<'_> {
 
 /// The tallies of all watches, by name: two watchdogs with one name have one tally, as they have one series.
 #[derive(Debug)]
-pub(crate) struct Tallies {
-    by_name: Mutex<BTreeMap<String, Arc<Tally>>>,
+pub(crate) struct PollCounts {
+    by_name: Mutex<BTreeMap<String, Arc<PollCount>>>,
     blind: bool,
 }
 
-impl Tallies {
+impl PollCounts {
     /// With `blind`, they overlook one poll in a thousand.
     pub(crate) fn new(blind: bool) -> Self {
         let by_name = Mutex::default();
         Self { by_name, blind }
     }
 
-    pub(crate) fn of(&self, name: &str) -> Arc<Tally> {
+    pub(crate) fn of(&self, name: &str) -> Arc<PollCount> {
         let mut tallies = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Tally {
+        let new = || PollCount {
             blind: self.blind,
-            ..Tally::default()
+            ..PollCount::default()
         };
         Arc::clone(
             tallies
@@ -83,7 +83,7 @@ impl Tallies {
 
     pub(crate) fn read(&self) -> Vec<(String, Count)> {
         let tallies = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(name, tally): (&String, &Arc<Tally>)| (name.clone(), tally.read());
+        let read = |(name, tally): (&String, &Arc<PollCount>)| (name.clone(), tally.read());
         tallies.iter().map(read).collect()
     }
 }
@@ -92,11 +92,11 @@ impl Tallies {
 #[derive(Clone, Debug)]
 pub(crate) struct Spot {
     pub(crate) watch: Watch,
-    tally: Arc<Tally>,
+    tally: Arc<PollCount>,
 }
 
 impl Spot {
-    pub(crate) fn new(watch: Watch, tallies: &Tallies) -> Self {
+    pub(crate) fn new(watch: Watch, tallies: &PollCounts) -> Self {
         let tally = tallies.of(watch.name());
         Self { watch, tally }
     }
@@ -111,11 +111,11 @@ impl Spot {
 pub(crate) struct Counting<T> {
     /// `None` when it is dropped, which is timed.
     watched: Option<Pin<Box<T>>>,
-    tally: Arc<Tally>,
+    tally: Arc<PollCount>,
 }
 
 impl<T> Counting<T> {
-    pub(crate) fn new(watched: T, tally: &Arc<Tally>) -> Self {
+    pub(crate) fn new(watched: T, tally: &Arc<PollCount>) -> Self {
         Self {
             watched: Some(Box::pin(watched)),
             tally: Arc::clone(tally),

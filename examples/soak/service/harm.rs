@@ -57,11 +57,11 @@ fn harm(app: &Arc<App>, sabotage: Sabotage, number: u64) {
 }
 
 async fn panic() {
-    std::panic::resume_unwind(Box::new("nobody asked for it"))
+    std::panic::resume_unwind(Box::new("a panic without a request"))
 }
 
 fn block_a_worker() {
-    // For so long that it is told in any case.
+    // Long enough for a report in any case.
     tokio::spawn(async { thread::sleep(Duration::from_millis(1_500)) });
 }
 

@@ -116,7 +116,7 @@ async fn pieces(State(app): State<Arc<App>>) -> Body {
     Body::from_stream(app.spots.pieces.watch(pieces))
 }
 
-/// As many polls as the client says: it knows their number, and asks nobody.
+/// Makes the number of polls that the client requests.
 async fn known(State(app): State<Arc<App>>, Path(polls): Path<u64>) -> &'static str {
     let mut left = polls;
     let pass = poll_fn(|_| {
@@ -141,7 +141,7 @@ async fn forever() {
     pending().await
 }
 
-/// Its connection is lost, and nobody is told why.
+/// Panics, so the connection is lost.
 async fn panic() {
     yield_now().await;
     std::panic::resume_unwind(Box::new("on purpose"))

@@ -11,7 +11,7 @@ use axum::response::Response;
 use metrics::{Counter, counter};
 use tower::{Layer, Service};
 
-use super::counting::{Counting, Tallies, Tally};
+use super::counting::{Counting, PollCount, PollCounts};
 
 /// The watch of a request, for both layers: its route.
 pub(crate) fn route(request: &Request) -> Cow<'static, str> {
@@ -24,12 +24,12 @@ const UNMATCHED: &str = "unmatched";
 /// What is counted of one route.
 #[derive(Clone)]
 struct Books {
-    tally: Arc<Tally>,
+    tally: Arc<PollCount>,
     answers: Counter,
 }
 
 impl Books {
-    fn new(route: &str, tallies: &Tallies) -> Self {
+    fn new(route: &str, tallies: &PollCounts) -> Self {
         Self {
             tally: tallies.of(route),
             answers: counter!("soak_answers_total", "route" => route.to_owned()),
@@ -41,14 +41,14 @@ impl Books {
 pub(crate) struct CountLayer {
     books: Arc<HashMap<String, Books>>,
     unmatched: Books,
-    ready: Arc<Tally>,
+    ready: Arc<PollCount>,
     twice: bool,
 }
 
 impl CountLayer {
     /// With the routes known beforehand, so that no request waits for a lock. With `twice`, each answer
     /// counts for two.
-    pub(crate) fn new(routes: &[String], tallies: &Tallies, twice: bool) -> Self {
+    pub(crate) fn new(routes: &[String], tallies: &PollCounts, twice: bool) -> Self {
         let books = |route: &String| (route.clone(), Books::new(route, tallies));
         Self {
             books: Arc::new(routes.iter().map(books).collect()),

@@ -74,7 +74,7 @@ impl Drop for Late {
     }
 }
 
-/// The inner one is to blame, and the outer one is not.
+/// The inner poll is charged, and the outer one is not.
 async fn nested(asked: Asked) {
     let (app, stall) = read(asked);
     let spot = &app.spots.nested;

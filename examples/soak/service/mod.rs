@@ -27,11 +27,11 @@ use crate::sabotage::Sabotage;
 use crate::wire::News;
 use announcer::Announcer;
 use app::App;
-use counting::{BUDGET, Tallies};
+use counting::{BUDGET, PollCounts};
 use reports::PassOn;
 use stall::INTERRUPTED;
 
-/// What is looked at has more threads than there are processors.
+/// More workers than CPUs.
 const WORKERS: usize = 4;
 /// How long threads of the pool wait for work. They are gone when the driver rests.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -45,11 +45,11 @@ const VISITOR: &str = "visitor";
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<()> {
-    // What is logged costs what it costs, and is read by nobody.
+    // The log has its cost and no reader.
     tracing_subscriber::fmt().with_writer(io::sink).init();
     let announcer = Announcer::start();
     let exporter = shotclock::prometheus::install(ANY)?;
-    let tallies = Tallies::new(sabotage == Some(Sabotage::Polls));
+    let tallies = PollCounts::new(sabotage == Some(Sabotage::Polls));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_keep_alive(KEEP_ALIVE)
@@ -114,7 +114,7 @@ fn serve(
 }
 
 /// Does what the driver asks for, until it is gone.
-fn obey(announcer: &Announcer, tallies: &Tallies, watchdogs: &[Watchdog]) -> Result<()> {
+fn obey(announcer: &Announcer, tallies: &PollCounts, watchdogs: &[Watchdog]) -> Result<()> {
     for line in io::stdin().lines() {
         match line?.as_str() {
             "count" => count(announcer, tallies),
@@ -129,7 +129,7 @@ fn obey(announcer: &Announcer, tallies: &Tallies, watchdogs: &[Watchdog]) -> Res
     Ok(())
 }
 
-fn count(announcer: &Announcer, tallies: &Tallies) {
+fn count(announcer: &Announcer, tallies: &PollCounts) {
     for (watch, count) in tallies.read() {
         announcer.tell(News::Count { watch, count });
     }

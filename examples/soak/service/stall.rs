@@ -29,7 +29,7 @@ impl Stall {
     }
 }
 
-/// What the thread does meanwhile.
+/// The action of the thread during the stall.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Manner {
@@ -37,7 +37,7 @@ pub(crate) enum Manner {
     Compute,
     /// Waits for another thread.
     Wait,
-    /// Reads from a socket to which nobody writes.
+    /// Reads from a silent socket.
     Read,
 }
 
@@ -54,7 +54,7 @@ impl Manner {
     }
 }
 
-/// Until this thread has had a processor for so long.
+/// Computes until this thread has used that much CPU time.
 pub(crate) fn compute(time: Duration) {
     let end = cpu_time() + time;
     while cpu_time() < end {

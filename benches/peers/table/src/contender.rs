@@ -1,5 +1,5 @@
-//! One way to watch polls, and how it is told what to do: a line with a workload and its size on the
-//! standard input is answered by a line with nanoseconds.
+//! One way to watch polls. It reads lines with a workload and its size from standard input, and answers each with a line of
+//! nanoseconds.
 
 use std::future::Future;
 use std::io::{self, BufRead as _, Write as _};
@@ -27,7 +27,7 @@ pub trait Contender {
     const WRAPS: bool;
 }
 
-/// Does what it is told, until there is nobody left to tell it.
+/// Runs each requested workload, until the end of the input.
 pub(crate) fn serve<C: Contender>(mut contender: C) -> io::Result<()> {
     let one = contender.runtime(WatchdogBuilder::new_current_thread());
     let mut builder = Builder::new_multi_thread();

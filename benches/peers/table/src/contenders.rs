@@ -26,7 +26,7 @@ const PLAIN: &[&str] = &[
 const HOOKS: &[&str] = &["tokio's poll-time histogram", "dial9, to memory"];
 const TRACED: &[&str] = &["tokio-blocked", "console-subscriber"];
 
-/// Who is to be had from this build: who wants a build of its own is not asked elsewhere.
+/// Returns the contenders of this build. Some need a build of their own.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let (hooks, traced) = (cfg!(feature = "hooks"), cfg!(feature = "traced"));
     let of = |is_theirs: bool, names| if is_theirs { names } else { &[] as &[_] };
@@ -39,7 +39,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 ///
-/// If there is nobody of that name in this build, or who asks cannot be understood or answered.
+/// If this build has no contender of that name, or if a request cannot be read or answered.
 pub fn serve(name: &str) -> io::Result<()> {
     match name {
         "bare" | "bare once more" => contender::serve(wrappers::Bare),
@@ -57,6 +57,8 @@ pub fn serve(name: &str) -> io::Result<()> {
         "tokio-blocked" => contender::serve(traced::blocked()),
         #[cfg(all(feature = "traced", tokio_unstable))]
         "console-subscriber" => contender::serve(traced::console()),
-        _ => Err(io::Error::other(format!("nobody is called {name}"))),
+        _ => Err(io::Error::other(format!(
+            "this build has no contender {name}"
+        ))),
     }
 }

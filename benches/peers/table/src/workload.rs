@@ -28,7 +28,7 @@ impl Workload {
     /// In the order of the table's columns.
     pub const ALL: [Self; 3] = [Self::ByHand, Self::OneThread, Self::TwoWorkers];
 
-    /// What a contender is told.
+    /// Returns the name in a request.
     pub fn name(self) -> &'static str {
         match self {
             Self::ByHand => "by-hand",
@@ -79,7 +79,7 @@ async fn yield_often(times: u64) {
     }
 }
 
-/// Of all tasks together so many polls, until the last one is done.
+/// Makes `polls` polls of all tasks together, until the last task is done.
 pub(crate) fn storm(runtime: &Runtime, contender: &impl Contender, polls: u64) -> Duration {
     runtime.block_on(async {
         let start = Instant::now();

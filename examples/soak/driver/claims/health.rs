@@ -5,11 +5,11 @@ use super::super::rounds::{Round, Soak};
 use super::super::scrape::{Scrape, WORST_CULPRITS};
 use super::{Claim, number};
 
-/// Memory stays within so many percent of what it was after the warm-up, if that took so many seconds of
-/// load. Until then the watchdog's tables of culprits and stacks fill up, which have limits.
+/// The limit in percent of the growth of memory after a full warm-up. During the warm-up, the bounded tables of culprits and
+/// stacks fill up.
 const FLAT: f64 = 5.0;
 const WARM: f64 = 240.0;
-/// And within so many percent if it was shorter.
+/// The limit in percent after a shorter warm-up.
 const GROWING: f64 = 40.0;
 
 /// The rounds after the warm-up, with the last of it before them.
@@ -51,8 +51,8 @@ pub(super) fn allocated(soak: &Soak) -> Claim {
         name: "allocated",
         what: within(
             soak,
-            "What is allocated at rest stays within 5 % of what it was after the warm-up",
-            "What is allocated at rest stays within 40 % of what it was after a warm-up that is too short",
+            "Allocated memory at rest stays within 5 % of its value after the warm-up",
+            "Allocated memory at rest stays within 40 % of its value after a short warm-up",
         ),
         figure: format!("at most {rest:+.1} %"),
         faults: too_far(soak, &[rest]),

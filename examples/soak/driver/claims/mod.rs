@@ -1,6 +1,6 @@
 //! What has to hold, and whether it did.
 
-mod blame;
+mod attribution;
 mod counts;
 mod health;
 
@@ -30,11 +30,11 @@ pub(super) fn claims(soak: &Soak, counted: &Counts, scrape: &Scrape, ended: bool
         counts::answers(soak, scrape),
         counts::panics(soak, scrape),
         counts::offloads(soak, counted, scrape),
-        blame::stalls(soak, scrape),
-        blame::workers(soak),
-        blame::false_blame(soak, counted, scrape),
-        blame::exceptions(soak, scrape),
-        blame::reports(soak, scrape),
+        attribution::stalls(soak, scrape),
+        attribution::workers(soak),
+        attribution::false_reports(soak, counted, scrape),
+        attribution::exceptions(soak, scrape),
+        attribution::reports(soak, scrape),
         health::counters(soak),
         health::series(soak),
         health::allocated(soak),

@@ -1,5 +1,5 @@
 //! What was done on purpose, matched with what was reported, one by one. What is left over on the one side
-//! was lost, on the other side it is a false blame.
+//! was lost, on the other side it is a false report.
 
 mod polls;
 mod workers;
@@ -15,8 +15,8 @@ pub(super) struct Stalls {
     pub(super) polls: Polls,
     pub(super) workers: Workers,
     pub(super) reports: Reports,
-    /// Reports of something that nobody did.
-    pub(super) false_blame: Vec<String>,
+    /// Reports without an announced stall.
+    pub(super) false_reports: Vec<String>,
 }
 
 impl Stalls {
@@ -39,7 +39,7 @@ impl Stalls {
                 let before = self.reports.note(report, ended, &text);
                 if let (Some(was_told), true) = (before, ended) {
                     let is_known = self.polls.told(&watch, &task, was_told);
-                    self.false_blame.extend((!is_known).then_some(text));
+                    self.false_reports.extend((!is_known).then_some(text));
                 }
             }
             News::Stuck {
@@ -53,7 +53,7 @@ impl Stalls {
                 let before = self.reports.note(report, ended, &text);
                 if before == Some(false) {
                     let is_known = self.workers.told(&thread, at.saturating_sub(millis), at);
-                    self.false_blame.extend((!is_known).then_some(text));
+                    self.false_reports.extend((!is_known).then_some(text));
                 }
             }
             News::Serves { .. }
@@ -68,7 +68,7 @@ impl Stalls {
         self.reports.ended.len() as u64
     }
 
-    /// Nothing happens any more, and everything is told that will be.
+    /// Ends the round: all reports have arrived.
     pub(super) fn rest(&mut self) {
         self.polls.rest();
         self.workers.rest();

@@ -16,7 +16,7 @@ pub(in crate::driver) struct Site {
 #[derive(Debug, Default)]
 pub(in crate::driver) struct Polls {
     pub(in crate::driver) sites: BTreeMap<String, Site>,
-    /// Announced, and not told of so far.
+    /// Announced stalls without a report so far.
     untold: HashMap<(String, Id), u64>,
 }
 
@@ -29,7 +29,7 @@ impl Polls {
             .or_default() += 1;
     }
 
-    /// The end of a poll was told, and perhaps that it ran. False if nothing of the kind was announced.
+    /// Records the report of the end of a poll, and perhaps of the running poll. Returns false without an announcement.
     pub(super) fn told(&mut self, watch: &str, task: &Id, early: bool) -> bool {
         let key = (watch.to_owned(), task.clone());
         let Some(untold) = self.untold.get_mut(&key).filter(|untold| **untold > 0) else {

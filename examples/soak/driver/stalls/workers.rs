@@ -42,11 +42,11 @@ impl Workers {
         }
     }
 
-    /// A thread was stuck for that time. False if nobody held it then.
+    /// Records the report of a stuck thread. Returns false if no stall was announced for that time.
     pub(super) fn told(&mut self, thread: &Id, since: u64, at: u64) -> bool {
         let is_held = |held: &&mut Held| {
             let is_over = held.over.is_some_and(|over| over + LATE < since);
-            // Of a worker whose thread is not known, only the runtime can be said.
+            // A report of a worker with an unknown thread names only the runtime.
             let is_there = thread.is_empty() || held.stall.thread == *thread;
             is_there && held.stall.at <= at && !is_over
         };

@@ -1,4 +1,4 @@
-//! Peers that are told by tokio's own spans, as subscribers of the whole process.
+//! Peers that read tokio's spans, as subscribers of the whole process.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) fn blocked() -> Traced {
     Traced
 }
 
-/// As its `init` sets it up, less a log that prints: with a server, on a port that is free, and nobody who looks.
+/// Sets it up like its `init`, without a log: with a server on a free port, and no client.
 pub(super) fn console() -> Traced {
     let console = ConsoleLayer::builder().server_addr(([127, 0, 0, 1], 0));
     registry().with(console.spawn()).init();

@@ -1,4 +1,4 @@
-//! Nobody, and the peers that wrap a future.
+//! No watchdog, and the peers that wrap a future.
 
 use std::future::Future;
 

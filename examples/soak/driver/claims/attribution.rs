@@ -10,20 +10,20 @@ use super::{Claim, number};
 const SLOW: &str = "shotclock_slow_polls_total";
 const SUPPRESSED: &str = "shotclock_reports_suppressed_total";
 
-/// To wake a thread takes a lock, and who has it may not be run. Who waits for it past the budget is told, which
-/// is the truth and no fault of the route's: at most one in so many polls.
+/// A wake-up of a thread takes a lock, whose holder may not be scheduled. A poll that waits for it past its budget is
+/// reported, which is true and not due to the route: at most one in this number of polls.
 const LOCKS: u64 = 100_000;
-/// Under `Timing::Ticked` a poll that began under a tick that came late counts only from the next one on, and
-/// may so be within its budget: at most one stall in so many.
+/// Under `Timing::Ticked`, a poll that began under a late tick counts from the next tick only. So it may be within its
+/// budget: at most one stall in this number.
 const MISSED: u64 = 100;
 
-/// Polls of a watch that were late through nobody's fault.
+/// Returns the starved and suspended polls of a watch.
 fn excused(scrape: &Scrape, watch: &str) -> u64 {
     let cause = |cause| scrape.sum(SLOW, &[("watch", watch), ("cause", cause)]);
     cause("starved") + cause("suspended")
 }
 
-/// Of so many stalls in polls of a watch, those that it did not count as slow, if it goes by ticks.
+/// Returns the stalls of a ticked watch that it may not count as slow.
 fn missed(scrape: &Scrape, watch: &str, stalls: u64) -> u64 {
     match watch.contains("ticked") {
         true => stalls.saturating_sub(scrape.sum(SLOW, &[("watch", watch)])),
@@ -73,18 +73,18 @@ pub(super) fn workers(soak: &Soak) -> Claim {
     }
 }
 
-pub(super) fn false_blame(soak: &Soak, counts: &Counts, scrape: &Scrape) -> Claim {
+pub(super) fn false_reports(soak: &Soak, counts: &Counts, scrape: &Scrape) -> Claim {
     let cause = |cause| scrape.sum(SLOW, &[("cause", cause)]);
     let excused = cause("starved") + cause("suspended");
     let is_lock = |text: &&String| text.contains("blocked in futex");
-    let (locks, mut blamed): (Vec<_>, Vec<_>) = soak.stalls.false_blame.iter().partition(is_lock);
+    let (locks, mut blamed): (Vec<_>, Vec<_>) = soak.stalls.false_reports.iter().partition(is_lock);
     let polls = counts.polls();
     if locks.len() as u64 * LOCKS > polls {
         blamed.extend(&locks);
     }
     Claim {
-        name: "blame",
-        what: "Nobody else is blamed",
+        name: "attribution",
+        what: "No other poll is charged",
         figure: format!(
             "{} of {} polls; {} were over their budget through the host alone, and excused; \
              {} waited that long for a lock of the runtime's or of rayon's, and are reported as that",
