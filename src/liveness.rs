@@ -46,6 +46,13 @@ impl Liveness {
         self.thread.get_or_init(handles);
     }
 
+    /// Gives the first sign of life at `now`, for a thread that was just started. Any thread may call it.
+    ///
+    /// The system may not run the new thread for long. Without this sign, `health` would not know that a scan is overdue.
+    pub(crate) fn start(&self, now: u64) {
+        let _ = self.sign.compare_exchange(0, now, Release, Relaxed);
+    }
+
     /// Ends a nap of the thread.
     pub(crate) fn wake(&self) {
         if let Some((thread, _)) = self.thread.get() {
@@ -122,6 +129,16 @@ mod tests {
 
     fn clock() -> Clock {
         Clock::mock().0
+    }
+
+    #[test]
+    fn start_gives_the_first_sign_only() {
+        let (liveness, clock) = (Liveness::new(), clock());
+        liveness.start(100);
+        assert_eq!(liveness.overdue(&clock, 150), 50);
+        liveness.will_nap(200, 10);
+        liveness.start(300);
+        assert_eq!(liveness.overdue(&clock, 350), 140);
     }
 
     #[test]

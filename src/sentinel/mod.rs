@@ -113,8 +113,11 @@ pub(crate) fn start(clock: &Clock, stacks: Stacks, signal: i32) -> Result<(), Er
         stack_sampler::install(signal);
     }
     ticker::start(clock)?;
+    let now = clock.raw();
     let clock = clock.clone();
-    THREAD.start(move || Sentinel::new(&clock).run())
+    THREAD.start(move || Sentinel::new(&clock).run())?;
+    SENTINEL.start(now);
+    Ok(())
 }
 
 /// Returns whether stacks can be taken here. An error says why not. Waits for the self-test, which takes some milliseconds
