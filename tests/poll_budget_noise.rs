@@ -56,8 +56,8 @@ impl Work {
 /// The number of failed runs, by charged time and by elapsed time.
 #[derive(Debug, Default, PartialEq)]
 struct Failed {
-    by_own_time: u32,
-    by_the_wall: u32,
+    by_charged: u32,
+    by_elapsed: u32,
 }
 
 fn fail(work: Work, runs: u32) -> Failed {
@@ -66,9 +66,9 @@ fn fail(work: Work, runs: u32) -> Failed {
         .unwrap();
     let mut failed = Failed::default();
     for _ in 0..runs {
-        let (by_own_time, longest) = runtime.block_on(run(work));
-        failed.by_own_time += u32::from(by_own_time);
-        failed.by_the_wall += u32::from(longest > BUDGET);
+        let (by_charged, longest) = runtime.block_on(run(work));
+        failed.by_charged += u32::from(by_charged);
+        failed.by_elapsed += u32::from(longest > BUDGET);
     }
     failed
 }
@@ -76,7 +76,7 @@ fn fail(work: Work, runs: u32) -> Failed {
 /// Returns whether the assertion failed, and the longest elapsed time.
 async fn run(work: Work) -> (bool, Duration) {
     let mut longest = Duration::ZERO;
-    let by_own_time = {
+    let by_charged = {
         let mut running = pin!(work.run());
         let timed = poll_fn(|cx| {
             let begun = Instant::now();
@@ -91,7 +91,7 @@ async fn run(work: Work) -> (bool, Duration) {
         }
         held.is_err()
     };
-    (by_own_time, longest)
+    (by_charged, longest)
 }
 
 /// Silences panics, which this test only counts.
@@ -112,7 +112,7 @@ fn runs(count: u32) -> [Failed; 3] {
 #[test]
 fn assertion_beside_spinning_processes_fails_for_slow_polls_only() {
     const RUNS: u32 = 20;
-    let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_own_time);
+    let [in_time, computes, sleeps] = runs(RUNS).map(|failed| failed.by_charged);
     assert_eq!(computes, RUNS);
     // A host may pause the virtual machine for some milliseconds without a notice. That adds to a poll that computes,
     // and excuses one that sleeps. It is rare: not twice in a run.
@@ -136,11 +136,11 @@ fn assertion_beside_spinning_processes_500_times() {
     ];
     for (name, failed) in names.iter().zip(&failed) {
         let Failed {
-            by_own_time,
-            by_the_wall,
+            by_charged,
+            by_elapsed,
         } = failed;
-        println!("| {name} | {by_own_time} | {by_the_wall} |");
+        println!("| {name} | {by_charged} | {by_elapsed} |");
     }
-    let by_own_time = failed.map(|failed| failed.by_own_time);
-    assert_eq!(by_own_time, [0, RUNS, RUNS]);
+    let by_charged = failed.map(|failed| failed.by_charged);
+    assert_eq!(by_charged, [0, RUNS, RUNS]);
 }
