@@ -115,6 +115,6 @@ fn stalls(watchdog: &Watchdog, threads: &[PathBuf], reports: &mpsc::Receiver<Slo
         return;
     };
     let median = late[count / 2];
-    println!("{count} of {STALLS} stalls told while they ran, after the budget by");
+    println!("{count} of {STALLS} stalls reported while they ran, after the budget by");
     println!("goal: {median:.0?} in the median, {worst:.0?} at most; 2.5ms allowed");
 }

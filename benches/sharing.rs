@@ -1,8 +1,7 @@
-//! What it costs that threads poll under one watch: 1 thread, 2, and twice as many as there are cores. Each
-//! counts in cells of its own, so what a poll costs must not grow with their number.
+//! Measures what a poll costs when threads share one watch: 1 thread, 2, and twice as many as there are cores. Each
+//! thread counts in cells of its own, so the cost must not grow with the number of threads.
 //!
-//! Told is the processor time of a poll, and not the time on the wall, which doubles where two threads share a
-//! core.
+//! The figure is the processor time of a poll. Wall time doubles where two threads share a core.
 
 use std::future::{Future, poll_fn};
 use std::hint::black_box;

@@ -47,7 +47,7 @@ static SLICE_TICKER: SliceTicker = SliceTicker {
     requested_nanos: AtomicU64::new(NO_REQUEST),
     is_asleep: AtomicBool::new(false),
     start_was_tried: AtomicBool::new(false),
-    thread: BackgroundThread::new("shotclock-pulse"),
+    thread: BackgroundThread::new("shotclock-slice"),
 };
 
 /// Returns the counter, which grows by [`STEP`] or more in each period.

@@ -123,7 +123,7 @@ mod linux {
         // The kernel keeps 15 bytes of a name.
         let masks = masks_with(&[
             "shotclock-watch",
-            "shotclock-arch",
+            "shotclock-hist",
             "shotclock-rep-0",
             "shotclock-rep-1",
             "shotclock-esc-0",
@@ -131,7 +131,7 @@ mod linux {
             "shotclock-http",
             "shotclock-sysd",
             "shotclock-probe",
-            "shotclock-pulse",
+            "shotclock-slice",
         ]);
         let of_the_crate = masks.iter().filter(|(name, _)| {
             // It captures its own stack, and ends.

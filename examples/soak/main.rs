@@ -1,19 +1,17 @@
-//! A soak: a service under two watchdogs, one per `Timing`, is sent requests that behave and requests that
-//! do not, for as long as you like. What the watchdogs count and tell is compared with what this program
-//! knows without them, and each claim holds or fails. `scripts/soak` runs it, and keeps what it printed in
-//! `docs/soak.md`.
+//! A soak: clients send healthy and blocking requests to a service under two watchdogs, one per `Timing`, for as long
+//! as you like. The driver compares the watchdogs' counts and reports with its own, and each claim holds or fails.
+//! `scripts/soak` runs it, and writes its output to `docs/soak.md`.
 //!
 //! ```sh
 //! cargo run --release --example soak -- --seconds 60
 //! ```
 //!
-//! Two processes. The *service* counts each poll by itself, in a wrapper around the watched future, and
-//! announces each stall on purpose before it begins. The *driver* starts the service, draws what to ask it,
-//! scrapes it once a second, and judges. It asks in rounds; after each of them it rests until nothing is in
-//! flight, when two counts of the same thing have to be equal.
+//! There are two processes. The *service* counts each poll in a wrapper around the watched future, and announces each
+//! stall before it begins. The *driver* starts the service, makes random requests, scrapes it once a second, and checks
+//! the claims. It runs in rounds. After each round it waits until nothing is in flight. Then both counts must be equal.
 //!
-//! `--sabotage` breaks one thing on purpose, upon which the claim about it has to fail; `--prove` does so with
-//! one after the other, and fails if a claim does not.
+//! `--sabotage` plants one fault, and the claim about it must fail. `--prove` plants one fault after the other, and
+//! fails if a claim holds in spite of its fault.
 
 mod driver;
 mod random;
@@ -30,19 +28,19 @@ use sabotage::Sabotage;
 /// Runs a service under load and faults, and checks the claims about its watchdog.
 #[derive(Parser)]
 struct Args {
-    /// For how long requests are made
+    /// The time of all rounds, in seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// In how many rounds
+    /// The number of rounds
     #[arg(long, default_value_t = 4)]
     rounds: u64,
-    /// What is drawn follows from this number
+    /// The seed of the random requests
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What to break on purpose
+    /// The fault to plant
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
-    /// Break one thing after the other
+    /// Plant one fault after the other
     #[arg(long)]
     prove: bool,
     #[command(subcommand)]

@@ -1,11 +1,11 @@
-//! Numbers that look random, and are the same for the same seed: SplitMix64.
+//! Pseudo-random numbers by SplitMix64: the same seed gives the same numbers.
 
 use std::time::Duration;
 
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// `stream` tells apart those who draw under one seed.
+    /// Makes a generator. `stream` separates the generators of one seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         Self(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ stream.wrapping_mul(0xA076_1D64_78BD_642F))
     }
@@ -17,7 +17,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to, and without, `end`.
+    /// Returns a number from 0 to `end`, exclusive.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
@@ -26,7 +26,7 @@ impl Random {
         &things[self.below(things.len() as u64) as usize]
     }
 
-    /// With an even chance from nothing to twice the mean.
+    /// Returns a number from 0 to twice the mean, evenly distributed.
     pub(crate) fn time(&mut self, mean: Duration) -> Duration {
         Duration::from_micros(self.below(2 * mean.as_micros() as u64 + 1))
     }

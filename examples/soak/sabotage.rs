@@ -1,4 +1,4 @@
-//! What can be broken on purpose, each so that a claim of the soak does not hold any more.
+//! The faults that the soak can plant. Each makes a claim fail.
 
 use clap::ValueEnum;
 
@@ -47,7 +47,7 @@ pub(crate) enum Sabotage {
 }
 
 impl Sabotage {
-    /// The claims that fail then, by name.
+    /// Returns the names of the claims that fail then.
     pub(crate) fn breaks(self) -> &'static [&'static str] {
         match self {
             Self::Polls => &["polls"],
@@ -70,14 +70,14 @@ impl Sabotage {
         }
     }
 
-    /// In words, as the help has it.
+    /// Describes the fault, in the words of the help.
     pub(crate) fn what(self) -> String {
         let value = self.to_possible_value();
         let help = value.and_then(|value| value.get_help().map(ToString::to_string));
         help.unwrap_or_else(|| self.name())
     }
 
-    /// As it is called on the command line.
+    /// Returns the name on the command line.
     pub(crate) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())

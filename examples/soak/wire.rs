@@ -1,17 +1,17 @@
-//! What the service tells its driver: one line of JSON each, on its standard output.
+//! The messages of the service to its driver: one line of JSON each, on its standard output.
 
 use serde::{Deserialize, Serialize};
 
-/// The number of a thread or task, as the standard library and tokio write it; empty where there is none.
+/// The number of a thread or task, as the standard library and tokio format it; empty if there is none.
 pub(crate) type Id = String;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// It serves, and its metrics are, at these addresses.
+    /// The service listens at these addresses.
     Serves { service: String, metrics: String },
     /// A poll is about to hold its thread.
     Stall(Stall),
-    /// It held it until now.
+    /// That poll released its thread.
     Over { thread: Id, at: u64 },
     /// The watchdog reports a poll.
     Slow {
@@ -30,27 +30,27 @@ pub(crate) enum News {
         millis: u64,
         text: String,
     },
-    /// What was counted of one watch.
+    /// The counts of one watch.
     Count { watch: String, count: Count },
-    /// The end of the counts, with the interrupted system calls and the allocated bytes.
+    /// The end of the counts, with the number of interrupted system calls and the allocated bytes.
     Counted { interrupted: u64, allocated: u64 },
     /// Whether all reports were delivered.
     Flushed { whole: bool },
 }
 
-/// What is done on purpose, at a time in milliseconds from the start of the service.
+/// A stall on purpose. Times are in milliseconds from the start of the service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stall {
-    /// `None` if no watch is around it, so that the guard of the runtime has to find it.
+    /// `None` if no watch is around it, so that only the runtime's guard can report it.
     pub(crate) watch: Option<String>,
     pub(crate) task: Id,
     pub(crate) thread: Id,
     pub(crate) at: u64,
-    /// For a person who looks for it.
+    /// For a person who reads the log.
     pub(crate) how: String,
 }
 
-/// Polls of a watch, as the service counts them without its watchdog.
+/// The polls of a watch, as the service counts them without its watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Count {
     pub(crate) began: u64,

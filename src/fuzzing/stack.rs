@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 
 use super::Input;
 use crate::sentinel::restarting_callers::Call;
-use crate::sentinel::unwind::{MAX_STEPS, Unwinder, lookup, word};
+use crate::sentinel::unwind::{MAX_FRAMES, Unwinder, lookup, word};
 use crate::sys::{Copied, Registers};
 
 /// The limit of reads for one frame. A rule reads the return address, the frame pointer and the operands of an
 /// expression.
-const READS_A_STEP: usize = 64;
+const READS_PER_FRAME: usize = 64;
 
 thread_local! {
     /// Knows the modules of this process.
@@ -89,24 +89,24 @@ pub(super) fn assert_unwinds(unwinder: &mut Unwinder, copied: &Copied) {
         assert_eq!(word, byte_by_byte(copied, address), "at {address:#x}");
         word.ok_or(())
     };
-    let steps = unwinder.frames(copied.registers, read).len();
-    assert!((1..=MAX_STEPS).contains(&steps));
+    let raw_frames = unwinder.frames(copied.registers, read).len();
+    assert!((1..=MAX_FRAMES).contains(&raw_frames));
     assert!(
-        reads.get() <= steps * READS_A_STEP,
-        "{reads:?} reads for {steps}"
+        reads.get() <= raw_frames * READS_PER_FRAME,
+        "{reads:?} reads for {raw_frames}"
     );
     // The second time the unwinder has remembered rules, which change nothing.
     let unwound = unwinder.unwind(copied);
-    assert_eq!(unwound.steps.len(), steps);
-    assert_eq!(unwound.sps.len(), steps);
-    for step in &unwound.steps {
-        let module = unwinder.module(lookup(step));
-        assert_eq!(step.module, module.map(|module| module.path.clone()));
+    assert_eq!(unwound.raw_frames.len(), raw_frames);
+    assert_eq!(unwound.sps.len(), raw_frames);
+    for raw_frame in &unwound.raw_frames {
+        let module = unwinder.module(lookup(raw_frame));
+        assert_eq!(raw_frame.module, module.map(|module| module.path.clone()));
     }
     let _ = unwinder.caller_restarts(&unwound, Call::Sleep);
     let marks = unwound.sps.iter().copied();
     for mark in marks.chain([0, 1, u64::MAX]) {
-        let beyond = (1..steps).find(|n| unwound.sps[*n] > mark);
+        let beyond = (1..raw_frames).find(|n| unwound.sps[*n] > mark);
         let expected = beyond.filter(|_| mark != 0);
         assert_eq!(unwound.inside(mark as usize), expected);
     }

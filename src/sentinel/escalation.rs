@@ -117,7 +117,7 @@ fn write_to_stderr(text: String) {
         let _ = written.send(());
     };
     // If the system refuses a thread, the abort comes without this line.
-    let _ = background_thread::spawn("shotclock-say", write);
+    let _ = background_thread::spawn("shotclock-abort", write);
     let _ = is_written.recv_timeout(MAX_WAIT);
 }
 

@@ -2,7 +2,7 @@
 
 use super::known_frame::KnownFrame;
 use super::restarting_callers::Call;
-use crate::stack::Step;
+use crate::stack::RawFrame;
 use crate::sys::Copied;
 
 pub(super) struct Unwinder;
@@ -20,7 +20,7 @@ impl Changes {
 }
 
 pub(super) struct Unwound {
-    pub(super) steps: Vec<Step>,
+    pub(super) raw_frames: Vec<RawFrame>,
 }
 
 impl Unwound {
@@ -50,11 +50,13 @@ impl Unwinder {
         false
     }
 
-    pub(super) fn known_frame(&self, _: &Step) -> Option<KnownFrame> {
+    pub(super) fn known_frame(&self, _: &RawFrame) -> Option<KnownFrame> {
         None
     }
 
     pub(super) fn unwind(&mut self, _: &Copied) -> Unwound {
-        Unwound { steps: Vec::new() }
+        Unwound {
+            raw_frames: Vec::new(),
+        }
     }
 }

@@ -155,11 +155,11 @@ impl SampleTarget<'_> {
         }
         let stack = self.sampler.sample(&target, self.stacks).stack?;
         let functions: Vec<_> = stack
-            .steps()
-            .map(|step| Function {
-                address: step.address,
-                is_return: step.is_return,
-                known: self.sampler.known_frame(step),
+            .raw_frames()
+            .map(|raw_frame| Function {
+                address: raw_frame.address,
+                is_return: raw_frame.is_return,
+                known: self.sampler.known_frame(raw_frame),
             })
             .collect();
         outermost_poll(&functions)

@@ -12,7 +12,7 @@ use super::unwind::Unwinder;
 use super::unwind_loader::UnwindLoader;
 use crate::procfs::{self, SyscallState, Waits};
 use crate::slot::{InFlightPoll, Slot};
-use crate::stack::{Stack, Step};
+use crate::stack::{RawFrame, Stack};
 use crate::sync::IgnorePoison as _;
 use crate::sys::{Capturer, Copied, NoCapture, Registers, Thread, read_memory};
 use crate::watch::Stacks;
@@ -129,8 +129,8 @@ impl StackSampler {
     }
 
     /// Returns the known function at an address of a stack.
-    pub(super) fn known_frame(&self, step: &Step) -> Option<KnownFrame> {
-        self.loader.loaded()?.known_frame(step)
+    pub(super) fn known_frame(&self, raw_frame: &RawFrame) -> Option<KnownFrame> {
+        self.loader.loaded()?.known_frame(raw_frame)
     }
 
     /// Returns whether a stack is that of a thread that has handed its worker over.
@@ -150,16 +150,16 @@ impl StackSampler {
     /// Returns whether a stack is that of a worker between two polls.
     pub(super) fn is_between_polls(&self, stack: &Stack) -> bool {
         let unwinder = self.loader.loaded();
-        let known = |step| unwinder.and_then(|unwinder| unwinder.known_frame(step));
+        let known = |raw_frame| unwinder.and_then(|unwinder| unwinder.known_frame(raw_frame));
         // A worker is itself a task of the blocking pool. The inner one of the two frames decides.
         let is_either = |known: &KnownFrame| matches!(known, KnownFrame::Worker | KnownFrame::Task);
-        stack.steps().filter_map(known).find(is_either) == Some(KnownFrame::Worker)
+        stack.raw_frames().filter_map(known).find(is_either) == Some(KnownFrame::Worker)
     }
 
     fn has(&self, stack: &Stack, frame: KnownFrame) -> bool {
         let is_it = |unwinder: &Unwinder| {
-            let mut steps = stack.steps();
-            steps.any(|step| unwinder.known_frame(step) == Some(frame))
+            let mut raw_frames = stack.raw_frames();
+            raw_frames.any(|raw_frame| unwinder.known_frame(raw_frame) == Some(frame))
         };
         self.loader.loaded().is_some_and(is_it)
     }
@@ -207,10 +207,10 @@ fn sample_stack(unwinder: &mut Unwinder, target: &Target<'_>, stacks: Stacks) ->
     let unwound = captured.map(|copied| unwinder.unwind(&copied)).or(outside);
     // The poll was in flight before the copy and is now, so it was in flight at the copy.
     let unwound = unwound
-        .filter(|unwound| target.slot.is_in_flight(target.poll) && !unwound.steps.is_empty());
+        .filter(|unwound| target.slot.is_in_flight(target.poll) && !unwound.raw_frames.is_empty());
     let stack = unwound.map(|unwound| {
         let inside = unwound.inside(target.poll.stack);
-        Stack::new(unwound.steps, inside)
+        Stack::new(unwound.raw_frames, inside)
     });
     StackSample {
         stack,
@@ -286,7 +286,7 @@ fn test_capture(unwinder: &mut Unwinder) -> Result<(), String> {
         capturer.wait(&thread, Duration::from_secs(1))
     });
     let copied = copied.map_err(|why| why.to_string())?;
-    match unwinder.unwind(&copied).steps.len() {
+    match unwinder.unwind(&copied).raw_frames.len() {
         0..3 => Err("the stack could be copied and not unwound".into()),
         _ => Ok(()),
     }

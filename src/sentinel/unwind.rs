@@ -11,11 +11,11 @@ use super::known_frame::KnownFrame;
 pub(super) use super::modules::Known;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::restarting_callers::Call;
-use crate::stack::{Step, invalidate_names};
+use crate::stack::{RawFrame, invalidate_names};
 use crate::sys::{Copied, Registers};
 
-/// The largest number of steps, to bound the time. Deeper stacks are cut at their outer end.
-pub(crate) const MAX_STEPS: usize = 512;
+/// The largest number of frames, to bound the time. Deeper stacks are cut at their outer end.
+pub(crate) const MAX_FRAMES: usize = 512;
 
 /// Unwinds copies of stacks, with the modules of their addresses.
 pub(crate) struct Unwinder {
@@ -56,15 +56,15 @@ pub(crate) struct Frame {
 
 /// An unwound stack.
 pub(crate) struct Unwound {
-    pub(crate) steps: Vec<Step>,
-    /// The stack pointer in each step.
+    pub(crate) raw_frames: Vec<RawFrame>,
+    /// The stack pointer in each frame.
     pub(crate) sps: Vec<u64>,
 }
 
 impl Unwound {
-    /// Counts the steps from the innermost one to the one whose stack pointer was `mark` when it made its call.
+    /// Counts the frames from the innermost one to the one whose stack pointer was `mark` when it made its call.
     ///
-    /// `None` if the stack does not reach it. The steps beyond are its callers.
+    /// `None` if the stack does not reach it. The frames beyond are its callers.
     pub(crate) fn inside(&self, mark: usize) -> Option<usize> {
         let beyond = self.sps.iter().skip(1).position(|sp| *sp > mark as u64);
         (mark != 0).then_some(beyond? + 1)
@@ -133,12 +133,13 @@ impl Unwinder {
     ///
     /// The function that repeats it is the innermost one outside the C library, or one inside that library.
     pub(crate) fn caller_restarts(&self, unwound: &Unwound, call: Call) -> bool {
-        for step in &unwound.steps {
+        for raw_frame in &unwound.raw_frames {
             // Code outside all files, such as that of a JIT compiler, is unknown.
-            let Some(module) = self.modules.at(lookup(step)) else {
+            let Some(module) = self.modules.at(lookup(raw_frame)) else {
                 return false;
             };
-            let repeats = module.known_frame_at(lookup(step)) == Some(KnownFrame::Repeats(call));
+            let repeats =
+                module.known_frame_at(lookup(raw_frame)) == Some(KnownFrame::Repeats(call));
             if repeats || !module.is_c_library() {
                 return repeats;
             }
@@ -146,17 +147,17 @@ impl Unwinder {
         false
     }
 
-    /// Returns the known function of a step.
-    pub(super) fn known_frame(&self, step: &Step) -> Option<KnownFrame> {
-        let module = self.modules.at(lookup(step));
-        module.and_then(|module| module.known_frame_at(lookup(step)))
+    /// Returns the known function of a frame.
+    pub(super) fn known_frame(&self, raw_frame: &RawFrame) -> Option<KnownFrame> {
+        let module = self.modules.at(lookup(raw_frame));
+        module.and_then(|module| module.known_frame_at(lookup(raw_frame)))
     }
 
     pub(crate) fn unwind(&mut self, copied: &Copied) -> Unwound {
         let read = |address: u64| word(copied, address).ok_or(());
         self.modules.begin_stack();
         let frames = self.frames(copied.registers, read);
-        let step = |frame: &Frame| Step {
+        let raw_frame = |frame: &Frame| RawFrame {
             address: frame.address.address() as usize,
             is_return: frame.address.is_return_address(),
             module: (self.modules)
@@ -164,7 +165,7 @@ impl Unwinder {
                 .map(|module| Arc::clone(&module.path)),
         };
         Unwound {
-            steps: frames.iter().map(step).collect(),
+            raw_frames: frames.iter().map(raw_frame).collect(),
             sps: frames.iter().map(|frame| frame.sp).collect(),
         }
     }
@@ -186,7 +187,7 @@ impl Unwinder {
         let mut native = native(registers);
         let mut address = FrameAddress::from_instruction_pointer(registers.ip);
         let mut frames = Vec::new();
-        while frames.len() < MAX_STEPS {
+        while frames.len() < MAX_FRAMES {
             self.look_up(address.address_for_lookup());
             frames.push(Frame {
                 address,
@@ -229,8 +230,8 @@ fn section_info(module: &Module, unwinding: Unwinding) -> framehop::Module<Arc<[
 }
 
 /// Returns an address in the function. A return address may be past its end, if the call does not return.
-pub(crate) fn lookup(step: &Step) -> u64 {
-    step.address as u64 - u64::from(step.is_return)
+pub(crate) fn lookup(raw_frame: &RawFrame) -> u64 {
+    raw_frame.address as u64 - u64::from(raw_frame.is_return)
 }
 
 /// Returns the word at an address of the thread, from the copy.

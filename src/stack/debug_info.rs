@@ -9,7 +9,7 @@ use addr2line::gimli::{self, EndianSlice, NativeEndian, Section as _};
 use object::read::elf::{ElfFile64, ElfSymbol64};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, SymbolKind};
 
-use super::Step;
+use super::RawFrame;
 use super::symbols::{Frame, unnamed};
 use crate::procfs::{Mapping, executable_mappings, open_mapped};
 use crate::sync::IgnorePoison as _;
@@ -31,14 +31,17 @@ static FILES: Mutex<Files> = Mutex::new(Files {
 });
 
 /// Returns the functions at one address, innermost first. Empty if it has no name.
-pub(super) fn look_up(step: &Step) -> Vec<Frame> {
-    let address = step.address as u64 - u64::from(step.is_return);
+pub(super) fn look_up(raw_frame: &RawFrame) -> Vec<Frame> {
+    let address = raw_frame.address as u64 - u64::from(raw_frame.is_return);
     let mut files = FILES.lock().ignore_poison();
     let Some(mapping) = files.mapping_at(address) else {
         return Vec::new();
     };
     match files.binary(&mapping.path) {
-        Some(binary) => binary.frames(address - mapping.addresses.start + mapping.offset, step),
+        Some(binary) => binary.frames(
+            address - mapping.addresses.start + mapping.offset,
+            raw_frame,
+        ),
         None => Vec::new(),
     }
 }
@@ -150,7 +153,7 @@ impl<'a> Names<'a> {
     }
 
     /// Returns the functions that debug information has at an address.
-    fn frames_at(&self, address: u64, step: &Step) -> Vec<Frame> {
+    fn frames_at(&self, address: u64, raw_frame: &RawFrame) -> Vec<Frame> {
         let mut frames = Vec::new();
         let Some(dwarf) = &self.dwarf else {
             return frames;
@@ -168,7 +171,7 @@ impl<'a> Names<'a> {
                 function: name.map(|name: Cow<'_, str>| demangled(&name)),
                 file: location.and_then(|location| location.file).map(Arc::from),
                 line: location.and_then(|location| location.line),
-                ..unnamed(step)
+                ..unnamed(raw_frame)
             });
         }
         frames
@@ -194,16 +197,16 @@ impl Binary {
     }
 
     /// Returns the functions at an offset of the file.
-    fn frames(&self, offset: u64, step: &Step) -> Vec<Frame> {
+    fn frames(&self, offset: u64, raw_frame: &RawFrame) -> Vec<Frame> {
         let Some(address) = self.file.with(|names| names.address_of(offset)) else {
             return Vec::new();
         };
         let files = || self.debug_file.iter().chain([&self.file]);
         let symbol = || files().find_map(|file| file.with(|names| names.symbol_at(address)));
         let mut frames = files()
-            .map(|file| file.with(|names| names.frames_at(address, step)))
+            .map(|file| file.with(|names| names.frames_at(address, raw_frame)))
             .find(|frames| !frames.is_empty())
-            .unwrap_or_else(|| vec![unnamed(step)]);
+            .unwrap_or_else(|| vec![unnamed(raw_frame)]);
         for frame in &mut frames {
             if frame.function.is_none() {
                 frame.function = symbol();

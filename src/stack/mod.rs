@@ -40,19 +40,19 @@ pub(crate) use symbols::invalidate_names;
 /// (`debug = "line-tables-only"` in the profile is enough). A stripped program has addresses instead of names.
 #[derive(Clone)]
 pub struct Stack {
-    taken: Arc<Taken>,
+    inner: Arc<StackInner>,
 }
 
-struct Taken {
-    steps: Vec<Step>,
-    /// The number of steps inside the watched poll, if the stack reaches it.
+struct StackInner {
+    raw_frames: Vec<RawFrame>,
+    /// The number of frames inside the watched poll, if the stack reaches it.
     inside: Option<usize>,
     frames: OnceLock<Named>,
 }
 
-/// One function that was running.
+/// One call on a copied stack, before its functions are looked up: inlined functions share it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Step {
+pub(crate) struct RawFrame {
     /// The present instruction, or the return address of the call that the function made.
     pub(crate) address: usize,
     pub(crate) is_return: bool,
@@ -66,15 +66,15 @@ struct Named {
 }
 
 impl Stack {
-    /// Makes a stack. `inside` is the number of steps inside the watched poll, if the stack reaches it.
-    pub(crate) fn new(steps: Vec<Step>, inside: Option<usize>) -> Self {
-        let taken = Taken {
-            steps,
+    /// Makes a stack. `inside` is the number of frames inside the watched poll, if the stack reaches it.
+    pub(crate) fn new(raw_frames: Vec<RawFrame>, inside: Option<usize>) -> Self {
+        let inner = StackInner {
+            raw_frames,
             inside,
             frames: OnceLock::new(),
         };
         Self {
-            taken: Arc::new(taken),
+            inner: Arc::new(inner),
         }
     }
 
@@ -86,18 +86,18 @@ impl Stack {
             frames,
             inside: None,
         };
-        let taken = Taken {
-            steps: Vec::new(),
+        let inner = StackInner {
+            raw_frames: Vec::new(),
             inside: None,
             frames: OnceLock::from(named),
         };
         Self {
-            taken: Arc::new(taken),
+            inner: Arc::new(inner),
         }
     }
 
-    pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.taken.steps.iter()
+    pub(crate) fn raw_frames(&self) -> impl Iterator<Item = &RawFrame> {
+        self.inner.raw_frames.iter()
     }
 
     /// Returns all frames, innermost first. One address has several frames if functions were inlined.
@@ -113,7 +113,7 @@ impl Stack {
 
     /// Returns whether the stack reaches the watched poll. If not, frames at its outer end are missing.
     pub fn is_complete(&self) -> bool {
-        self.taken.inside.is_some()
+        self.inner.inside.is_some()
     }
 
     /// Returns the stack in one line. `Display` writes the same in several.
@@ -133,20 +133,20 @@ impl Stack {
             frames: Vec::new(),
             inside: None,
         };
-        let Taken {
-            steps,
+        let StackInner {
+            raw_frames,
             inside,
             frames,
-        } = &*self.taken;
+        } = &*self.inner;
         // In the child of a fork, the thread that was looking names up does not exist, and would never finish.
         if sys::is_forked() {
             return frames.get().unwrap_or(&NAMELESS);
         }
         frames.get_or_init(|| {
-            let mut frames = Vec::with_capacity(steps.len());
+            let mut frames = Vec::with_capacity(raw_frames.len());
             let mut frames_inside = None;
-            for (number, step) in steps.iter().enumerate() {
-                frames.extend_from_slice(&symbols::frames_of(step));
+            for (number, raw_frame) in raw_frames.iter().enumerate() {
+                frames.extend_from_slice(&symbols::frames_of(raw_frame));
                 if Some(number + 1) == *inside {
                     frames_inside = Some(frames.len());
                 }
@@ -162,12 +162,12 @@ impl Stack {
 /// Returns the function that begins at an address, if it has a name. The first call may take long.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn function_at(address: usize) -> Option<Frame> {
-    let step = Step {
+    let raw_frame = RawFrame {
         address,
         is_return: false,
         module: None,
     };
-    let frame = symbols::frames_of(&step).last().cloned()?;
+    let frame = symbols::frames_of(&raw_frame).last().cloned()?;
     frame.function.is_some().then_some(frame)
 }
 
@@ -246,7 +246,7 @@ impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No names: a debug print must not read the program's debug information.
         f.debug_struct("Stack")
-            .field("steps", &self.taken.steps.len())
+            .field("raw_frames", &self.inner.raw_frames.len())
             .field("is_complete", &self.is_complete())
             .finish_non_exhaustive()
     }

@@ -1,9 +1,9 @@
 //! Replaces `debug_info` on platforms without captures: no address has a name.
 
-use super::Step;
+use super::RawFrame;
 use super::symbols::Frame;
 
-pub(super) fn look_up(_: &Step) -> Vec<Frame> {
+pub(super) fn look_up(_: &RawFrame) -> Vec<Frame> {
     Vec::new()
 }
 

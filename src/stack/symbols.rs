@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::Step;
+use super::RawFrame;
 use super::debug_info;
 use crate::catch_panic::catch_panic;
 use crate::sync::IgnorePoison as _;
@@ -160,23 +160,23 @@ pub(crate) fn invalidate_names() {
     CACHE_IS_STALE.store(true, Relaxed);
 }
 
-type Names = HashMap<Step, Arc<[Frame]>>;
+type Names = HashMap<RawFrame, Arc<[Frame]>>;
 
 /// Returns the functions at one address, innermost first: several if the compiler inlined some. Never empty.
-pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
+pub(super) fn frames_of(raw_frame: &RawFrame) -> Arc<[Frame]> {
     static NAMES: Mutex<Option<Names>> = Mutex::new(None);
     let lock = || NAMES.lock().ignore_poison();
     if CACHE_IS_STALE.swap(false, Relaxed) {
         *lock() = None;
         debug_info::forget();
     }
-    if let Some(known) = lock().as_ref().and_then(|names| names.get(step)) {
+    if let Some(known) = lock().as_ref().and_then(|names| names.get(raw_frame)) {
         return Arc::clone(known);
     }
     // Outside the lock, because a look-up may take long.
-    let frames = catch_panic(|| debug_info::look_up(step)).unwrap_or_default();
+    let frames = catch_panic(|| debug_info::look_up(raw_frame)).unwrap_or_default();
     let frames: Arc<[Frame]> = if frames.is_empty() {
-        [unnamed(step)].into()
+        [unnamed(raw_frame)].into()
     } else {
         frames.into()
     };
@@ -185,17 +185,17 @@ pub(super) fn frames_of(step: &Step) -> Arc<[Frame]> {
     if names.len() >= CACHED_ADDRESSES {
         names.clear();
     }
-    names.insert(step.clone(), Arc::clone(&frames));
+    names.insert(raw_frame.clone(), Arc::clone(&frames));
     frames
 }
 
-pub(super) fn unnamed(step: &Step) -> Frame {
+pub(super) fn unnamed(raw_frame: &RawFrame) -> Frame {
     Frame {
-        address: step.address,
+        address: raw_frame.address,
         function: None,
         file: None,
         line: None,
-        module: step.module.clone(),
+        module: raw_frame.module.clone(),
     }
 }
 
@@ -238,16 +238,16 @@ mod tests {
         fn somewhere() -> usize {
             std::hint::black_box(7)
         }
-        let step = Step {
+        let raw_frame = RawFrame {
             address: somewhere as *const () as usize,
             is_return: false,
             module: None,
         };
-        let frames = frames_of(&step);
+        let frames = frames_of(&raw_frame);
         let function = frames.last().and_then(|frame| frame.function.as_deref());
         assert!(function.unwrap().ends_with("somewhere"), "{function:?}");
         // Another test may load modules, which drops the cached names.
-        let is_cached = |_| Arc::ptr_eq(&frames_of(&step), &frames_of(&step));
+        let is_cached = |_| Arc::ptr_eq(&frames_of(&raw_frame), &frames_of(&raw_frame));
         assert!((0..1_000).any(is_cached), "not cached");
     }
 }

@@ -157,14 +157,14 @@ fn burst_of_slow_polls_is_bounded_and_counted() {
 
 #[test]
 fn reporters_end_with_the_last_handle() {
-    struct Told(mpsc::Sender<()>);
-    impl crate::Reporter for Told {
+    struct Forward(mpsc::Sender<()>);
+    impl crate::Reporter for Forward {
         fn on_slow_poll(&self, _: &SlowPoll) {
             let _ = self.0.send(());
         }
     }
     let (tx, rx) = mpsc::channel();
-    let scene = Scene::with(|builder| builder.reporter(Told(tx)));
+    let scene = Scene::with(|builder| builder.reporter(Forward(tx)));
     let watch = scene.watch("w");
     slow_polls(&scene, &watch, 2);
     drop((scene, watch));

@@ -399,7 +399,7 @@ impl WatchdogBuilder {
     fn start_reporters(self, history: &Arc<History>) -> Result<(Reporters, Policy), Error> {
         let capacity = self.report_queue;
         let history = Box::new(HistoryReporter(Arc::clone(history)));
-        let history = ReporterThread::start(history, "shotclock-arch", HISTORY_QUEUE)?;
+        let history = ReporterThread::start(history, "shotclock-hist", HISTORY_QUEUE)?;
         let tracing = || Box::new(TracingReporter::new(self.stderr_without_subscriber)) as _;
         let tracing: Option<Box<dyn Reporter>> = self.tracing.then(tracing);
         let reporters = tracing.into_iter().chain(self.reporters);

@@ -1,4 +1,4 @@
-//! The service as a process, and what it tells.
+//! Runs the service as a child process, and reads its output.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -14,29 +14,29 @@ use crate::Result;
 use crate::sabotage::Sabotage;
 use crate::wire::{Count, News};
 
-/// A service without an answer for this time has ended, or never will.
+/// A service that gives no answer for this time has ended or hangs.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Service {
     child: Child,
-    /// `None` when it is to end.
-    orders: Option<ChildStdin>,
+    /// `None` once the service must end.
+    commands: Option<ChildStdin>,
     news: UnboundedReceiver<News>,
     pub(super) id: u32,
     pub(super) address: String,
     pub(super) metrics: String,
 }
 
-/// What the service counted by itself, at one moment.
+/// The counts of the service, at one moment.
 pub(super) struct Counts {
     pub(super) by_watch: BTreeMap<String, Count>,
     pub(super) interrupted: u64,
-    /// Bytes.
+    /// Allocated memory in bytes.
     pub(super) allocated: u64,
 }
 
 impl Counts {
-    /// How many polls ended.
+    /// The number of polls that ended.
     pub(super) fn polls(&self) -> u64 {
         self.by_watch.values().map(|count| count.ended).sum()
     }
@@ -54,18 +54,18 @@ impl Service {
         // has its final size.
         command.env("MALLOC_ARENA_MAX", "2");
         let mut child = command.spawn()?;
-        let (Some(orders), Some(output), Some(id)) =
+        let (Some(commands), Some(output), Some(id)) =
             (child.stdin.take(), child.stdout.take(), child.id())
         else {
             return Err("the service has ended already".into());
         };
         let (tell, mut news) = unbounded_channel();
-        // All the time, or the pipe would fill up.
+        // Reads all the time, because a full pipe would block the service.
         tokio::spawn(listen(output, tell));
         match timeout(MAX_WAIT, news.recv()).await? {
             Some(News::Serves { service, metrics }) => Ok(Self {
                 child,
-                orders: Some(orders),
+                commands: Some(commands),
                 news,
                 id,
                 address: service,
@@ -75,7 +75,7 @@ impl Service {
         }
     }
 
-    /// Has the service count its polls.
+    /// Asks the service for its counts of polls.
     pub(super) async fn count(&mut self, stalls: &mut Stalls) -> Result<Counts> {
         self.order("count\n").await?;
         let mut by_watch = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Service {
         }
     }
 
-    /// Has the service wait until everything is reported that will be.
+    /// Waits until the service has delivered all its reports.
     pub(super) async fn flush(&mut self, stalls: &mut Stalls) -> Result<()> {
         self.order("flush\n").await?;
         loop {
@@ -109,16 +109,16 @@ impl Service {
         }
     }
 
-    /// Whether it ended as it should.
+    /// Returns whether the service ended with success.
     pub(super) async fn end(&mut self) -> Result<bool> {
-        self.orders = None;
+        self.commands = None;
         Ok(timeout(MAX_WAIT, self.child.wait()).await??.success())
     }
 
     async fn order(&mut self, order: &str) -> Result<()> {
-        let orders = self.orders.as_mut().ok_or("the service is to end")?;
-        orders.write_all(order.as_bytes()).await?;
-        Ok(orders.flush().await?)
+        let commands = self.commands.as_mut().ok_or("the service is to end")?;
+        commands.write_all(order.as_bytes()).await?;
+        Ok(commands.flush().await?)
     }
 
     async fn hear(&mut self) -> Result<News> {

@@ -1,4 +1,4 @@
-//! A connection on which one request is made after the other.
+//! An HTTP connection that makes one request after the other.
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::Result;
 
-/// Closed when it is dropped.
+/// Closes the connection when it is dropped.
 pub(super) struct Connection {
     requests: SendRequest<Empty<Bytes>>,
 }
@@ -22,7 +22,7 @@ impl Connection {
         Ok(Self { requests })
     }
 
-    /// The answer, whole.
+    /// Returns the whole answer.
     pub(super) async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes)> {
         self.requests.ready().await?;
         let request = Request::get(path).header("host", "localhost");
@@ -33,7 +33,7 @@ impl Connection {
     }
 }
 
-/// On a connection of its own.
+/// Makes one request on a connection of its own.
 pub(super) async fn get(address: &str, path: &str) -> Result<String> {
     match Connection::open(address).await?.get(path).await? {
         (StatusCode::OK, body) => Ok(String::from_utf8(body.into())?),

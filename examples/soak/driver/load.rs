@@ -1,4 +1,4 @@
-//! The clients: what they draw, and what they expect of it.
+//! The clients: the requests that they draw, and the answers that they expect.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use futures::future::join_all;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::client_counts::ClientCounts;
 use super::http::Connection;
-use super::ledger::Ledger;
 use crate::random::Random;
 
-/// The same routes, under one watchdog and under the other.
+/// The apps with the same routes: one for each watchdog.
 pub(super) const APPS: [&str; 2] = ["exact", "ticked"];
 
 const CLIENTS: u64 = 24;
-/// Between two requests of one client, in the mean.
+/// The mean time between two requests of one client.
 const THINK: Duration = Duration::from_millis(40);
-/// How many requests are made on one connection, at most.
+/// The largest number of requests on one connection.
 const REQUESTS: u64 = 100;
 
-/// Routes that hold no worker, and how often each is drawn.
+/// Routes that hold no worker, each with its weight.
 const HEALTHY: [(u64, &str); 12] = [
     (30, "/hello"),
     (15, "/work"),
@@ -49,25 +49,25 @@ const PLACES: [&str; 7] = [
 ];
 const DESTRUCTOR: &str = "destructor";
 const MANNERS: [&str; 4] = ["sleep", "compute", "wait", "read"];
-/// Of a stall: from six to sixteen budgets.
+/// The length of a stall: from six to sixteen budgets.
 const SHORTEST: u64 = 60;
 const LONGER: u64 = 100;
-/// Between two stalls under one watchdog, in the mean.
+/// The mean time between two stalls under one watchdog.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// The length of a stall that only a guard can detect, and the time between two. After ten budgets, the guard also reports a
-/// worker with an unknown thread.
+/// The length of a stall that only a guard can detect, and the time between two. After ten budgets, the guard also
+/// reports a worker with an unknown thread.
 const UNWATCHED: u64 = 1_300;
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(3);
 
-/// When a client has had enough.
+/// The time after which a client cancels its request.
 const LEAVES_AFTER: Duration = Duration::from_millis(20);
 
-/// Until then, in a round of its own.
-pub(super) async fn run(address: &str, ledger: &Ledger, seed: u64, until: Instant) {
+/// Runs the clients of one round until `until`.
+pub(super) async fn run(address: &str, clients: &ClientCounts, seed: u64, until: Instant) {
     let client = |number| Client {
         address,
-        ledger,
+        clients,
         random: Random::new(seed, number),
         connection: None,
         left: 0,
@@ -81,10 +81,10 @@ pub(super) async fn run(address: &str, ledger: &Ledger, seed: u64, until: Instan
 
 struct Client<'l> {
     address: &'l str,
-    ledger: &'l Ledger,
+    clients: &'l ClientCounts,
     random: Random,
     connection: Option<Connection>,
-    /// How many more requests to make on it.
+    /// The number of requests that are left for this connection.
     left: u64,
 }
 
@@ -132,14 +132,14 @@ impl Client<'_> {
                 _ => self.ask(&route, &path).await,
             }
             if place == "panic" {
-                self.ledger.panics.add(&format!("{app}-panic"), 1);
+                self.clients.panics.add(&format!("{app}-panic"), 1);
             }
         }
     }
 
     async fn block_workers(mut self, until: Instant) {
         loop {
-            // Before the first one, too: the guard has to get to know which thread is which worker.
+            // Before the first one as well: the guard must learn which thread runs which worker.
             sleep(UNWATCHED_PAUSE / 2 + self.random.time(UNWATCHED_PAUSE / 2)).await;
             if Instant::now() >= until {
                 return;
@@ -150,12 +150,12 @@ impl Client<'_> {
         }
     }
 
-    /// Expects an answer.
+    /// Makes a request, and expects an answer.
     async fn ask(&mut self, route: &str, path: &str) {
         match self.get(path).await {
-            Ok(StatusCode::OK) => self.ledger.answers.add(route, 1),
-            Ok(status) => self.ledger.fail(path, status.as_str()),
-            Err(error) => self.ledger.fail(path, &error.to_string()),
+            Ok(StatusCode::OK) => self.clients.answers.add(route, 1),
+            Ok(status) => self.clients.fail(path, status.as_str()),
+            Err(error) => self.clients.fail(path, &error.to_string()),
         }
     }
 
@@ -163,26 +163,26 @@ impl Client<'_> {
         let polls = 1 + self.random.below(100);
         let (route, path) = (format!("/{app}{KNOWN}"), format!("/{app}/known/{polls}"));
         self.ask(&route, &path).await;
-        self.ledger.known.add(&format!("{app}-known"), polls);
+        self.clients.known.add(&format!("{app}-known"), polls);
     }
 
-    /// Expects that the connection is lost.
+    /// Makes a request, and expects that the service closes the connection.
     async fn be_refused(&mut self, path: &str) {
         match self.get(path).await {
-            Ok(status) => self.ledger.fail(path, status.as_str()),
-            Err(_) => self.ledger.panics.add(path, 1),
+            Ok(status) => self.clients.fail(path, status.as_str()),
+            Err(_) => self.clients.panics.add(path, 1),
         }
     }
 
-    /// Goes away before there is an answer.
+    /// Makes a request, and cancels it before its answer.
     async fn leave(&mut self, path: &str) {
         let patience = LEAVES_AFTER + self.random.time(LEAVES_AFTER);
         let answer = timeout(patience, self.get(path)).await;
         self.connection = None;
         match answer {
-            Ok(Ok(status)) => self.ledger.fail(path, status.as_str()),
-            Ok(Err(error)) => self.ledger.fail(path, &error.to_string()),
-            Err(_) => self.ledger.left.set(self.ledger.left.get() + 1),
+            Ok(Ok(status)) => self.clients.fail(path, status.as_str()),
+            Ok(Err(error)) => self.clients.fail(path, &error.to_string()),
+            Err(_) => self.clients.left.set(self.clients.left.get() + 1),
         }
     }
 

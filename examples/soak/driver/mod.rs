@@ -1,9 +1,9 @@
-//! The driver: asks, scrapes, looks, and judges.
+//! The driver: makes requests, scrapes the service, and checks the claims.
 
 mod child;
 mod claims;
+mod client_counts;
 mod http;
-mod ledger;
 mod load;
 mod polls;
 mod print;
@@ -20,7 +20,7 @@ use crate::{Args, Result};
 use claims::Claim;
 use rounds::Soak;
 
-/// Whether every claim holds; or, if that is what was asked for, whether every claim can fail.
+/// Returns whether every claim holds. With `--prove`, returns whether every claim can fail.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,11 +1,11 @@
-//! Polls as the service counted them by itself, beside those in `/metrics`.
+//! Compares the service's counts of polls with those in `/metrics`.
 
 use super::child::Counts;
 use super::scrape::Scrape;
 
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
-    /// Numbers of one watch that were compared while polls went on, and at rest.
+    /// The numbers of one watch that were compared: under load, and at rest.
     pub(super) between: u64,
     pub(super) at_rest: u64,
     pub(super) faults: Vec<String>,
@@ -14,7 +14,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// A scrape cannot have less than had ended before it, nor more than had begun after it.
+    /// A scrape has at least the polls that had ended before it, and at most those that had begun after it.
     pub(super) fn between(&mut self, before: &Counts, scrape: &Scrape, after: &Counts) {
         for (watch, after) in &after.by_watch {
             let least = before.by_watch.get(watch).map_or(0, |count| count.ended);
@@ -24,8 +24,8 @@ impl Comparison {
         }
     }
 
-    /// Nothing is in flight: both are the same. A slow destructor counts as a poll, by the rules of the
-    /// watchdog; the service measured it from outside, and so at least as long.
+    /// At rest nothing is in flight, so both counts are equal. The watchdog counts a slow destructor as a poll; the
+    /// service measures it from outside, so its time is at least as long.
     pub(super) fn at_rest(&mut self, counts: &Counts, scrape: &Scrape) {
         self.long_drops = counts.by_watch.values().map(|count| count.long_drops).sum();
         for (watch, count) in &counts.by_watch {
@@ -59,7 +59,7 @@ impl Comparison {
         }
     }
 
-    /// While polls go on, the two may be a moment apart.
+    /// Under load, the two counts may be taken a moment apart.
     fn agree(&mut self, watch: &str, scrape: &Scrape) {
         let [polls, distributed] =
             [POLLS, DISTRIBUTED].map(|metric| scrape.value(metric, "watch", watch));

@@ -1,4 +1,4 @@
-//! What is printed in the end: Markdown, for a person.
+//! Prints the result as Markdown.
 
 use super::claims::{Claim, number};
 use super::process::machine;
@@ -34,7 +34,7 @@ pub(super) fn print(soak: &Soak, claims: &[Claim]) {
 
 fn summary(soak: &Soak) -> String {
     let seconds: f64 = soak.rounds.iter().map(|round| round.seconds).sum();
-    let requests = soak.ledger.requests();
+    let requests = soak.clients.requests();
     format!(
         "{:.1} minutes of load in {} rounds, {} requests, {:.0} a second, on {}.",
         seconds / 60.0,
@@ -69,7 +69,7 @@ fn sites(soak: &Soak) {
 
 fn rounds(soak: &Soak) {
     println!(
-        "\n| minute | requests | polls | stalls told | allocated at rest | RSS under load | at rest | files | threads | of a core | load average |"
+        "\n| minute | requests | polls | stalls reported | allocated at rest | RSS under load | at rest | files | threads | of a core | load average |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let mut minutes = 0.0;

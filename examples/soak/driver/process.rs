@@ -1,15 +1,15 @@
-//! What /proc says of the service, and of the machine.
+//! Reads the state of the service and of the machine from /proc.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::Result;
 
-/// The service at one moment. Memory in KiB.
+/// The state of the service at one moment. Memory is in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) rss: u64,
-    /// Without the accounts of threads, of which the watchdog keeps one open for each that it had to look at.
+    /// Without the `schedstat` files of threads: the watchdog keeps one open for each thread that it has diagnosed.
     pub(super) files: u64,
     pub(super) threads: u64,
 }
@@ -38,14 +38,14 @@ fn number_after(text: &str, name: &str) -> Result<u64> {
     Ok(number.ok_or(name)?.parse()?)
 }
 
-/// How busy the machine is. Times in ticks of the kernel's, 100 a second.
+/// The load of the machine. Times are in kernel ticks, 100 a second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Host {
-    /// Processes that run or could, in the mean of the last minute.
+    /// The mean number of runnable processes in the last minute.
     pub(super) load: f64,
-    /// Of the service.
+    /// The processor time of the service.
     pub(super) used: u64,
-    /// In which a hypervisor kept a processor for itself, of all processors.
+    /// The time that the hypervisor gave to other guests, summed over all processors.
     pub(super) stolen: u64,
 }
 
@@ -55,7 +55,7 @@ impl Host {
         let load = load.split(' ').next().unwrap_or_default().parse()?;
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         let (_, fields) = stat.rsplit_once(") ").ok_or("no name in stat")?;
-        // utime and stime, the 14th and the 15th of all.
+        // utime and stime are fields 14 and 15.
         let times = fields.split(' ').skip(11).take(2);
         let used = times.filter_map(|time| time.parse::<u64>().ok()).sum();
         let stat = fs::read_to_string("/proc/stat")?;
@@ -64,7 +64,7 @@ impl Host {
     }
 }
 
-/// Which machine it is, in one line.
+/// Describes the machine in one line.
 pub(super) fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus

@@ -1,4 +1,4 @@
-//! That each claim can fail: one thing after the other is broken on purpose.
+//! Proves that each claim can fail, by one sabotage after the other.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::sabotage::Sabotage;
 const TIME: Duration = Duration::from_secs(10);
 const ROUNDS: u64 = 2;
 
-/// Whether each time the claims failed that were to, and no others.
+/// Returns whether each sabotage made its claims fail, and no others.
 pub(super) async fn run(seed: u64) -> Result<bool> {
     println!("| broken on purpose | claims that fail | |");
     println!("|---|---|---|");

@@ -1,12 +1,12 @@
-//! One round after the other: load, then rest.
+//! Runs one round after the other: load, then rest.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::child::{Counts, Service};
+use super::client_counts::ClientCounts;
 use super::http;
-use super::ledger::Ledger;
 use super::load;
 use super::polls::Comparison;
 use super::process::{Host, Sample};
@@ -16,11 +16,11 @@ use crate::Result;
 use crate::sabotage::Sabotage;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The checks without a change after which the service counts as at rest. It is longer than threads of its pool wait for
-/// work.
+/// The checks without a change after which the service counts as at rest. They last longer than the idle time of a
+/// thread of its pool.
 const STILL: u32 = 16;
 const LOOK: Duration = Duration::from_millis(250);
-/// How long to wait for that.
+/// The longest wait for rest.
 const MOST_LOOKS: u32 = 120;
 
 const PAGES: [&str; 4] = [
@@ -30,27 +30,27 @@ const PAGES: [&str; 4] = [
     "/debug/shotclock/flight.json",
 ];
 
-/// What was seen in one round.
+/// The observations of one round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) seconds: f64,
     pub(super) requests: u64,
     pub(super) polls: u64,
     pub(super) told: u64,
-    /// In the median under load, and at rest after it.
+    /// The median under load, and the value at rest.
     pub(super) loaded: Sample,
     pub(super) rest: Sample,
-    /// By the service, at rest. Bytes.
+    /// Allocated memory of the service at rest, in bytes.
     pub(super) allocated: u64,
     pub(super) host: Host,
-    /// Of one processor, by the service.
+    /// The part of one processor that the service used.
     pub(super) used: f64,
 }
 
-/// Everything that is seen of one service.
+/// All observations of one service.
 pub(super) struct Soak {
     pub(super) service: Service,
-    pub(super) ledger: Ledger,
+    pub(super) clients: ClientCounts,
     pub(super) stalls: Stalls,
     pub(super) book: Book,
     pub(super) comparison: Comparison,
@@ -58,7 +58,7 @@ pub(super) struct Soak {
     pub(super) warm_up: usize,
     pub(super) pages: u64,
     sabotage: Option<Sabotage>,
-    /// At the latest rest.
+    /// The state at the latest rest.
     pub(super) last: Option<(Counts, Scrape)>,
 }
 
@@ -66,7 +66,7 @@ impl Soak {
     pub(super) async fn start(rounds: u64, sabotage: Option<Sabotage>) -> Result<Self> {
         Ok(Self {
             service: Service::start(sabotage).await?,
-            ledger: Ledger::default(),
+            clients: ClientCounts::default(),
             stalls: Stalls::default(),
             book: Book::default(),
             comparison: Comparison::default(),
@@ -81,13 +81,13 @@ impl Soak {
     pub(super) async fn round(&mut self, time: Duration, seed: u64) -> Result<()> {
         let begun = Instant::now();
         let before = Host::of(self.service.id)?;
-        let ledger = std::mem::take(&mut self.ledger);
+        let clients = std::mem::take(&mut self.clients);
         let address = self.service.address.clone();
-        let load = load::run(&address, &ledger, seed, begun + time);
+        let load = load::run(&address, &clients, seed, begun + time);
         let (samples, ()) = tokio::join!(self.observe(begun + time), load);
-        self.ledger = ledger;
+        self.clients = clients;
         if self.sabotage == Some(Sabotage::Known) {
-            self.ledger.known.add("exact-known", 1);
+            self.clients.known.add("exact-known", 1);
         }
         let seconds = begun.elapsed().as_secs_f64();
         let host = Host::of(self.service.id)?;
@@ -95,10 +95,10 @@ impl Soak {
         let counts = self.last.as_ref().map(|(counts, _)| counts);
         self.rounds.push(Round {
             seconds,
-            requests: self.ledger.requests(),
+            requests: self.clients.requests(),
             polls: counts.map_or(0, Counts::polls),
             allocated: counts.map_or(0, |counts| counts.allocated),
-            told: self.stalls.told(),
+            told: self.stalls.reported(),
             loaded: median(samples?),
             rest,
             host,
@@ -110,7 +110,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Scrapes once a second.
+    /// Scrapes the service once a second.
     async fn observe(&mut self, until: Instant) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         let mut next = Instant::now() + SECOND;
@@ -154,7 +154,7 @@ impl Soak {
         http::get(&self.service.metrics, page).await.map(drop)
     }
 
-    /// Waits until nothing changes any more, and compares.
+    /// Waits until no count changes, and compares the counts.
     async fn rest(&mut self) -> Result<Sample> {
         let mut last = self.glance().await?;
         let mut still = 0;

@@ -1,16 +1,16 @@
-//! A text for Prometheus, read, and what has to hold from one to the next.
+//! Parses a text for Prometheus, and checks the invariants between two texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A series and its value. The name is that of the text, labels and all.
+/// A series and its value. The name includes the labels.
 type Series = BTreeMap<String, f64>;
 
-/// One text.
+/// One parsed text.
 #[derive(Debug, Default)]
 pub(super) struct Scrape {
     series: Series,
-    /// Series that were there twice, and lines that are none.
+    /// Duplicate series, and lines that cannot be parsed.
     broken: Vec<String>,
 }
 
@@ -34,20 +34,20 @@ impl Scrape {
         scrape
     }
 
-    /// As if counters went back, of a metric that is compared with nothing else.
+    /// Makes one counter go back, of a metric that no other claim uses.
     pub(super) fn turn_back(&mut self) {
         let series = self.series.iter_mut();
         let busy = series.filter(|(name, _)| name.starts_with("shotclock_poll_busy_"));
         busy.for_each(|(_, value)| *value /= 2.0);
     }
 
-    /// The value of the series of that metric with this one label.
+    /// Returns the value of the metric's series with this one label.
     pub(super) fn value(&self, metric: &str, label: &str, value: &str) -> Option<u64> {
         let series = format!("{metric}{{{label}=\"{value}\"}}");
         self.series.get(&series).map(|value| *value as u64)
     }
 
-    /// The sum of all series of that metric that have all of these labels.
+    /// Returns the sum of the metric's series that have all of these labels.
     pub(super) fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
         let has = |series: &str| {
             let mut labels = labels.iter();
@@ -59,7 +59,7 @@ impl Scrape {
         found.map(|(_, value)| *value as u64).sum()
     }
 
-    /// The values of a label, of all series of a metric.
+    /// Returns the values of a label over all series of a metric.
     pub(super) fn values(&self, metric: &str, label: &str) -> BTreeSet<&str> {
         let (start, label) = (format!("{metric}{{"), format!("{label}=\""));
         let of_metric = self
@@ -72,20 +72,20 @@ impl Scrape {
     }
 }
 
-/// A metric whose series come and go with what they are about: of the worst, and one for the rest of each watch.
+/// A metric whose series come and go: one for each of the worst culprits, and one for the rest of each watch.
 const CULPRITS: &str = "shotclock_culprit_over_budget_seconds_total";
 pub(super) const WORST_CULPRITS: usize = 50;
 
-/// What was seen in all of them.
+/// The observations over all texts.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     last: Series,
-    /// The series after the warm-up, without the culprits.
+    /// The series after the warm-up, without culprits.
     settled: Option<BTreeSet<String>>,
     pub(super) scrapes: u64,
     pub(super) slowest: Duration,
     pub(super) culprits: usize,
-    /// Counters that went back or away, and what was broken.
+    /// Counters that went back or disappeared, and parse errors.
     pub(super) faults: Vec<String>,
 }
 
@@ -117,12 +117,12 @@ impl Book {
         names.cloned().collect()
     }
 
-    /// Everything that there will be is there now.
+    /// Ends the warm-up: from now on, no new series may appear.
     pub(super) fn settle(&mut self) {
         self.settled = Some(self.series());
     }
 
-    /// How many series there are, and which of them are not those of the end of the warm-up.
+    /// Returns the number of series, and those that appeared after the warm-up.
     pub(super) fn changed(&self) -> (usize, Vec<String>) {
         let (now, settled) = (self.series(), self.settled.clone().unwrap_or_default());
         let changed = now.symmetric_difference(&settled).cloned();

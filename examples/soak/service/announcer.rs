@@ -22,11 +22,11 @@ impl Announcer {
     }
 
     pub(crate) fn tell(&self, news: News) {
-        // Without the thread there is no driver either.
+        // If the thread cannot start, the driver gets no answer, and ends.
         let _ = self.news.send(news);
     }
 
-    /// Holds this thread, in a poll of that watch or of none.
+    /// Holds this thread in a poll of `watch`, or outside of every watch.
     pub(crate) fn stall(&self, watch: Option<&str>, how: String, hold: impl FnOnce()) {
         let thread = thread_id(thread::current().id());
         self.tell(News::Stall(Stall {
@@ -41,7 +41,7 @@ impl Announcer {
         self.tell(News::Over { thread, at });
     }
 
-    /// In milliseconds since the start of the service.
+    /// Returns the milliseconds since the start of the service.
     pub(crate) fn now(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }

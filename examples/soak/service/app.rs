@@ -1,4 +1,4 @@
-//! The routes, and what they have in common.
+//! The routes, and their shared state.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use super::{healthy, misbehaviour};
 use crate::Result;
 use crate::sabotage::Sabotage;
 
-/// One path and what answers there.
+/// One path and its handler.
 pub(super) type Route = (&'static str, MethodRouter<Arc<App>>);
 
-/// How many jobs of a lane run at once.
+/// The number of jobs of a lane that run at once.
 const LANE: usize = 2;
 
-/// The same service once for each watchdog.
+/// The state of the routes under one watchdog.
 pub(super) struct App {
-    /// The first part of the paths.
+    /// The first segment of the paths.
     pub(super) name: &'static str,
     pub(super) watchdog: Watchdog,
     pub(super) announcer: Announcer,
@@ -35,7 +35,7 @@ pub(super) struct App {
     pub(super) sabotage: Option<Sabotage>,
 }
 
-/// What is watched inside of the routes.
+/// The watches inside the routes.
 pub(super) struct Spots {
     pub(super) known: Spot,
     pub(super) burst: Spot,
@@ -50,9 +50,9 @@ pub(super) struct Spots {
 }
 
 impl Spots {
-    fn new(app: &str, watchdog: &Watchdog, tallies: &PollCounts) -> Self {
+    fn new(app: &str, watchdog: &Watchdog, poll_counts: &PollCounts) -> Self {
         let watch = |name| watchdog.watch(format!("{app}-{name}"));
-        let spot = |name| Spot::new(watch(name), tallies);
+        let spot = |name| Spot::new(watch(name), poll_counts);
         Self {
             known: spot("known"),
             burst: spot("burst"),
@@ -62,7 +62,7 @@ impl Spots {
             nested: spot("nested"),
             task: spot("task"),
             panic: spot("panic"),
-            contained: Spot::new(watch("contained").contained(), tallies),
+            contained: Spot::new(watch("contained").contained(), poll_counts),
             visitor: spot("visitor"),
         }
     }
@@ -73,10 +73,10 @@ impl App {
         name: &'static str,
         watchdog: &Watchdog,
         announcer: &Announcer,
-        tallies: &PollCounts,
+        poll_counts: &PollCounts,
         sabotage: Option<Sabotage>,
     ) -> Result<Arc<Self>> {
-        // With its own threads: a worker would wait for a lock of tokio's pool if the holder is not scheduled.
+        // On threads of its own: a worker would wait for a lock of tokio's pool if the holder is not scheduled.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(LANE).build()?;
         let lane = Lane::builder(format!("{name}-lane")).limit(LANE).queue(64);
         let lane = lane.rayon_pool(Arc::new(pool));
@@ -85,42 +85,42 @@ impl App {
             watchdog: watchdog.clone(),
             announcer: announcer.clone(),
             lane: lane.build()?,
-            spots: Spots::new(name, watchdog, tallies),
+            spots: Spots::new(name, watchdog, poll_counts),
             sabotage,
         }))
     }
 
-    /// The watch of a route.
+    /// Returns the watch of a route.
     pub(super) fn path(&self, path: &str) -> String {
         format!("/{}{path}", self.name)
     }
 
-    /// In a poll of that spot.
+    /// Runs a future as polls of that watch.
     pub(super) fn stall_in(&self, spot: &Spot, stall: Stall) {
         stall.happen(Some(spot.watch.name()), &self.announcer);
     }
 }
 
-pub(super) fn router(apps: &[Arc<App>], tallies: &PollCounts) -> Router {
+pub(super) fn router(apps: &[Arc<App>], poll_counts: &PollCounts) -> Router {
     let nest = |router: Router, app: &Arc<App>| {
         let path = format!("/{}", app.name);
-        router.nest(&path, router_of(app, tallies))
+        router.nest(&path, router_of(app, poll_counts))
     };
     apps.iter().fold(Router::new(), nest)
 }
 
-fn router_of(app: &Arc<App>, tallies: &PollCounts) -> Router {
+fn router_of(app: &Arc<App>, poll_counts: &PollCounts) -> Router {
     let routes: Vec<Route> = healthy::routes()
         .into_iter()
         .chain(misbehaviour::routes())
         .collect();
     let paths: Vec<_> = routes.iter().map(|(path, _)| app.path(path)).collect();
-    // So that their series are there from the beginning.
+    // At the start, so that their series exist from the beginning.
     for path in &paths {
         app.watchdog.watch(path.clone());
     }
     let twice = app.sabotage == Some(Sabotage::Answers);
-    let count = CountLayer::new(&paths, tallies, twice);
+    let count = CountLayer::new(&paths, poll_counts, twice);
     let add = |router: Router<Arc<App>>, (path, handler)| router.route(path, handler);
     let router = routes.into_iter().fold(Router::new(), add);
     // Directly around the watched service: axum does not pass `poll_ready` on from layer to layer.

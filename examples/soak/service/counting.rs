@@ -1,4 +1,4 @@
-//! Polls are counted here without the watchdog: in a wrapper around the watched future, stream or body.
+//! Counts polls without the watchdog: by a wrapper around the watched future, stream or body.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use shotclock::{Watch, WatchExt as _, Watched};
 
 use crate::wire::Count;
 
-/// The budget of every watch here.
+/// The budget of every watch of the service.
 pub(crate) const BUDGET: Duration = Duration::from_millis(10);
 
 /// The polls of one watch.
@@ -22,12 +22,12 @@ pub(crate) struct PollCount {
     began: AtomicU64,
     ended: AtomicU64,
     long_drops: AtomicU64,
-    /// Overlooks one in a thousand.
+    /// Misses one poll in a thousand.
     blind: bool,
 }
 
 impl PollCount {
-    /// Counts `poll`, however it ends.
+    /// Counts a poll, however it ends.
     pub(crate) fn count<T>(&self, poll: impl FnOnce() -> T) -> T {
         self.began.fetch_add(1, SeqCst);
         let _ended = Ended(&self.ended);
@@ -36,7 +36,7 @@ impl PollCount {
 
     fn read(&self) -> Count {
         let seen = |polls: u64| polls - u64::from(self.blind) * polls / 1_000;
-        // What ended is read first, so that no more have ended than began.
+        // Reads the ended polls first, so that they never exceed those that began.
         let ended = seen(self.ended.load(SeqCst));
         Count {
             began: seen(self.began.load(SeqCst)),
@@ -54,7 +54,8 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// The tallies of all watches, by name: two watchdogs with one name have one tally, as they have one series.
+/// The poll counts of all watches, by name. Watchdogs that use the same name share the counts, as they share the
+/// series.
 #[derive(Debug)]
 pub(crate) struct PollCounts {
     by_name: Mutex<BTreeMap<String, Arc<PollCount>>>,
@@ -62,69 +63,70 @@ pub(crate) struct PollCounts {
 }
 
 impl PollCounts {
-    /// With `blind`, they overlook one poll in a thousand.
+    /// With `blind`, the counts miss one poll in a thousand.
     pub(crate) fn new(blind: bool) -> Self {
         let by_name = Mutex::default();
         Self { by_name, blind }
     }
 
     pub(crate) fn of(&self, name: &str) -> Arc<PollCount> {
-        let mut tallies = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut poll_counts = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || PollCount {
             blind: self.blind,
             ..PollCount::default()
         };
         Arc::clone(
-            tallies
+            poll_counts
                 .entry(name.to_owned())
                 .or_insert_with(|| new().into()),
         )
     }
 
     pub(crate) fn read(&self) -> Vec<(String, Count)> {
-        let tallies = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(name, tally): (&String, &Arc<PollCount>)| (name.clone(), tally.read());
-        tallies.iter().map(read).collect()
+        let poll_counts = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let read =
+            |(name, poll_count): (&String, &Arc<PollCount>)| (name.clone(), poll_count.read());
+        poll_counts.iter().map(read).collect()
     }
 }
 
-/// A watch, and the tally of its polls.
+/// A watch, and the counts of its polls.
 #[derive(Clone, Debug)]
 pub(crate) struct Spot {
     pub(crate) watch: Watch,
-    tally: Arc<PollCount>,
+    poll_count: Arc<PollCount>,
 }
 
 impl Spot {
-    pub(crate) fn new(watch: Watch, tallies: &PollCounts) -> Self {
-        let tally = tallies.of(watch.name());
-        Self { watch, tally }
+    pub(crate) fn new(watch: Watch, poll_counts: &PollCounts) -> Self {
+        let poll_count = poll_counts.of(watch.name());
+        Self { watch, poll_count }
     }
 
-    /// Watched, and counted.
+    /// Wraps a future so that it is watched and counted.
     pub(crate) fn watch<T>(&self, inner: T) -> Counting<Watched<T>> {
-        Counting::new(inner.watched(&self.watch), &self.tally)
+        Counting::new(inner.watched(&self.watch), &self.poll_count)
     }
 }
 
-/// What is watched, counted from outside.
+/// A watched future, stream or body whose polls are counted from outside.
 pub(crate) struct Counting<T> {
-    /// `None` when it is dropped, which is timed.
+    /// `None` while its destructor runs, which is timed.
     watched: Option<Pin<Box<T>>>,
-    tally: Arc<PollCount>,
+    poll_count: Arc<PollCount>,
 }
 
 impl<T> Counting<T> {
-    pub(crate) fn new(watched: T, tally: &Arc<PollCount>) -> Self {
+    pub(crate) fn new(watched: T, poll_count: &Arc<PollCount>) -> Self {
         Self {
             watched: Some(Box::pin(watched)),
-            tally: Arc::clone(tally),
+            poll_count: Arc::clone(poll_count),
         }
     }
 
     fn poll_by<P>(&mut self, poll: impl FnOnce(Pin<&mut T>) -> Poll<P>) -> Poll<P> {
         match &mut self.watched {
-            Some(watched) => self.tally.count(|| poll(watched.as_mut())),
+            Some(watched) => self.poll_count.count(|| poll(watched.as_mut())),
             None => Poll::Pending,
         }
     }
@@ -134,9 +136,9 @@ impl<T> Drop for Counting<T> {
     fn drop(&mut self) {
         let begun = Instant::now();
         drop(self.watched.take());
-        // The watchdog's readings of the clock lie between these two.
+        // The watchdog reads the clock between these two readings.
         if begun.elapsed() > BUDGET {
-            self.tally.long_drops.fetch_add(1, SeqCst);
+            self.poll_count.long_drops.fetch_add(1, SeqCst);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a [`Sabotage`] does to the service, once in twenty of some healthy requests.
+//! Applies a [`Sabotage`] to the service, in one of twenty healthy requests.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -61,7 +61,7 @@ async fn panic() {
 }
 
 fn block_a_worker() {
-    // Long enough for a report in any case.
+    // Long enough for a report.
     tokio::spawn(async { thread::sleep(Duration::from_millis(1_500)) });
 }
 

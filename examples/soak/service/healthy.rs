@@ -1,4 +1,4 @@
-//! Routes that hold no worker: none of their polls may be reported.
+//! Routes that hold no worker: the watchdog must report none of their polls.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -54,13 +54,14 @@ async fn work() -> &'static str {
     "worked\n"
 }
 
-/// More than half of the budget, which is within it: it is in the flight record, and often late on a busy host.
+/// Computes for more than half of the budget. The flight record keeps such polls, and on a busy host they often end
+/// late.
 async fn heavy() -> &'static str {
     compute(Duration::from_millis(6));
     "worked hard\n"
 }
 
-/// Half by time, half by count; an iteration takes some microseconds.
+/// Yields half by time, half by count. An iteration takes some microseconds.
 async fn yielding() -> &'static str {
     let mut by_time = shotclock::yield_after(Duration::from_micros(500));
     let mut by_count = shotclock::yield_every(50);
@@ -90,7 +91,7 @@ async fn offloaded(State(app): State<Arc<App>>) -> Answer {
     answer(watched.offloaded(&app.lane).await)
 }
 
-/// Many tasks that are soon over.
+/// Spawns many short tasks.
 async fn burst(State(app): State<Arc<App>>) -> &'static str {
     let mut tasks = JoinSet::new();
     for _ in 0..100 {
@@ -104,7 +105,7 @@ async fn burst(State(app): State<Arc<App>>) -> &'static str {
     "all over\n"
 }
 
-/// A body that comes in pieces, some of them late.
+/// Sends a body in pieces, some of them late.
 async fn pieces(State(app): State<Arc<App>>) -> Body {
     let pieces = futures::stream::iter(0..10).then(|number| async move {
         match number % 3 {
@@ -135,19 +136,19 @@ async fn known(State(app): State<Arc<App>>, Path(polls): Path<u64>) -> &'static 
     "polled\n"
 }
 
-/// Until the client goes away.
+/// Waits until the client cancels the request.
 async fn forever() {
     let _some_memory = vec![7_u8; 16 << 10];
     pending().await
 }
 
-/// Panics, so the connection is lost.
+/// Panics, so the client loses its connection.
 async fn panic() {
     yield_now().await;
     std::panic::resume_unwind(Box::new("on purpose"))
 }
 
-/// A declared exception, which is counted and not reported.
+/// Makes a declared exception, which the watchdog counts and does not report.
 async fn allowed(State(app): State<Arc<App>>) -> &'static str {
     let longest = match app.sabotage {
         Some(Sabotage::Declared) => Duration::from_millis(20),

@@ -1,4 +1,4 @@
-//! Counts the polls of a service that is watched by `WatchLayer`, from around it, and its answers.
+//! Counts the polls and the answers of a service that `WatchLayer` watches, from outside.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::counting::{Counting, PollCount, PollCounts};
 
-/// The watch of a request, for both layers: its route.
+/// Returns the watch of a request for both layers: its route.
 pub(crate) fn route(request: &Request) -> Cow<'static, str> {
     let path = request.extensions().get::<MatchedPath>();
     path.map_or(UNMATCHED.into(), |path| path.as_str().to_owned().into())
@@ -21,17 +21,17 @@ pub(crate) fn route(request: &Request) -> Cow<'static, str> {
 
 const UNMATCHED: &str = "unmatched";
 
-/// What is counted of one route.
+/// The counts of one route.
 #[derive(Clone)]
 struct Books {
-    tally: Arc<PollCount>,
+    poll_count: Arc<PollCount>,
     answers: Counter,
 }
 
 impl Books {
-    fn new(route: &str, tallies: &PollCounts) -> Self {
+    fn new(route: &str, poll_counts: &PollCounts) -> Self {
         Self {
-            tally: tallies.of(route),
+            poll_count: poll_counts.of(route),
             answers: counter!("soak_answers_total", "route" => route.to_owned()),
         }
     }
@@ -46,14 +46,14 @@ pub(crate) struct CountLayer {
 }
 
 impl CountLayer {
-    /// With the routes known beforehand, so that no request waits for a lock. With `twice`, each answer
-    /// counts for two.
-    pub(crate) fn new(routes: &[String], tallies: &PollCounts, twice: bool) -> Self {
-        let books = |route: &String| (route.clone(), Books::new(route, tallies));
+    /// Makes the layer with all routes known, so that no request waits for a lock. With `twice`, each answer
+    /// counts twice.
+    pub(crate) fn new(routes: &[String], poll_counts: &PollCounts, twice: bool) -> Self {
+        let books = |route: &String| (route.clone(), Books::new(route, poll_counts));
         Self {
             books: Arc::new(routes.iter().map(books).collect()),
-            unmatched: Books::new(UNMATCHED, tallies),
-            ready: tallies.of("poll_ready"),
+            unmatched: Books::new(UNMATCHED, poll_counts),
+            ready: poll_counts.of("poll_ready"),
             twice,
         }
     }
@@ -96,9 +96,9 @@ where
             ..
         } = &self.layer;
         let books = books.get(&*route(&request)).unwrap_or(unmatched).clone();
-        let future = books.tally.count(|| self.watched.call(request));
+        let future = books.poll_count.count(|| self.watched.call(request));
         Answer {
-            future: Counting::new(future, &books.tally),
+            future: Counting::new(future, &books.poll_count),
             books,
             twice: *twice,
         }
@@ -121,7 +121,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.future).poll(cx));
         self.books.answers.increment(1 + u64::from(self.twice));
-        let tally = &self.books.tally;
-        Poll::Ready(answer.map(|answer| answer.map(|body| Counting::new(body, tally))))
+        let poll_count = &self.books.poll_count;
+        Poll::Ready(answer.map(|answer| answer.map(|body| Counting::new(body, poll_count))))
     }
 }

@@ -1,4 +1,5 @@
-//! Routes that hold their thread, each announced before it does: every one is to be reported, once.
+//! Routes that hold their thread. The service announces each stall before it begins; the watchdog must report each
+//! once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,31 +34,31 @@ pub(super) fn routes() -> Vec<Route> {
 const IN_HANDLER: &str = "/stall/handler/{manner}";
 const IN_DESTRUCTOR: &str = "/stall/destructor/{manner}";
 
-/// Which app, how, and for how long.
-type Asked = (State<Arc<App>>, Path<Manner>, Query<Millis>);
+/// The app, the kind of the stall, and its length.
+type StallRequest = (State<Arc<App>>, Path<Manner>, Query<Millis>);
 
 #[derive(Deserialize)]
 struct Millis {
     millis: u64,
 }
 
-fn read((State(app), Path(manner), Query(Millis { millis })): Asked) -> (Arc<App>, Stall) {
+fn read((State(app), Path(manner), Query(Millis { millis })): StallRequest) -> (Arc<App>, Stall) {
     let time = Duration::from_millis(millis);
     (app, Stall { manner, time })
 }
 
-/// In a poll that the layer watches, the first or the second.
-async fn in_handler(asked: Asked) {
-    let (app, stall) = read(asked);
+/// Stalls in a poll that the layer watches, the first or the second.
+async fn in_handler(request: StallRequest) {
+    let (app, stall) = read(request);
     if stall.time.as_millis() % 2 == 0 {
         yield_now().await;
     }
     stall.happen(Some(&app.path(IN_HANDLER)), &app.announcer);
 }
 
-/// When the client goes away.
-async fn in_destructor(asked: Asked) {
-    let (app, stall) = read(asked);
+/// Stalls in a destructor after the client cancels the request.
+async fn in_destructor(request: StallRequest) {
+    let (app, stall) = read(request);
     let _late = Late { app, stall };
     pending().await
 }
@@ -74,21 +75,21 @@ impl Drop for Late {
     }
 }
 
-/// The inner poll is charged, and the outer one is not.
-async fn nested(asked: Asked) {
-    let (app, stall) = read(asked);
+/// Stalls in an inner poll. The inner poll is charged, and the outer one is not.
+async fn nested(request: StallRequest) {
+    let (app, stall) = read(request);
     let spot = &app.spots.nested;
     spot.watch(async { app.stall_in(spot, stall) }).await;
 }
 
-async fn contained(asked: Asked) {
-    let (app, stall) = read(asked);
+async fn contained(request: StallRequest) {
+    let (app, stall) = read(request);
     let spot = &app.spots.contained;
     spot.watch(async { app.stall_in(spot, stall) }).await;
 }
 
-async fn in_task(asked: Asked) -> StatusCode {
-    let (app, stall) = read(asked);
+async fn in_task(request: StallRequest) -> StatusCode {
+    let (app, stall) = read(request);
     let inside = Arc::clone(&app);
     let task = async move {
         yield_now().await;
@@ -99,9 +100,9 @@ async fn in_task(asked: Asked) -> StatusCode {
     done_if(ended.is_ok())
 }
 
-/// A task whose poll does not return.
-async fn before_panic(asked: Asked) -> StatusCode {
-    let (app, stall) = read(asked);
+/// Stalls a task whose poll then panics.
+async fn before_panic(request: StallRequest) -> StatusCode {
+    let (app, stall) = read(request);
     let inside = Arc::clone(&app);
     let task = async move {
         inside.stall_in(&inside.spots.panic, stall);
@@ -111,16 +112,16 @@ async fn before_panic(asked: Asked) -> StatusCode {
     done_if(ended.is_err_and(|error| error.is_panic()))
 }
 
-/// Only the guard of the runtime can know of it.
-async fn unwatched(asked: Asked) -> StatusCode {
-    let (app, stall) = read(asked);
+/// Stalls outside of every watch: only the runtime's guard can report it.
+async fn unwatched(request: StallRequest) -> StatusCode {
+    let (app, stall) = read(request);
     let task = async move { stall.happen(None, &app.announcer) };
     done_if(tokio::spawn(task).await.is_ok())
 }
 
-/// On a runtime that comes for this one request, and goes.
-async fn on_visitor(asked: Asked) -> StatusCode {
-    let (app, stall) = read(asked);
+/// Stalls on a runtime that exists for this one request.
+async fn on_visitor(request: StallRequest) -> StatusCode {
+    let (app, stall) = read(request);
     let (gone, is_gone) = oneshot::channel();
     thread::spawn(move || {
         let visited = visit(&app, stall);
@@ -129,7 +130,7 @@ async fn on_visitor(asked: Asked) -> StatusCode {
     done_if(is_gone.await == Ok(true))
 }
 
-/// Has a runtime of either kind.
+/// Starts a runtime of either kind.
 fn visit(app: &Arc<App>, stall: Stall) -> crate::Result<()> {
     let mut builder = match stall.time.as_millis() % 2 {
         0 => Builder::new_current_thread(),

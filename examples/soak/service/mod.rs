@@ -1,5 +1,5 @@
 //! The service: two watchdogs, one for each `Timing`, over the same routes on one runtime, which one of them
-//! guards. It does what its driver asks on its standard input, and ends where that ends.
+//! guards. It executes the driver's commands from its standard input, and ends with that input.
 
 mod announcer;
 mod app;
@@ -33,23 +33,23 @@ use stall::INTERRUPTED;
 
 /// More workers than CPUs.
 const WORKERS: usize = 4;
-/// How long threads of the pool wait for work. They are gone when the driver rests.
+/// The idle time after which threads of the pool end. They are gone when the driver rests.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const LAST_CALL: Duration = Duration::from_secs(10);
 const TIMINGS: [(&str, Timing); 2] = [("exact", Timing::Exact), ("ticked", Timing::Ticked)];
 
-/// The name of runtimes that come and go.
+/// The name of the short-lived runtimes.
 const VISITOR: &str = "visitor";
 
-/// Where a free port is taken.
+/// Any free port.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<()> {
-    // The log has its cost and no reader.
+    // Formats the log and discards it.
     tracing_subscriber::fmt().with_writer(io::sink).init();
     let announcer = Announcer::start();
     let exporter = shotclock::prometheus::install(ANY)?;
-    let tallies = PollCounts::new(sabotage == Some(Sabotage::Polls));
+    let poll_counts = PollCounts::new(sabotage == Some(Sabotage::Polls));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_keep_alive(KEEP_ALIVE)
@@ -59,17 +59,28 @@ pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<()> {
     let mut apps = Vec::new();
     for (name, timing) in TIMINGS {
         let watchdog = watchdog(timing, &announcer, sabotage)?;
-        apps.push(App::new(name, &watchdog, &announcer, &tallies, sabotage)?);
+        apps.push(App::new(
+            name,
+            &watchdog,
+            &announcer,
+            &poll_counts,
+            sabotage,
+        )?);
         watchdogs.push(watchdog);
     }
     exporter.show_page(&watchdogs[0]);
     let _guard = watchdogs[0].guard("main", runtime.handle());
-    // So that its series are there from the beginning.
+    // At the start, so that their series exist from the beginning.
     drop(watchdogs[0].guard(VISITOR, runtime.handle()));
     let metrics = exporter.local_addr().unwrap_or(ANY);
-    serve(&runtime, app::router(&apps, &tallies), metrics, &announcer)?;
+    serve(
+        &runtime,
+        app::router(&apps, &poll_counts),
+        metrics,
+        &announcer,
+    )?;
 
-    obey(&announcer, &tallies, &watchdogs)?;
+    obey(&announcer, &poll_counts, &watchdogs)?;
     if sabotage == Some(Sabotage::Abort) {
         std::process::abort();
     }
@@ -113,11 +124,11 @@ fn serve(
     Ok(())
 }
 
-/// Does what the driver asks for, until it is gone.
-fn obey(announcer: &Announcer, tallies: &PollCounts, watchdogs: &[Watchdog]) -> Result<()> {
+/// Executes the driver's commands until the driver is gone.
+fn obey(announcer: &Announcer, poll_counts: &PollCounts, watchdogs: &[Watchdog]) -> Result<()> {
     for line in io::stdin().lines() {
         match line?.as_str() {
-            "count" => count(announcer, tallies),
+            "count" => count(announcer, poll_counts),
             "flush" => {
                 let mut flushed = watchdogs.iter().map(|watchdog| watchdog.flush(LAST_CALL));
                 let whole = flushed.all(|flushed| flushed);
@@ -129,8 +140,8 @@ fn obey(announcer: &Announcer, tallies: &PollCounts, watchdogs: &[Watchdog]) -> 
     Ok(())
 }
 
-fn count(announcer: &Announcer, tallies: &PollCounts) {
-    for (watch, count) in tallies.read() {
+fn count(announcer: &Announcer, poll_counts: &PollCounts) {
+    for (watch, count) in poll_counts.read() {
         announcer.tell(News::Count { watch, count });
     }
     let interrupted = INTERRUPTED.load(Relaxed);

@@ -1,4 +1,4 @@
-//! Passes on what a watchdog reports.
+//! Sends the watchdog's reports to the driver.
 
 use shotclock::{Phase, Reporter, SlowPoll, StuckWorker};
 
@@ -7,7 +7,7 @@ use crate::wire::{Id, News};
 
 pub(crate) struct PassOn {
     pub(crate) announcer: Announcer,
-    /// Tells each end twice.
+    /// Sends each finished report twice.
     pub(crate) twice: bool,
 }
 
@@ -18,7 +18,7 @@ impl Reporter for PassOn {
             ended: slow.phase == Phase::Finished,
             watch: slow.watch.to_string(),
             task: task_id(slow.task),
-            // With the names of the stack's functions, as whoever logs it has them looked up.
+            // Looks up the names of the stack's functions, as a reporter that logs them does.
             text: slow.to_string(),
         };
         if self.twice && slow.phase == Phase::Finished {
@@ -29,7 +29,7 @@ impl Reporter for PassOn {
 
     fn on_stuck_worker(&self, stuck: &StuckWorker) {
         let thread = stuck.thread.as_ref();
-        // Before the names are looked up, which takes a while.
+        // Reads the clock before the names are looked up, which takes a while.
         let at = self.announcer.now();
         self.announcer.tell(News::Stuck {
             report: stuck.id,

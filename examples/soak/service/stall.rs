@@ -14,7 +14,7 @@ use super::announcer::Announcer;
 /// System calls that failed because of a signal.
 pub(crate) static INTERRUPTED: AtomicU64 = AtomicU64::new(0);
 
-/// A stall that was asked for: how, and for how long.
+/// A requested stall: its kind and length.
 #[derive(Clone, Copy)]
 pub(crate) struct Stall {
     pub(crate) manner: Manner,
@@ -22,7 +22,7 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    /// Holds the thread, announced, in a poll of that watch or of none.
+    /// Announces the stall, and holds the thread in a poll of `watch`, or outside of every watch.
     pub(crate) fn happen(self, watch: Option<&str>, announcer: &Announcer) {
         let how = format!("{:?} for {:?}", self.manner, self.time);
         announcer.stall(watch, how, || self.manner.hold(self.time));
@@ -42,7 +42,7 @@ pub(crate) enum Manner {
 }
 
 impl Manner {
-    /// Not inlined, so that it has a name in stacks.
+    /// Not inlined, so that stacks have its name.
     #[inline(never)]
     fn hold(self, time: Duration) {
         match self {
@@ -54,7 +54,7 @@ impl Manner {
     }
 }
 
-/// Computes until this thread has used that much CPU time.
+/// Computes until this thread has used that much processor time.
 pub(crate) fn compute(time: Duration) {
     let end = cpu_time() + time;
     while cpu_time() < end {
@@ -72,7 +72,7 @@ fn wait(time: Duration) {
     let _ = receiver.recv_timeout(time);
 }
 
-/// Std does not make a `read` again that a signal interrupted, nor does the system, since it has a timeout.
+/// Neither std nor the kernel restarts a `read` that a signal interrupted, because the socket has a timeout.
 fn read(time: Duration) {
     let read = || {
         let (mut socket, _silent) = UnixStream::pair()?;

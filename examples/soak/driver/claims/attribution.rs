@@ -1,4 +1,4 @@
-//! What is reported, and of whom.
+//! The claims about reports and their attribution.
 
 use super::super::child::Counts;
 use super::super::load::APPS;
@@ -98,7 +98,7 @@ pub(super) fn false_reports(soak: &Soak, counts: &Counts, scrape: &Scrape) -> Cl
 }
 
 pub(super) fn exceptions(soak: &Soak, scrape: &Scrape) -> Claim {
-    let declared_in = |app: &str| soak.ledger.answers.of(&format!("/{app}/allowed"));
+    let declared_in = |app: &str| soak.clients.answers.of(&format!("/{app}/allowed"));
     let uncounted_in = |app: &&str| {
         let watch = format!("{app}-allowed");
         excused(scrape, &watch) + missed(scrape, &watch, declared_in(app))
@@ -128,7 +128,7 @@ pub(super) fn reports(soak: &Soak, scrape: &Scrape) -> Claim {
     Claim {
         name: "reports",
         what: "No report was dropped or left out",
-        figure: format!("{lost} of {}", number(soak.stalls.told())),
+        figure: format!("{lost} of {}", number(soak.stalls.reported())),
         faults: (lost > 0)
             .then(|| format!("{dropped} {limited} {reentrant}"))
             .into_iter()

@@ -1,4 +1,4 @@
-//! What is counted, by both sides.
+//! The claims about counts: those of the watchdog beside those of the service and the clients.
 
 use super::super::child::Counts;
 use super::super::load::APPS;
@@ -30,22 +30,22 @@ pub(super) fn polls(soak: &Soak, counts: &Counts) -> Claim {
 pub(super) fn known(soak: &Soak, scrape: &Scrape) -> Claim {
     let known = |app: &&str| {
         let watch = format!("{app}-known");
-        let (asked, counted) = (
-            soak.ledger.known.of(&watch),
+        let (request, counted) = (
+            soak.clients.known.of(&watch),
             scrape.value(POLLS, "watch", &watch),
         );
-        differ(&watch, asked, counted.unwrap_or_default())
+        differ(&watch, request, counted.unwrap_or_default())
     };
     Claim {
         name: "known polls",
         what: "Polls that a client asked for by number are as many in `/metrics`",
-        figure: format!("{} polls", number(soak.ledger.known.sum())),
+        figure: format!("{} polls", number(soak.clients.known.sum())),
         faults: APPS.iter().filter_map(known).collect(),
     }
 }
 
 pub(super) fn answers(soak: &Soak, scrape: &Scrape) -> Claim {
-    let answers = &soak.ledger.answers;
+    let answers = &soak.clients.answers;
     let faults = scrape
         .values(ANSWERS, "route")
         .into_iter()
@@ -59,10 +59,10 @@ pub(super) fn answers(soak: &Soak, scrape: &Scrape) -> Claim {
         figure: format!(
             "{} answers; {} clients left early, as they were to",
             number(answers.sum()),
-            number(soak.ledger.left.get())
+            number(soak.clients.left.get())
         ),
         faults: faults
-            .chain(soak.ledger.failures.borrow().iter().cloned())
+            .chain(soak.clients.failures.borrow().iter().cloned())
             .collect(),
     }
 }
@@ -71,21 +71,21 @@ pub(super) fn panics(soak: &Soak, scrape: &Scrape) -> Claim {
     let watches = scrape.values(PANICKED, "watch").into_iter();
     let faults = watches.filter_map(|watch| {
         let counted = scrape.value(PANICKED, "watch", watch).unwrap_or_default();
-        differ(watch, soak.ledger.panics.of(watch), counted)
+        differ(watch, soak.clients.panics.of(watch), counted)
     });
     Claim {
         name: "panics",
         what: "Every poll that panicked is counted, and no other",
-        figure: format!("{} panics", number(soak.ledger.panics.sum())),
+        figure: format!("{} panics", number(soak.clients.panics.sum())),
         faults: faults.collect(),
     }
 }
 
 pub(super) fn offloads(soak: &Soak, counts: &Counts, scrape: &Scrape) -> Claim {
-    // Of a future, each poll is a job of the lane.
+    // Each poll of a future is a job of the lane.
     let asked = |app: &str| {
         let polls = counts.by_watch.get(&format!("{app}-offloaded"));
-        soak.ledger.answers.of(&format!("/{app}/offload")) + polls.map_or(0, |count| count.ended)
+        soak.clients.answers.of(&format!("/{app}/offload")) + polls.map_or(0, |count| count.ended)
     };
     let fault = |app: &&str| {
         let lane = format!("{app}-lane");

@@ -1,18 +1,18 @@
-//! How the service stands it, and its metrics.
+//! The claims about the service's memory, files, threads, end and metrics.
 
 use super::super::child::Counts;
 use super::super::rounds::{Round, Soak};
 use super::super::scrape::{Scrape, WORST_CULPRITS};
 use super::{Claim, number};
 
-/// The limit in percent of the growth of memory after a full warm-up. During the warm-up, the bounded tables of culprits and
-/// stacks fill up.
+/// The limit in percent of the growth of memory after a full warm-up. During the warm-up, the bounded tables of
+/// culprits and stacks fill up.
 const FLAT: f64 = 5.0;
 const WARM: f64 = 240.0;
 /// The limit in percent after a shorter warm-up.
 const GROWING: f64 = 40.0;
 
-/// The rounds after the warm-up, with the last of it before them.
+/// The rounds after the warm-up, preceded by its last round.
 fn warm(soak: &Soak) -> &[Round] {
     soak.rounds.get(soak.warm_up - 1..).unwrap_or_default()
 }
@@ -44,7 +44,7 @@ pub(super) fn series(soak: &Soak) -> Claim {
     }
 }
 
-/// What a leak would make grow.
+/// The values that a leak makes grow.
 pub(super) fn allocated(soak: &Soak) -> Claim {
     let rest = deviation(warm(soak), |round| round.allocated);
     Claim {
@@ -59,7 +59,7 @@ pub(super) fn allocated(soak: &Soak) -> Claim {
     }
 }
 
-/// And what the service holds for whatever reason.
+/// All memory of the process, whatever the reason.
 pub(super) fn memory(soak: &Soak) -> Claim {
     let rest = deviation(warm(soak), |round| round.rest.rss);
     let loaded = deviation(warm(soak), |round| round.loaded.rss);
@@ -75,7 +75,7 @@ pub(super) fn memory(soak: &Soak) -> Claim {
     }
 }
 
-/// What is claimed after a long warm-up, and after a short one.
+/// Names the claim after a long warm-up, and after a short one.
 fn within(soak: &Soak, flat: &'static str, growing: &'static str) -> &'static str {
     if limit(soak) > FLAT { growing } else { flat }
 }
@@ -93,7 +93,7 @@ fn limit(soak: &Soak) -> f64 {
     if warmed_up >= WARM { FLAT } else { GROWING }
 }
 
-/// The largest difference from the first of them, in percent.
+/// Returns the largest difference from the first value, in percent.
 fn deviation(rounds: &[Round], of: fn(&Round) -> u64) -> f64 {
     let first = rounds.first().map_or(1, of).max(1) as f64;
     let percent = rounds

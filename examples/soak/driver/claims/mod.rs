@@ -1,4 +1,4 @@
-//! What has to hold, and whether it did.
+//! The claims of the soak, and their results.
 
 mod attribution;
 mod counts;
@@ -8,7 +8,7 @@ use super::child::Counts;
 use super::rounds::Soak;
 use super::scrape::Scrape;
 
-/// One sentence, the figures to it, and what speaks against it.
+/// A claim in one sentence, its figures, and the facts against it.
 pub(super) struct Claim {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
@@ -22,7 +22,7 @@ impl Claim {
     }
 }
 
-/// All of them. `ended` says whether the service ended as it should.
+/// Checks all claims. `ended` is true if the service ended with success.
 pub(super) fn claims(soak: &Soak, counted: &Counts, scrape: &Scrape, ended: bool) -> Vec<Claim> {
     vec![
         counts::polls(soak, counted),
@@ -50,7 +50,7 @@ fn differ(what: &str, known: u64, counted: u64) -> Option<String> {
     (known != counted).then(|| format!("{what}: {known} by the test, {counted} in /metrics"))
 }
 
-/// In groups of three.
+/// Formats a number with its digits in groups of three.
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

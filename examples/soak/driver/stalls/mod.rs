@@ -1,5 +1,5 @@
-//! What was done on purpose, matched with what was reported, one by one. What is left over on the one side
-//! was lost, on the other side it is a false report.
+//! Matches each announced stall with its reports. A stall without a report was lost. A report without a
+//! stall is false.
 
 mod polls;
 mod workers;
@@ -38,7 +38,7 @@ impl Stalls {
             } => {
                 let before = self.reports.note(report, ended, &text);
                 if let (Some(was_told), true) = (before, ended) {
-                    let is_known = self.polls.told(&watch, &task, was_told);
+                    let is_known = self.polls.reported(&watch, &task, was_told);
                     self.false_reports.extend((!is_known).then_some(text));
                 }
             }
@@ -52,7 +52,9 @@ impl Stalls {
             } => {
                 let before = self.reports.note(report, ended, &text);
                 if before == Some(false) {
-                    let is_known = self.workers.told(&thread, at.saturating_sub(millis), at);
+                    let is_known = self
+                        .workers
+                        .reported(&thread, at.saturating_sub(millis), at);
                     self.false_reports.extend((!is_known).then_some(text));
                 }
             }
@@ -63,12 +65,12 @@ impl Stalls {
         }
     }
 
-    /// How many reports there were.
-    pub(super) fn told(&self) -> u64 {
+    /// Returns the number of reports.
+    pub(super) fn reported(&self) -> u64 {
         self.reports.ended.len() as u64
     }
 
-    /// Ends the round: all reports have arrived.
+    /// Ends the round. All reports have arrived.
     pub(super) fn rest(&mut self) {
         self.polls.rest();
         self.workers.rest();
@@ -76,17 +78,17 @@ impl Stalls {
     }
 }
 
-/// The order of reports: any number while it runs, and then one of its end.
+/// Checks the order of reports: any number of running ones, and then one finished one.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     open: HashMap<u64, String>,
     ended: HashSet<u64>,
-    /// What came after an end, and what had none.
+    /// Reports after a finished one, and reports that no finished one followed.
     pub(super) disorder: Vec<String>,
 }
 
 impl Reports {
-    /// Says whether there was a report of the same before. `None` if it had ended.
+    /// Returns whether an earlier report had the same id. `None` if that incident had ended.
     fn note(&mut self, report: u64, ended: bool, text: &str) -> Option<bool> {
         if self.ended.contains(&report) {
             self.disorder.push(format!("after its end: {text}"));

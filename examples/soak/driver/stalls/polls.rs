@@ -1,4 +1,4 @@
-//! Stalls in watched polls. A report is that of the stall of its watch and its task, which has one at a time.
+//! Stalls in watched polls. A report matches the stall of its watch and task: a task has one stall at a time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use crate::wire::Id;
 pub(in crate::driver) struct Site {
     pub(in crate::driver) announced: u64,
     pub(in crate::driver) told: u64,
-    /// Of those, while they still ran.
+    /// The reports of polls that still ran.
     pub(in crate::driver) told_early: u64,
 }
 
@@ -29,8 +29,9 @@ impl Polls {
             .or_default() += 1;
     }
 
-    /// Records the report of the end of a poll, and perhaps of the running poll. Returns false without an announcement.
-    pub(super) fn told(&mut self, watch: &str, task: &Id, early: bool) -> bool {
+    /// Records the report of a finished poll, and whether it was reported while it ran. Returns false without an
+    /// announcement.
+    pub(super) fn reported(&mut self, watch: &str, task: &Id, early: bool) -> bool {
         let key = (watch.to_owned(), task.clone());
         let Some(untold) = self.untold.get_mut(&key).filter(|untold| **untold > 0) else {
             return false;

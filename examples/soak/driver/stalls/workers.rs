@@ -1,11 +1,11 @@
-//! Workers that were held. A report is that of what held its thread while it was stuck.
+//! Stuck workers. A report matches the stall that held its thread at that time.
 
 use crate::wire::{Id, Stall};
 
-/// How much later than it is made a report may be handled, in milliseconds.
+/// The longest delay between a report and its handling, in milliseconds.
 const LATE: u64 = 250;
 
-/// A thread that was held. Times in milliseconds.
+/// A thread that a stall held. Times are in milliseconds.
 #[derive(Debug)]
 struct Held {
     stall: Stall,
@@ -16,12 +16,12 @@ struct Held {
 #[derive(Debug, Default)]
 pub(in crate::driver) struct Workers {
     held: Vec<Held>,
-    /// By what no watch is around.
+    /// Stalls outside of every watch.
     pub(in crate::driver) announced: u64,
     pub(in crate::driver) told: u64,
-    /// Stuck over several stalls that are watched, one after the other.
+    /// Threads that several watched stalls held, one after the other.
     pub(in crate::driver) chains: u64,
-    /// What was not told once.
+    /// Stalls without a report.
     pub(in crate::driver) faults: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Workers {
     }
 
     /// Records the report of a stuck thread. Returns false if no stall was announced for that time.
-    pub(super) fn told(&mut self, thread: &Id, since: u64, at: u64) -> bool {
+    pub(super) fn reported(&mut self, thread: &Id, since: u64, at: u64) -> bool {
         let is_held = |held: &&mut Held| {
             let is_over = held.over.is_some_and(|over| over + LATE < since);
             // A report of a worker with an unknown thread names only the runtime.

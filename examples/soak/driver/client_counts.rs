@@ -1,4 +1,4 @@
-//! What the clients know by themselves.
+//! The counts of the clients.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,21 +22,21 @@ impl Numbers {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    /// By route.
+pub(super) struct ClientCounts {
+    /// Answers by route.
     pub(super) answers: Numbers,
-    /// Polls by watch, as many as were asked for.
+    /// Requested polls by watch.
     pub(super) known: Numbers,
     /// Polls that panicked, by watch.
     pub(super) panics: Numbers,
-    /// Requests from which the client went away.
+    /// Requests that the client cancelled.
     pub(super) left: Cell<u64>,
-    /// What went otherwise than it should have.
+    /// Unexpected answers and errors.
     pub(super) failures: RefCell<Vec<String>>,
 }
 
-impl Ledger {
-    /// How many requests were made.
+impl ClientCounts {
+    /// Returns the number of requests.
     pub(super) fn requests(&self) -> u64 {
         self.answers.sum() + self.panics.sum() + self.left.get()
     }
