@@ -3,7 +3,7 @@
 //! Wall time has four parts: CPU time, the wait on the run queue, time that a hypervisor stole, and the wait of the thread
 //! itself. The operating system counts the first two, and gives a bound of the third. The fourth is the rest.
 //!
-//! The poll is charged only for time that is certainly its charged. A sample was taken before the poll began, or within it.
+//! The poll is charged only for time that is certainly its own. A sample was taken before the poll began, or within it.
 //! Each gives a lower bound of the charged time:
 //!
 //! - a sample from before: the whole poll, without all run-queue wait since the sample, some of which may have been before

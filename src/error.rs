@@ -75,7 +75,7 @@ impl Error {
         }
     }
 
-    /// The crate's threads exist in the parent only.
+    /// Makes the error of a forked child: the threads exist in the parent only.
     pub(crate) fn forked() -> Self {
         Self {
             kind: ErrorKind::Forked,

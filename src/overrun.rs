@@ -77,7 +77,7 @@ impl EndedPoll<'_> {
         sink.on_slow_poll(self.watch.counters(), overrun, state, diagnosis);
     }
 
-    /// Only counts: the child of a fork has no reporters, and a lock may stay locked for ever there.
+    /// Counts the cause as unknown, and reports nothing: the child of a fork has no reporters, and must take no lock.
     fn count_unknown(&self) {
         if self.is_slow {
             self.watch.counters().causes.count(&Cause::Unknown);

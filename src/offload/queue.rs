@@ -173,7 +173,7 @@ impl Queue {
         Ok(runtime)
     }
 
-    /// The error of something that is not taken in.
+    /// Counts a rejected job, and returns its error.
     fn refused(&self, error: impl FnOnce(Arc<str>) -> OffloadError) -> OffloadError {
         self.counts.rejected.fetch_add(1, Relaxed);
         error(self.name())

@@ -123,7 +123,7 @@ mod tests {
         fn on_continued(&self, _: &Guarded, _: Stuck, _: Diagnosis, _: ReportState) {}
     }
 
-    /// A guarded runtime outside the list, so the thread of the process sends no probe to it.
+    /// Makes a guarded runtime outside the list, so the thread of the process sends no probe to it.
     fn guarded(handle: &Handle) -> Arc<Guarded> {
         let watchdog = crate::Watchdog::builder()
             .without_tracing()

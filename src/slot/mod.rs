@@ -161,7 +161,7 @@ impl Slot {
         self.index
     }
 
-    /// Publishes the begin of a poll. Owner only.
+    /// Publishes the begin of a poll. Only the owning thread may call it.
     #[inline]
     pub(crate) fn begin(&self, poll: PollStart) -> FrameToken {
         // Increases the sequence number and the depth by one each.
@@ -184,7 +184,7 @@ impl Slot {
         FrameToken::new(seq)
     }
 
-    /// Ends a poll that took `elapsed` nanoseconds. Owner only.
+    /// Ends a poll that took `elapsed` nanoseconds. Only the owning thread may call it.
     ///
     /// `is_scoped` says that all polls begun inside have ended, or never will on this thread, as when a poll returns.
     /// Then frames above are cut off.
@@ -211,7 +211,7 @@ impl Slot {
         times
     }
 
-    /// Ends an uncounted poll: the polls inside count as if they were directly inside the outer one. Owner only.
+    /// Ends an uncounted poll: the polls inside count as if they were directly inside the outer one. Only the owning thread may call it.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn withdraw(&self, token: FrameToken) {
         let Some(below) = self.below(token) else {
@@ -223,7 +223,7 @@ impl Slot {
         self.state.store(below, Release);
     }
 
-    /// Returns the ids of the watches around a poll, outermost first. Owner only.
+    /// Returns the ids of the watches around a poll, outermost first. Only the owning thread may call it.
     pub(crate) fn outer_watches(&self, token: FrameToken) -> impl Iterator<Item = u64> {
         let outer = self.frames.get(1..token.depth()).unwrap_or_default();
         let tags = outer.iter().map(|frame| frame.watch.load(Relaxed));
@@ -231,13 +231,13 @@ impl Slot {
         tags.filter(is_watch).map(watch_of)
     }
 
-    /// Returns the sequence numbers of the polls in flight, outermost first. Owner only.
+    /// Returns the sequence numbers of the polls in flight, outermost first. Only the owning thread may call it.
     pub(crate) fn seqs(&self) -> Seqs {
         let frames = self.frames_in_flight();
         frames.map(|frame| frame.seq.load(Relaxed)).collect()
     }
 
-    /// Returns the starts of the polls in flight, as raw readings of their watches' clocks. Owner only.
+    /// Returns the starts of the polls in flight, as raw readings of their watches' clocks. Only the owning thread may call it.
     pub(crate) fn starts(&self) -> ArrayVec<u64, MAX_DEPTH> {
         let frames = self.frames_in_flight();
         frames.map(|frame| frame.start.load(Relaxed)).collect()
@@ -254,7 +254,7 @@ impl Slot {
         self.is_reporting.load(Relaxed)
     }
 
-    /// Owner only.
+    /// Only the owning thread may call it.
     pub(crate) fn set_reporting(&self, is_reporting: bool) {
         self.is_reporting.store(is_reporting, Relaxed);
     }

@@ -85,7 +85,7 @@ impl ThreadDiagnostics {
 
     /// Takes the record of a poll that has ended, so that nothing is added to it any more.
     ///
-    /// Takes a CPU sample too, if `at` is given. Owner only.
+    /// Takes a CPU sample too, if `at` is given. Only the owning thread may call it.
     pub(crate) fn close(
         &mut self,
         token: FrameToken,

@@ -32,7 +32,7 @@ pub(crate) struct OutermostPoll {
 }
 
 impl Slot {
-    /// Ends a fast poll, and adds `elapsed` nanoseconds to the outer poll. Owner only.
+    /// Ends a fast poll, and adds `elapsed` nanoseconds to the outer poll. Only the owning thread may call it.
     ///
     /// Returns false and does nothing if the poll was not the last one that began, or had slow polls inside.
     #[inline]
@@ -62,14 +62,14 @@ impl Slot {
             && outer.seq.load(Relaxed) != TOMBSTONE
     }
 
-    /// Returns whether the innermost poll in flight is ticked. Owner only.
+    /// Returns whether the innermost poll in flight is ticked. Only the owning thread may call it.
     #[inline]
     pub(crate) fn is_ticked(&self) -> bool {
         // The root and a tombstone count as ticked too, which makes no difference.
         self.frame(self.state.load(Relaxed)).watch.load(Relaxed) & TICKED != 0
     }
 
-    /// Returns when a poll began that loaded this tick. It may have been made exact since. Owner only.
+    /// Returns when a poll began that loaded this tick. It may have been made exact since. Only the owning thread may call it.
     pub(crate) fn start_range(&self, token: FrameToken, tick: u64) -> StartRange {
         let frame = self.frame(token.seq);
         let is_current = frame.seq.load(Relaxed) == token.seq;
@@ -86,7 +86,7 @@ impl Slot {
         }
     }
 
-    /// Returns the outermost poll in flight. Owner only.
+    /// Returns the outermost poll in flight. Only the owning thread may call it.
     ///
     /// Guards and destructors are no polls here, because no yield ends them. The caller needs the poll's age. So this
     /// method makes a ticked poll exact, with a start of now: the first call comes soon after the poll's begin, and a

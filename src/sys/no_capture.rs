@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Thread;
 use super::capture::{Copied, NoCapture};
 
-/// No thread is asked for a stack.
+/// Returns 0: no signal requests a stack here.
 #[cfg(target_os = "linux")]
 pub(super) fn signal_of_captures() -> i32 {
     0

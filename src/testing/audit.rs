@@ -91,6 +91,8 @@ impl<F: Future> Auditing<F> {
 impl<F: Future> Future for Auditing<F> {
     type Output = Audit<F::Output>;
 
+    /// Polls the future, and records the poll.
+    ///
     /// # Panics
     ///
     /// If it is polled after its end, as an `async` block does.
