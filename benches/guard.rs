@@ -92,7 +92,7 @@ fn main() {
     let watchdog = builder.build().expect("the settings are good");
     println!("{}\n", watchdog.capabilities());
 
-    // In turns, because the machine is not the same from one second to the next. The sentinel naps as long as
+    // In turns, because the machine is not the same from one second to the next. The sentinel sleeps as long as
     // nothing is guarded, so the guard comes and goes.
     let plain = runtime(2);
     let ratios = (0..STORMS).map(|_| {

@@ -73,7 +73,7 @@ fn build(stacks: Stacks) -> Watchdog {
     builder.build().expect("threads can be started")
 }
 
-/// What the end of a stretch takes.
+/// The time that the end of a section takes.
 fn end(watch: &Watch, inner: impl FnOnce()) -> Duration {
     let entered = watch.enter();
     inner();

@@ -313,10 +313,10 @@ fn status(is_well: bool) -> StatusCode {
     }
 }
 
-const NAP: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
 
 async fn sleep_blocking() -> &'static str {
-    std::thread::sleep(NAP);
+    std::thread::sleep(PAUSE);
     "slept, and held up whoever shares the worker\n"
 }
 
@@ -327,7 +327,7 @@ async fn stuck(Query(asked): Query<HashMap<String, u64>>) -> &'static str {
 }
 
 async fn sleep_async() -> &'static str {
-    sleep(NAP).await;
+    sleep(PAUSE).await;
     "slept\n"
 }
 

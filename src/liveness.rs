@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::sync::Lock;
 use crate::sys::Thread;
 
-/// The `nap` of a thread that parks without a timer.
+/// The `sleep_nanos` of a thread that parks without a timer.
 const NO_TIMER: u64 = u64::MAX;
 
 /// The signs of life of one of the two threads. Times are raw readings of the machine's clock, durations nanoseconds.
@@ -21,8 +21,8 @@ pub(crate) struct Liveness {
     /// The latest sign of life. 0 before the first.
     sign: AtomicU64,
     /// The time after the latest sign at which the next one is due.
-    nap: AtomicU64,
-    /// The begin and end of the latest nap that took too long.
+    sleep_nanos: AtomicU64,
+    /// The begin and end of the latest sleep that took too long.
     overslept: Lock<Option<(u64, u64)>>,
     thread: OnceLock<(thread::Thread, Option<Thread>)>,
 }
@@ -34,7 +34,7 @@ impl Liveness {
     pub(crate) const fn new() -> Self {
         Self {
             sign: AtomicU64::new(0),
-            nap: AtomicU64::new(0),
+            sleep_nanos: AtomicU64::new(0),
             overslept: Lock::new(None),
             thread: OnceLock::new(),
         }
@@ -53,7 +53,7 @@ impl Liveness {
         let _ = self.sign.compare_exchange(0, now, Release, Relaxed);
     }
 
-    /// Ends a nap of the thread.
+    /// Ends a sleep of the thread.
     pub(crate) fn wake(&self) {
         if let Some((thread, _)) = self.thread.get() {
             thread.unpark();
@@ -65,23 +65,23 @@ impl Liveness {
         self.thread.get()?.1.as_ref()
     }
 
-    /// Gives a sign of life at `now`, before a nap of at most `nap`. The registered thread only.
-    pub(crate) fn will_nap(&self, now: u64, nap: u64) {
-        self.nap.store(nap, Relaxed);
+    /// Gives a sign of life at `now`, before a sleep of at most `sleep_nanos`. The registered thread only.
+    pub(crate) fn will_sleep(&self, now: u64, sleep_nanos: u64) {
+        self.sleep_nanos.store(sleep_nanos, Relaxed);
         self.sign.store(now, Release);
     }
 
-    /// Gives a sign of life at `now`, before a sleep without a timer. The registered thread only.
-    pub(crate) fn will_sleep(&self, now: u64) {
-        self.will_nap(now, NO_TIMER);
+    /// Gives a sign of life at `now`, before it parks without a timer. The registered thread only.
+    pub(crate) fn will_park(&self, now: u64) {
+        self.will_sleep(now, NO_TIMER);
     }
 
-    /// Gives a sign of life at `now`, after a nap. The registered thread only.
+    /// Gives a sign of life at `now`, after a sleep. The registered thread only.
     pub(crate) fn runs(&self, now: u64) {
-        self.will_nap(now, 0);
+        self.will_sleep(now, 0);
     }
 
-    /// Records a nap that took too long. The registered thread only.
+    /// Records a sleep that took too long. The registered thread only.
     ///
     /// It calls this before [`runs`](Self::runs), so that a reader always sees the silence in one of the two.
     pub(crate) fn overslept(&self, from: u64, to: u64) {
@@ -93,23 +93,23 @@ impl Liveness {
         self.sign.load(Acquire)
     }
 
-    /// Returns the length of the current nap in nanoseconds. [`u64::MAX`] while the thread sleeps without a timer.
-    pub(crate) fn nap(&self) -> u64 {
-        self.nap.load(Relaxed)
+    /// Returns the length of the current sleep in nanoseconds. [`u64::MAX`] while the thread is parked without a timer.
+    pub(crate) fn sleep_nanos(&self) -> u64 {
+        self.sleep_nanos.load(Relaxed)
     }
 
-    /// Returns whether the thread has announced a sleep without a timer.
+    /// Returns whether the thread has announced that it parks without a timer.
     pub(crate) fn has_no_timer(&self) -> bool {
-        self.nap() == NO_TIMER
+        self.sleep_nanos() == NO_TIMER
     }
 
-    /// Returns by how much the next sign of life is overdue. 0 while the thread sleeps without a timer.
+    /// Returns by how much the next sign of life is overdue. 0 while the thread is parked without a timer.
     pub(crate) fn overdue(&self, clock: &Clock, now: u64) -> u64 {
         let silence = clock.nanos_between(self.sign(), now);
-        silence.saturating_sub(self.nap())
+        silence.saturating_sub(self.sleep_nanos())
     }
 
-    /// Returns the longest silence between `from` and `now`, as far as it is known. Naps that ended in time do not count.
+    /// Returns the longest silence between `from` and `now`, as far as it is known. Sleeps that ended in time do not count.
     pub(crate) fn silence_in(&self, clock: &Clock, from: u64, now: u64) -> u64 {
         let overlap = |(start, end): (u64, u64)| clock.nanos_between(start.max(from), end.min(now));
         let overslept = *self.overslept.lock();
@@ -136,15 +136,15 @@ mod tests {
         let (liveness, clock) = (Liveness::new(), clock());
         liveness.start(100);
         assert_eq!(liveness.overdue(&clock, 150), 50);
-        liveness.will_nap(200, 10);
+        liveness.will_sleep(200, 10);
         liveness.start(300);
         assert_eq!(liveness.overdue(&clock, 350), 140);
     }
 
     #[test]
-    fn silence_in_a_nap_begins_at_the_last_sign() {
+    fn silence_in_a_sleep_begins_at_the_last_sign() {
         let (clock, liveness) = (clock(), Liveness::new());
-        liveness.will_nap(100, 50);
+        liveness.will_sleep(100, 50);
         assert_eq!(liveness.silence_in(&clock, 0, 130), 30);
         assert_eq!(liveness.silence_in(&clock, 120, 130), 10);
         assert_eq!(
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_of_a_late_thread_covers_its_nap() {
+    fn silence_of_a_late_thread_covers_its_sleep() {
         let (clock, liveness) = (clock(), Liveness::new());
         liveness.overslept(100, 300);
         liveness.runs(300);
@@ -167,7 +167,7 @@ mod tests {
     fn silence_of_a_punctual_thread_begins_at_the_last_sign() {
         let (clock, liveness) = (clock(), Liveness::new());
         for now in [100, 200, 300] {
-            liveness.will_nap(now, 100);
+            liveness.will_sleep(now, 100);
         }
         assert_eq!(liveness.silence_in(&clock, 0, 320), 20);
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn overdue_without_a_timer_is_zero() {
         let (clock, liveness) = (clock(), Liveness::new());
-        liveness.will_sleep(100);
+        liveness.will_park(100);
         assert!(liveness.has_no_timer());
         assert_eq!(liveness.overdue(&clock, u64::MAX / 2), 0);
         liveness.runs(200);

@@ -30,7 +30,7 @@ pub(crate) static SUSPENSIONS: Suspensions = Suspensions::new();
 /// A thread that was not scheduled may have held a lock. Other delays of the sentinel excuse no poll.
 pub(crate) static DELAYS: Suspensions = Suspensions::new();
 
-/// The facts about a nap of the sentinel or the ticker that took too long. Nanoseconds.
+/// The facts about a sleep of the sentinel or the ticker that took too long. Nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overslept {
     /// The time beyond the planned end.
@@ -126,7 +126,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A process of two processors that was stopped for two seconds in a nap of 10 ms.
+    /// A process of two processors that was stopped for two seconds in a sleep of 10 ms.
     const STOPPED: Overslept = Overslept {
         late: 1_995 * MS,
         waited: 2 * MS,

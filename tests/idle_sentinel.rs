@@ -47,7 +47,7 @@ fn idle_sentinel_has_no_wake_up_until_the_next_poll() {
         drop(watch.enter());
         let threads = ["shotclock-watch", "shotclock-ticks"].map(thread);
         let sleeps = || threads.each_ref().map(|thread| sleeps(thread));
-        // The threads park after a few naps, at any speed of the machine.
+        // The threads park after a few sleeps, at any speed of the machine.
         let quiet = |_: &u32| {
             let before = sleeps();
             std::thread::sleep(Duration::from_secs(1));

@@ -91,7 +91,7 @@ impl Deferred {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
-            // A nap lasts up to the shortest budget in use, which may exceed the deadline. Repeated, because the job
+            // A sleep lasts up to the shortest budget in use, which may exceed the deadline. Repeated, because the job
             // may not be in the queue yet.
             sentinel.notify();
             sentinel.unpark();
@@ -145,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn wait_with_a_napping_sentinel_ends_the_nap() {
+    fn wait_with_a_sleeping_sentinel_ends_the_sleep() {
         let (deferred, parker) = with_sentinel(|_, _, ready| {
             ready.send(()).unwrap();
-            // A nap that no test outlasts.
+            // A sleep that no test outlasts.
             std::thread::park();
         });
         deferred.defer(Box::new(|| ()), &parker);

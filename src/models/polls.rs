@@ -66,7 +66,7 @@ fn reading_while_polls_begin_and_end_is_of_one_moment() {
 }
 
 /// A guard that is dropped out of order vacates its frame. A reader sees the poll or no poll, and never a poll of depth
-/// 0: that would pass for the stretch of a worker.
+/// 0: that would pass for the record of a worker.
 #[test]
 fn frame_that_is_vacated_while_it_is_read_gives_no_poll_of_depth_0() {
     let model = Model::new(|| {

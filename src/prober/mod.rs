@@ -15,12 +15,12 @@ use crate::error::Error;
 use crate::runtime::{self, Guarded, Workers};
 use probe::{LAG_PERIOD, Probe, Rendezvous};
 
-/// The wait after the first census of a runtime. The wait doubles up to [`MAX_CENSUS_WAIT`], because the workers wait for
-/// one another in a census.
-const MIN_CENSUS_WAIT: Duration = Duration::from_millis(100);
+/// The wait after the first discovery of a runtime. The wait doubles up to [`MAX_DISCOVERY_WAIT`], because the workers wait for
+/// one another in a discovery.
+const MIN_DISCOVERY_WAIT: Duration = Duration::from_millis(100);
 
-/// A census a minute costs nothing, and finds a worker that was busy in all censuses before.
-const MAX_CENSUS_WAIT: Duration = Duration::from_secs(60);
+/// A discovery a minute costs nothing, and finds a worker that was busy in all discoveries before.
+const MAX_DISCOVERY_WAIT: Duration = Duration::from_secs(60);
 
 static THREAD: BackgroundThread = BackgroundThread::new("shotclock-probe");
 
@@ -57,20 +57,20 @@ fn run() {
     }
 }
 
-/// The time of the next census of a runtime, for as long as the thread of a worker is unknown.
+/// The time of the next discovery of a runtime, for as long as the thread of a worker is unknown.
 struct Schedule {
-    next_census: Instant,
-    census_wait: Duration,
-    /// The last census. Its probes own it until the last of them was polled or dropped.
-    census: Weak<Rendezvous>,
+    next_discovery: Instant,
+    discovery_wait: Duration,
+    /// The last discovery. Its probes own it until the last of them was polled or dropped.
+    discovery: Weak<Rendezvous>,
 }
 
 impl Schedule {
     fn new() -> Self {
         Self {
-            next_census: Instant::now(),
-            census_wait: MIN_CENSUS_WAIT,
-            census: Weak::new(),
+            next_discovery: Instant::now(),
+            discovery_wait: MIN_DISCOVERY_WAIT,
+            discovery: Weak::new(),
         }
     }
 
@@ -82,12 +82,12 @@ impl Schedule {
             send(&workers, Probe::for_lag(guarded));
         }
         if !workers.is_any_unknown() {
-            self.census_wait = MIN_CENSUS_WAIT;
-        } else if self.census.strong_count() == 0 && Instant::now() >= self.next_census {
-            // One census at a time: a worker that is stuck for an hour must not find hundreds of probes in its queue.
-            self.census = send_census(guarded, &workers);
-            self.next_census = Instant::now() + self.census_wait;
-            self.census_wait = (self.census_wait * 2).min(MAX_CENSUS_WAIT);
+            self.discovery_wait = MIN_DISCOVERY_WAIT;
+        } else if self.discovery.strong_count() == 0 && Instant::now() >= self.next_discovery {
+            // One discovery at a time: a worker that is stuck for an hour must not find hundreds of probes in its queue.
+            self.discovery = send_discovery(guarded, &workers);
+            self.next_discovery = Instant::now() + self.discovery_wait;
+            self.discovery_wait = (self.discovery_wait * 2).min(MAX_DISCOVERY_WAIT);
         }
     }
 }
@@ -95,10 +95,10 @@ impl Schedule {
 /// Sends one probe for each worker. Each probe blocks its worker until all have arrived, so no worker takes two.
 ///
 /// The worker that parked last takes nearly every single probe, so single probes would not find the other workers.
-fn send_census(guarded: &Arc<Guarded>, workers: &Workers) -> Weak<Rendezvous> {
+fn send_discovery(guarded: &Arc<Guarded>, workers: &Workers) -> Weak<Rendezvous> {
     let rendezvous = Rendezvous::new(workers.count());
     for _ in 0..workers.count() {
-        send(workers, Probe::for_census(guarded, &rendezvous));
+        send(workers, Probe::for_discovery(guarded, &rendezvous));
     }
     Arc::downgrade(&rendezvous)
 }
@@ -136,16 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn census_before_the_last_one_is_answered_is_not_sent() {
+    fn discovery_before_the_last_one_is_answered_is_not_sent() {
         // No thread is in `block_on`, so no probe is answered.
         let runtime = Builder::new_current_thread().build().unwrap();
         let alive = || runtime.metrics().num_alive_tasks();
         let guarded = guarded(runtime.handle());
         let mut schedule = Schedule::new();
         for _ in 0..9 {
-            schedule.next_census = Instant::now();
+            schedule.next_discovery = Instant::now();
             schedule.send_due_probes(&guarded);
-            // One probe of the census of one worker, and one for the lag.
+            // One probe of the discovery of one worker, and one for the lag.
             assert_eq!(alive(), 2);
         }
         runtime.block_on(async {
@@ -153,9 +153,9 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        // The census was answered. From here on the worker's thread is unknown again.
+        // The discovery was answered. From here on the worker's thread is unknown again.
         guarded.workers().unwrap().unbind(0);
-        schedule.next_census = Instant::now();
+        schedule.next_discovery = Instant::now();
         schedule.send_due_probes(&guarded);
         assert_eq!(alive(), 2);
     }

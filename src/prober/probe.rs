@@ -35,7 +35,7 @@ impl Probe {
         Self::new(guarded, None)
     }
 
-    pub(super) fn for_census(guarded: &Arc<Guarded>, rendezvous: &Arc<Rendezvous>) -> Self {
+    pub(super) fn for_discovery(guarded: &Arc<Guarded>, rendezvous: &Arc<Rendezvous>) -> Self {
         Self::new(guarded, Some(Arc::clone(rendezvous)))
     }
 
@@ -98,7 +98,7 @@ fn missed(lag: u64) -> impl Iterator<Item = u64> {
     missed.take_while(|lag| *lag > 0).take(MAX_MISSED)
 }
 
-/// The place where the probes of a census wait for one another.
+/// The place where the probes of a discovery wait for one another.
 pub(super) struct Rendezvous {
     missing: Mutex<usize>,
     all_arrived: Condvar,

@@ -153,7 +153,7 @@ impl Sentinel {
         }
     }
 
-    /// Makes one scan, runs the deferred jobs, and naps.
+    /// Makes one scan, runs the deferred jobs, and sleeps.
     fn turn(&mut self) {
         let interval = shortest_budget();
         ticker::keep_ticking(&self.scanner.clock);
@@ -167,13 +167,13 @@ impl Sentinel {
         } else {
             self.idle += interval;
         }
-        if self.idle >= IDLE_BEFORE_PARK && !runtime::is_any() && self.sleep() {
+        if self.idle >= IDLE_BEFORE_PARK && !runtime::is_any() && self.park() {
             self.idle = Duration::ZERO;
             return;
         }
         let dues = [result.due, workers_due].into_iter().flatten();
         self.sleep_monitor.after_scan();
-        self.sleep_monitor.nap(dues.fold(interval, Duration::min));
+        self.sleep_monitor.sleep(dues.fold(interval, Duration::min));
     }
 
     /// Returns when to scan the workers again.
@@ -186,7 +186,7 @@ impl Sentinel {
     }
 
     /// Parks until a poll begins. Returns false if the sentinel must not park.
-    fn sleep(&mut self) -> bool {
+    fn park(&mut self) -> bool {
         if !ticker::stop_ticking(&self.scanner.clock) || !SENTINEL_PARKER.prepare_park() {
             return false;
         }
@@ -196,9 +196,9 @@ impl Sentinel {
             SENTINEL_PARKER.cancel_park();
             return true;
         }
-        self.sleep_monitor.will_sleep();
+        self.sleep_monitor.will_park();
         SENTINEL_PARKER.park();
-        self.sleep_monitor.after_sleep();
+        self.sleep_monitor.after_park();
         STOLEN_TIME.restart(&self.scanner.clock);
         true
     }

@@ -146,7 +146,7 @@ pub(super) fn mark_seen<'p>(
 
 /// Returns whether a suspension may have begun that no thread of ours has noticed. A mocked clock has none.
 fn may_be_suspended(clock: &Clock) -> bool {
-    let max_silence = ticker::nap_nanos() + suspension::MIN_NANOS;
+    let max_silence = ticker::sleep_nanos() + suspension::MIN_NANOS;
     clock.is_real() && silence_of_both(clock, clock.raw()) > max_silence
 }
 

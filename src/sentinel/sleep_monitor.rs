@@ -1,4 +1,4 @@
-//! Monitors the naps of the sentinel and the ticker, and detects suspensions by naps that took too long.
+//! Monitors the sleeps of the sentinel and the ticker, and detects suspensions by sleeps that took too long.
 //!
 //! A debugger, a page fault or a lock of the kernel may hold up one thread, which is no suspension of the process. A
 //! suspension takes three pieces of evidence. One of the two threads overslept, and not for want of a processor. The other
@@ -12,7 +12,7 @@ use crate::procfs::Schedstat;
 use crate::suspension::{DELAYS, MIN_NANOS, Overslept, SUSPENSIONS};
 use crate::sys;
 
-/// Monitors the naps of the thread that owns it.
+/// Monitors the sleeps of the thread that owns it.
 pub(super) struct SleepMonitor {
     clock: Clock,
     own: &'static Liveness,
@@ -23,26 +23,26 @@ pub(super) struct SleepMonitor {
     schedstat: Option<Option<Schedstat>>,
     /// The time of the latest reading of these counts, and its wait.
     latest: Option<(u64, u64)>,
-    nap: Option<Nap>,
-    /// Whether the latest nap ended late.
+    sleep: Option<Sleep>,
+    /// Whether the latest sleep ended late.
     was_late: bool,
 }
 
-/// The latest nap.
+/// The latest sleep.
 #[derive(Clone, Copy)]
-struct Nap {
+struct Sleep {
     from: u64,
     /// The end, or the latest comparison with the clock after it.
     to: u64,
-    /// The processor time of the other threads before the nap.
+    /// The processor time of the other threads before the sleep.
     others: Option<u64>,
 }
 
-/// The age up to which a reading of the counts serves while no nap is late. A new one before each nap would cost more than
+/// The age up to which a reading of the counts serves while no sleep is late. A new one before each sleep would cost more than
 /// the scan after it.
 const MAX_READING_AGE_NANOS: u64 = 1_000_000_000;
 
-/// A nap that is late by more than this has another reason than the timer.
+/// A sleep that is late by more than this has another reason than the timer.
 const MAX_TIMER_DELAY_NANOS: u64 = 1_000_000;
 
 impl SleepMonitor {
@@ -56,40 +56,40 @@ impl SleepMonitor {
             processors: processors.map_or(1, |processors| processors.get() as u64),
             schedstat: None,
             latest: None,
-            nap: None,
+            sleep: None,
             was_late: false,
         }
     }
 
-    /// Sleeps for at most `nap`, and records a suspension if there was one. Returns false if another thread ended the nap
-    /// early.
-    pub(super) fn nap(&mut self, nap: Duration) -> bool {
+    /// Sleeps for at most `at_most`, and records a suspension if there was one. Returns false if another thread
+    /// ended it early.
+    pub(super) fn sleep(&mut self, at_most: Duration) -> bool {
         let before = self.clock.raw();
-        let asked = nanos_of(nap);
-        self.own.will_nap(before, asked);
+        let asked = nanos_of(at_most);
+        self.own.will_sleep(before, asked);
         let is_fresh =
             |(at, _): (u64, u64)| self.clock.nanos_between(at, before) < MAX_READING_AGE_NANOS;
         if self.was_late || !self.latest.is_some_and(is_fresh) {
             self.waited(before);
         }
         let others = self.others_time();
-        std::thread::park_timeout(nap);
+        std::thread::park_timeout(at_most);
         let now = self.clock.raw();
         let slept = self.clock.nanos_between(before, now);
-        self.nap = Some(Nap {
+        self.sleep = Some(Sleep {
             from: before,
             to: now,
             others,
         });
         self.was_late = slept > asked.saturating_add(MAX_TIMER_DELAY_NANOS);
         if self.was_late {
-            self.record_late_nap(before, now, asked, others);
+            self.record_late_sleep(before, now, asked, others);
         }
         self.own.runs(now);
         slept >= asked
     }
 
-    fn record_late_nap(&mut self, before: u64, now: u64, asked: u64, others: Option<u64>) {
+    fn record_late_sleep(&mut self, before: u64, now: u64, asked: u64, others: Option<u64>) {
         let slept = self.clock.nanos_between(before, now);
         let late = slept - asked;
         if late > MIN_NANOS {
@@ -105,8 +105,8 @@ impl SleepMonitor {
             processors: self.processors,
         };
         if overslept.is_suspension() {
-            // The suspension may have begun with the nap. The thread's own wait is known only since an older reading, so
-            // the record covers the whole nap.
+            // The suspension may have begun with the sleep. The thread's own wait is known only since an older reading, so
+            // the record covers the whole sleep.
             SUSPENSIONS.record(&self.clock, before, now, slept);
         } else {
             self.record_delay(before, now, late.min(waited));
@@ -116,31 +116,31 @@ impl SleepMonitor {
     /// Records a suspension or delay during a scan. The sentinel calls it after each scan.
     ///
     /// A scan has no planned end, so a long scan alone is no suspension. It may have been one if the other thread overslept
-    /// a nap in that time.
+    /// in that time.
     pub(super) fn after_scan(&mut self) {
         let now = self.clock.raw();
-        let Some(nap) = self.nap else { return };
-        self.nap = Some(Nap { to: now, ..nap });
-        let taken = self.clock.nanos_between(nap.to, now);
+        let Some(sleep) = self.sleep else { return };
+        self.sleep = Some(Sleep { to: now, ..sleep });
+        let taken = self.clock.nanos_between(sleep.to, now);
         if taken <= MAX_TIMER_DELAY_NANOS {
             return;
         }
         let waited = self.waited(now);
         let overdue = self.other.overdue(&self.clock, now).min(taken);
-        let before = self.clock.nanos_between(nap.from, nap.to);
-        let excused = before.saturating_add(self.other.nap());
+        let before = self.clock.nanos_between(sleep.from, sleep.to);
+        let excused = before.saturating_add(self.other.sleep_nanos());
         let overslept = Overslept {
             late: overdue,
             waited,
             silence: overdue,
-            used: self.used_since(nap.others),
+            used: self.used_since(sleep.others),
             excused: excused.saturating_add(waited),
             processors: self.processors,
         };
         if overslept.is_suspension() {
-            SUSPENSIONS.record(&self.clock, nap.to, now, taken);
+            SUSPENSIONS.record(&self.clock, sleep.to, now, taken);
         } else {
-            self.record_delay(nap.to, now, taken.min(waited));
+            self.record_delay(sleep.to, now, taken.min(waited));
         }
     }
 
@@ -156,15 +156,15 @@ impl SleepMonitor {
         Some(self.others_time()?.saturating_sub(then?))
     }
 
-    /// Announces a sleep without a time limit.
-    pub(super) fn will_sleep(&self) {
-        self.own.will_sleep(self.clock.raw());
+    /// Announces that the thread parks without a time limit.
+    pub(super) fn will_park(&self) {
+        self.own.will_park(self.clock.raw());
     }
 
-    /// Ends a sleep without a time limit, which is no suspension.
-    pub(super) fn after_sleep(&mut self) {
+    /// Ends a park without a time limit, which is no suspension.
+    pub(super) fn after_park(&mut self) {
         self.latest = None;
-        self.nap = None;
+        self.sleep = None;
         self.own.runs(self.clock.raw());
     }
 

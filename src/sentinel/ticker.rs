@@ -22,9 +22,9 @@ use crate::watch::{shortest_budget, tick_nanos};
 
 static THREAD: BackgroundThread = BackgroundThread::new("shotclock-ticks");
 
-/// The shortest nap of the ticker while no watch is ticked. A sentinel that is held up for longer is not taken for a
+/// The shortest sleep of the ticker while no watch is ticked. A sentinel that is held up for longer is not taken for a
 /// suspended process. 50 wake-ups a second cost less than a thousandth of a core.
-const MIN_NAP_NANOS: u64 = 20_000_000;
+const MIN_SLEEP_NANOS: u64 = 20_000_000;
 
 /// The time by which the sentinel's sign of life is overdue when the ticker replaces it: longer than a scan takes that is
 /// not held up.
@@ -59,7 +59,7 @@ fn tick(clock: &Clock) {
     drop(ticking);
 }
 
-/// Turns ticks on. The sentinel calls this before each scan: it publishes a tick if the ticker is late, and ends a nap of
+/// Turns ticks on. The sentinel calls this before each scan: it publishes a tick if the ticker is late, and ends a sleep of
 /// the ticker that is too long.
 pub(super) fn keep_ticking(clock: &Clock) {
     if let Some(mut ticking) = ticking() {
@@ -72,7 +72,7 @@ pub(super) fn keep_ticking(clock: &Clock) {
     if tick_nanos().is_none_or(is_old) {
         tick(clock);
     }
-    if TICKER.nap() > nap_nanos() {
+    if TICKER.sleep_nanos() > sleep_nanos() {
         TICKER.wake();
     }
 }
@@ -88,9 +88,9 @@ pub(super) fn stop_ticking(clock: &Clock) -> bool {
     true
 }
 
-/// Returns the length of the ticker's naps now, in nanoseconds.
-pub(super) fn nap_nanos() -> u64 {
-    tick_nanos().unwrap_or_else(|| nanos_of(shortest_budget()).max(MIN_NAP_NANOS))
+/// Returns the length of the ticker's sleeps now, in nanoseconds.
+pub(super) fn sleep_nanos() -> u64 {
+    tick_nanos().unwrap_or_else(|| nanos_of(shortest_budget()).max(MIN_SLEEP_NANOS))
 }
 
 /// The thread's own state.
@@ -119,22 +119,23 @@ impl Ticker {
 
     fn turn(&mut self) {
         if SENTINEL_PARKER.is_parked() {
-            self.sleep();
+            self.park();
         }
-        self.sleep_monitor.nap(Duration::from_nanos(nap_nanos()));
+        self.sleep_monitor
+            .sleep(Duration::from_nanos(sleep_nanos()));
         tick(&self.clock);
         if self.is_sentinel_held_up() {
             dispatch::run_deferred();
         }
     }
 
-    /// Sleeps until the sentinel runs again and wakes it, or a job is deferred.
-    fn sleep(&mut self) {
-        self.sleep_monitor.will_sleep();
+    /// Parks until the sentinel runs again and wakes it, or a job is deferred.
+    fn park(&mut self) {
+        self.sleep_monitor.will_park();
         while SENTINEL_PARKER.is_parked() {
             std::thread::park();
         }
-        self.sleep_monitor.after_sleep();
+        self.sleep_monitor.after_park();
         self.up_since = self.clock.raw();
     }
 

@@ -63,7 +63,7 @@ impl SentinelParker {
         self.thread.get_or_init(thread::current);
     }
 
-    /// Ends a nap of the sentinel, because something has changed that the next scan must see.
+    /// Ends a sleep of the sentinel, because something has changed that the next scan must see.
     pub(crate) fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn unpark_ends_a_nap() {
+    fn unpark_ends_a_sleep() {
         let parker = Arc::new(SentinelParker::new());
         let (send, received) = mpsc::channel();
         let sleeper = Arc::clone(&parker);

@@ -214,10 +214,10 @@ fn enter_during_an_unwinding_counts_no_panic() {
 #[test]
 fn guard_held_across_an_await_charges_no_poll() {
     let scene = Scene::new();
-    let (task, stretch) = (scene.watch("task"), scene.watch("stretch"));
+    let (task, section) = (scene.watch("task"), scene.watch("section"));
     let mut future = Box::pin(
         async {
-            let _entered = stretch.enter();
+            let _entered = section.enter();
             let mut first = true;
             poll_fn(|_| {
                 if std::mem::take(&mut first) {
@@ -231,12 +231,12 @@ fn guard_held_across_an_await_charges_no_poll() {
         .watched(&task),
     );
     assert!(poll_once(future.as_mut()).is_pending());
-    assert_eq!(stretch.stats().in_flight, 0);
+    assert_eq!(section.stats().in_flight, 0);
     scene.pass(60_000 * MS);
     assert!(poll_once(future.as_mut()).is_ready());
     assert!(scene.reports().is_empty());
     assert_eq!(
-        (stretch.stats().polls, stretch.stats().busy),
+        (section.stats().polls, section.stats().busy),
         (1, Duration::ZERO)
     );
     assert_eq!((task.stats().polls, task.stats().in_flight), (2, 0));

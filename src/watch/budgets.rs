@@ -73,7 +73,7 @@ impl BudgetToken {
         let shortest = first_in_use(counts);
         counts[cell].fetch_add(1, Relaxed);
         if shortest.is_none_or(|shortest| cell < shortest) {
-            // The sentinel may nap for as long as the shortest budget was before.
+            // The sentinel may sleep for as long as the shortest budget was before.
             SENTINEL_PARKER.unpark();
         }
         Self { counts, cell }
