@@ -226,13 +226,13 @@ impl SlowPollSink for Dispatcher {
         counters: &Arc<WatchCounters>,
         poll: Overrun,
         state: ReportState,
-        judgement: EndDiagnosis,
+        diagnosis: EndDiagnosis,
     ) {
         if poll.is_slow {
             publish::record_slow_poll(counters, poll.elapsed_nanos);
         }
         let undecided = poll.is_slow.then(|| Undecided::new(counters));
-        let handle = || match judgement {
+        let handle = || match diagnosis {
             EndDiagnosis::Now(diagnosis) => {
                 let context = PollContext::current;
                 self.finish(counters, undecided, poll, state, diagnosis, context);
