@@ -22,11 +22,11 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);
 struct Throttling {
     /// The root of the file system.
     root: &'static Path,
-    known: Lock<Known>,
+    known: Lock<CgroupState>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CgroupState {
     files: Vec<PathBuf>,
     looked_up: Option<Instant>,
     readings: VecDeque<(Instant, u64)>,
@@ -60,7 +60,7 @@ impl Throttling {
         }
     }
 
-    fn with_files<T>(&self, now: Instant, read: impl FnOnce(&mut Known) -> T) -> T {
+    fn with_files<T>(&self, now: Instant, read: impl FnOnce(&mut CgroupState) -> T) -> T {
         let mut known = self.known.lock();
         let is_old = |at: Instant| now.duration_since(at) >= LOOK_UP_INTERVAL;
         if known.looked_up.is_none_or(is_old) {
@@ -97,7 +97,7 @@ impl Throttling {
     }
 }
 
-impl Known {
+impl CgroupState {
     /// Returns the nanoseconds for which any cgroup was throttled so far, over all CPUs.
     fn total(&self) -> Option<u64> {
         let texts = self.files.iter().filter_map(|f| read_lossy(f).ok());

@@ -8,7 +8,7 @@
 use std::num::NonZeroU64;
 use std::panic::Location;
 
-use crate::flight_record::{self, Entry};
+use crate::flight_record::{self, RecordedPoll};
 use crate::overrun::EndedPoll;
 use crate::report::SectionKind;
 use crate::slot::{self, FrameToken, PollStart, PollTimes, SENTINEL_PARKER, Slot};
@@ -310,7 +310,7 @@ fn conclude(
     slow: bool,
 ) {
     if let (true, Some((slot, token))) = (watch.clock().is_real(), slot) {
-        flight_record::record(Entry {
+        flight_record::record(RecordedPoll {
             watch: watch.counters().id,
             kind,
             slot: slot.index(),

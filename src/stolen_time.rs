@@ -31,15 +31,15 @@ const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// The counts of the kernel, in ticks.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Counts {
+pub(crate) struct CpuCounts {
     /// By the number of the CPU.
     stolen: Vec<(u32, u64)>,
 }
 
 /// Parses the lines `cpu0`, `cpu1` … of `/proc/stat`. `None` if they have no stolen time.
-pub(crate) fn parse_counts(stat: &str) -> Option<Counts> {
+pub(crate) fn parse_counts(stat: &str) -> Option<CpuCounts> {
     let stolen: Vec<_> = stat.lines().filter_map(parse_line).collect();
-    (!stolen.is_empty()).then_some(Counts { stolen })
+    (!stolen.is_empty()).then_some(CpuCounts { stolen })
 }
 
 /// Parses a line: user, nice, system, idle, iowait, two kinds of interrupts, and then the stolen time.
@@ -49,7 +49,7 @@ fn parse_line(line: &str) -> Option<(u32, u64)> {
     Some((processor, words.nth(7)?.parse().ok()?))
 }
 
-impl Counts {
+impl CpuCounts {
     #[cfg(any(test, fuzzing))]
     #[allow(dead_code, reason = "some test builds use it")]
     pub(crate) fn stolen(&self) -> &[(u32, u64)] {
@@ -88,17 +88,17 @@ pub(crate) struct StolenTime {
 struct Readings {
     file: Option<File>,
     /// In order, without those that equal the one before.
-    kept: Vec<Reading>,
+    kept: Vec<StolenReading>,
     /// The time of the latest reading, as a raw reading of the clock.
     read_at: Option<u64>,
     /// The nanoseconds that it took.
     cost: u64,
 }
 
-struct Reading {
+struct StolenReading {
     /// The latest possible time of the reading, as a raw reading of the clock.
     by: u64,
-    counts: Counts,
+    counts: CpuCounts,
 }
 
 impl StolenTime {
@@ -161,7 +161,7 @@ impl Readings {
         self.add(by, counts);
     }
 
-    fn add(&mut self, by: u64, counts: Option<Counts>) {
+    fn add(&mut self, by: u64, counts: Option<CpuCounts>) {
         let Some(counts) =
             counts.filter(|counts| self.kept.last().is_none_or(|last| last.counts != *counts))
         else {
@@ -174,7 +174,7 @@ impl Readings {
                 number % 2 == 1
             });
         }
-        self.kept.push(Reading { by, counts });
+        self.kept.push(StolenReading { by, counts });
     }
 
     fn since(&self, start: u64, processor: Option<u32>) -> u64 {
@@ -187,7 +187,7 @@ impl Readings {
     }
 }
 
-fn counts(file: &File) -> Option<Counts> {
+fn counts(file: &File) -> Option<CpuCounts> {
     let mut text = vec![0; MAX_FILE_BYTES];
     let len = read_from_start(file, &mut text).ok()?;
     let text = String::from_utf8_lossy(text.get(..len)?);
@@ -216,9 +216,9 @@ intr 123 0 9
 ctxt 42
 ";
 
-    fn counts(of_two: [u64; 2]) -> Counts {
+    fn counts(of_two: [u64; 2]) -> CpuCounts {
         let stolen = [0, 1].map(|number| (number, of_two[number as usize]));
-        Counts {
+        CpuCounts {
             stolen: stolen.into(),
         }
     }

@@ -111,12 +111,12 @@ pub struct Pace<R = Count> {
     base: u64,
     /// The ticks from the last check to the next one.
     armed: u64,
-    stage: Stage,
+    stage: YieldStage,
     rule: R,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
+enum YieldStage {
     Running,
     Due,
     /// A yield has returned `Pending`.
@@ -129,7 +129,7 @@ impl<R: Rule> Pace<R> {
             ahead: 0,
             base: 0,
             armed: 0,
-            stage: Stage::Running,
+            stage: YieldStage::Running,
             rule,
         };
         pace.arm(Some(ticks));
@@ -217,10 +217,10 @@ impl<R: Rule> Pace<R> {
     #[inline(never)]
     fn check(&mut self) -> bool {
         match self.stage {
-            Stage::Due => return true,
+            YieldStage::Due => return true,
             // The yield was cancelled after it had returned `Pending`.
-            Stage::Yielding => return self.resume(),
-            Stage::Running => {}
+            YieldStage::Yielding => return self.resume(),
+            YieldStage::Running => {}
         }
         let ticks = self.base + self.armed - self.ahead;
         let next = self.rule.check(ticks);
@@ -240,8 +240,8 @@ impl<R: Rule> Pace<R> {
         // The last of them is a check.
         self.ahead = self.base + self.armed.saturating_sub(1);
         self.stage = match ticks {
-            Some(_) => Stage::Running,
-            None => Stage::Due,
+            Some(_) => YieldStage::Running,
+            None => YieldStage::Due,
         };
         ticks.is_none()
     }
@@ -269,7 +269,7 @@ impl<R: Rule> Pace<R> {
     /// work. A second poll would only return `Ready`, which [`Pace::stage`](Pace) does here.
     fn yield_worker(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.arm(None);
-        self.stage = Stage::Yielding;
+        self.stage = YieldStage::Yielding;
         self.rule.leave();
         pin!(tokio::task::yield_now()).poll(cx)
     }

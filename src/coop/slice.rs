@@ -39,7 +39,7 @@ pub struct Slice {
     /// The begin of the time outside a watched future: the first check, or the last yield.
     since: Option<Instant>,
     /// The previous reading, unless the task has yielded since.
-    before: Option<Reading>,
+    before: Option<SliceReading>,
     /// The last measurement: ticks, and their nanoseconds.
     pace: (u64, u64),
     /// A poll that a yield did not end, because code inside it polls the yielding future itself. Its age is no measure.
@@ -56,7 +56,7 @@ type Poll = (usize, u64);
 
 /// The time that the task has run.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
+struct SliceReading {
     /// The outermost watched poll. `None` if the time is that of the pace itself.
     poll: Option<Poll>,
     elapsed: u64,
@@ -79,14 +79,14 @@ impl Slice {
         }
     }
 
-    fn read(&mut self) -> Reading {
+    fn read(&mut self) -> SliceReading {
         let watched = outermost().filter(|(poll, _)| self.endless != Some(*poll));
         match watched {
-            Some((poll, elapsed)) => Reading {
+            Some((poll, elapsed)) => SliceReading {
                 poll: Some(poll),
                 elapsed,
             },
-            None => Reading {
+            None => SliceReading {
                 poll: None,
                 elapsed: nanos_since(*self.since.get_or_insert_with(Instant::now)),
             },
@@ -94,7 +94,7 @@ impl Slice {
     }
 
     /// Returns the ticks until the next check. `None` if the slice is used up.
-    fn ticks_left(&mut self, now: Reading) -> Option<u64> {
+    fn ticks_left(&mut self, now: SliceReading) -> Option<u64> {
         let rest = self
             .limit
             .checked_sub(now.elapsed)
@@ -187,8 +187,8 @@ mod tests {
 
     const LIMIT: u64 = 15_000;
 
-    fn reading(poll: Option<Poll>, elapsed: u64) -> Reading {
-        Reading { poll, elapsed }
+    fn reading(poll: Option<Poll>, elapsed: u64) -> SliceReading {
+        SliceReading { poll, elapsed }
     }
 
     fn fitting(pace: (u64, u64), elapsed: u64) -> Option<u64> {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     /// Returns the measurement of a check after 1,000 ticks, with a previous reading.
-    fn measured(before: Option<Reading>) -> (u64, u64) {
+    fn measured(before: Option<SliceReading>) -> (u64, u64) {
         let mut slice = Slice {
             before,
             pace: (3, 5),

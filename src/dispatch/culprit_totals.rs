@@ -20,17 +20,17 @@ const MAX_RUNNING: usize = 4_096;
 /// The sums of one watchdog.
 #[derive(Default)]
 pub(crate) struct CulpritTotals {
-    known: HashMap<Identity, Entry>,
+    known: HashMap<Identity, CulpritEntry>,
     /// The counted time of each running poll.
-    running: HashMap<u64, Counted>,
+    running: HashMap<u64, CountedTime>,
 }
 
-struct Counted {
+struct CountedTime {
     nanos: u64,
     culprits: Vec<Identity>,
 }
 
-struct Entry {
+struct CulpritEntry {
     culprit: Culprit,
     stacks: HashMap<Arc<str>, u64>,
 }
@@ -43,7 +43,7 @@ impl CulpritTotals {
         };
         count_culprit(&identity.watch, &identity.function, more);
         let entry = self.known.entry(identity);
-        let entry = entry.or_insert_with_key(|identity| Entry::new(identity, now));
+        let entry = entry.or_insert_with_key(|identity| CulpritEntry::new(identity, now));
         entry.culprit.count += u64::from(is_new);
         entry.culprit.over_budget += Duration::from_nanos(more);
         entry.culprit.last_seen = now;
@@ -76,7 +76,7 @@ impl CulpritTotals {
                 known.culprits.extend(is_new.then(|| identity.clone()));
             }
             (None, false) if has_room => {
-                let known = Counted {
+                let known = CountedTime {
                     nanos: over_budget,
                     culprits: vec![identity.clone()],
                 };
@@ -114,7 +114,7 @@ impl CulpritTotals {
     }
 }
 
-impl Entry {
+impl CulpritEntry {
     fn new(identity: &Identity, now: SystemTime) -> Self {
         Self {
             culprit: Culprit {

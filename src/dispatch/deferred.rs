@@ -12,7 +12,7 @@ use crate::catch_panic::catch_panic;
 use crate::liveness::TICKER;
 use crate::slot::{SENTINEL_PARKER, SentinelParker};
 
-type Job = Box<dyn FnOnce() + Send>;
+type DeferredJob = Box<dyn FnOnce() + Send>;
 
 /// Jobs that can wait. Beyond it, a job runs at once with the facts that are known.
 const MAX_JOBS: usize = 256;
@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 static DEFERRED: LazyLock<Deferred> = LazyLock::new(Deferred::new);
 
 /// Leaves a job to the sentinel.
-pub(super) fn defer(job: Job) {
+pub(super) fn defer(job: DeferredJob) {
     DEFERRED.defer(job, &SENTINEL_PARKER);
     if TICKER.has_no_timer() {
         // The ticker must run to replace a sentinel that is held up.
@@ -49,7 +49,7 @@ pub(super) fn wait(deadline: Option<Instant>) -> bool {
 }
 
 struct Deferred {
-    waiting: ArrayQueue<Job>,
+    waiting: ArrayQueue<DeferredJob>,
     /// Jobs in the queue or running.
     pending: AtomicUsize,
 }
@@ -62,7 +62,7 @@ impl Deferred {
         }
     }
 
-    fn defer(&self, job: Job, sentinel: &SentinelParker) {
+    fn defer(&self, job: DeferredJob, sentinel: &SentinelParker) {
         self.pending.fetch_add(1, SeqCst);
         match self.waiting.push(job) {
             // The poll has ended, so the sentinel may have parked since.
@@ -71,7 +71,7 @@ impl Deferred {
         }
     }
 
-    fn run(&self, job: Job) {
+    fn run(&self, job: DeferredJob) {
         catch_panic(job);
         self.pending.fetch_sub(1, SeqCst);
     }

@@ -43,7 +43,7 @@ pub(super) fn reporting<T>(report: impl FnOnce() -> T) -> Option<T> {
 
 /// The handle of a reporter's thread. Dropping it lets the thread deliver what is queued, and end.
 pub(crate) struct ReporterThread<R = Report> {
-    shared: Arc<Shared<R>>,
+    shared: Arc<ReportQueue<R>>,
     thread: Thread,
 }
 
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-pub(crate) struct Shared<R> {
+pub(crate) struct ReportQueue<R> {
     queue: ArrayQueue<R>,
     pub(crate) closed: AtomicBool,
     progress: Mutex<Progress>,
@@ -103,9 +103,9 @@ impl<R: Send + 'static> ReporterThread<R> {
     pub(crate) fn spawn(
         name: &str,
         capacity: usize,
-        run: impl FnOnce(&Shared<R>) + Send + 'static,
+        run: impl FnOnce(&ReportQueue<R>) + Send + 'static,
     ) -> Result<Self, Error> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ReportQueue {
             queue: ArrayQueue::new(capacity),
             closed: AtomicBool::new(false),
             progress: Mutex::default(),
@@ -155,7 +155,7 @@ impl<R> Drop for ReporterThread<R> {
     }
 }
 
-impl<R> Shared<R> {
+impl<R> ReportQueue<R> {
     pub(crate) fn run(&self, deliver: &impl Fn(R)) {
         loop {
             // Reads both before the queue: `drain` then delivers all that was queued before them.

@@ -1,8 +1,8 @@
 //! Records nothing, in builds where nothing can read the record.
 
-use super::Entry;
+use super::RecordedPoll;
 
 pub(crate) fn prepare() {}
 
 #[inline(always)]
-pub(crate) fn record(_: Entry) {}
+pub(crate) fn record(_: RecordedPoll) {}

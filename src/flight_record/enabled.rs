@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex};
 
-use super::Entry;
+use super::RecordedPoll;
 use crate::sync::IgnorePoison as _;
 use crate::sys;
 
@@ -15,7 +15,7 @@ const CAPACITY_ENTRIES: usize = 4_096;
 /// Cells that a poll tries. A reader locks one cell at a time, so the next cell is usually free.
 const MAX_TRIES: usize = 4;
 
-type Cell = Mutex<Option<Entry>>;
+type Cell = Mutex<Option<RecordedPoll>>;
 
 struct Ring {
     cells: Box<[Cell]>,
@@ -30,12 +30,12 @@ pub(crate) fn prepare() {
 }
 
 /// Records a poll over the oldest one.
-pub(crate) fn record(entry: Entry) {
+pub(crate) fn record(entry: RecordedPoll) {
     RING.record(entry);
 }
 
 /// Returns the recorded polls, ordered by their start.
-pub(crate) fn read() -> Vec<Entry> {
+pub(crate) fn read() -> Vec<RecordedPoll> {
     RING.read()
 }
 
@@ -49,7 +49,7 @@ impl Ring {
 
     /// Skips locked cells and never waits. In the child of a fork, a cell stays locked if another thread of the
     /// parent was writing it.
-    fn record(&self, entry: Entry) {
+    fn record(&self, entry: RecordedPoll) {
         for _ in 0..MAX_TRIES {
             let next = self.next.fetch_add(1, Relaxed) % self.cells.len();
             if let Some(mut cell) = self.cells[next].try_lock().ignore_poison() {
@@ -59,13 +59,13 @@ impl Ring {
         }
     }
 
-    fn read(&self) -> Vec<Entry> {
+    fn read(&self) -> Vec<RecordedPoll> {
         let read = |cell: &Cell| match sys::is_forked() {
             true => cell.try_lock().ignore_poison().and_then(|cell| *cell),
             false => *cell.lock().ignore_poison(),
         };
         let mut entries: Vec<_> = self.cells.iter().filter_map(read).collect();
-        entries.sort_by_key(|entry: &Entry| entry.start);
+        entries.sort_by_key(|entry: &RecordedPoll| entry.start);
         entries
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     use crate::report::SectionKind;
 
     fn record(ring: &Ring, start: u64) {
-        ring.record(Entry {
+        ring.record(RecordedPoll {
             seq: None,
             watch: 0,
             kind: SectionKind::Poll,

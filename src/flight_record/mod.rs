@@ -19,7 +19,7 @@ pub(crate) use disabled::{prepare, record};
 
 /// One poll that has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Entry {
+pub(crate) struct RecordedPoll {
     /// The id of the watch.
     pub(crate) watch: u64,
     pub(crate) kind: SectionKind,

@@ -14,7 +14,7 @@ use crate::report::{Cause, Frame, Stack};
 /// and numbers of the reports.
 pub fn culprits(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut model = Model::default();
+    let mut model = ExpectedTotals::default();
     let watches: [Arc<str>; 3] = std::array::from_fn(|_| input.name().into());
     while !input.is_empty() {
         let watch = &watches[input.below(watches.len())];
@@ -24,7 +24,7 @@ pub fn culprits(data: &[u8]) {
             250.. => 60 + 4 * usize::from(input.byte()),
             _ => 1,
         };
-        let report = Report {
+        let report = AddedReport {
             id: input.byte() % 4,
             nanos: input.number() >> 20,
             has_ended: input.flag(),
@@ -41,14 +41,14 @@ pub fn culprits(data: &[u8]) {
     model.check(watches.len());
 }
 
-struct Report {
+struct AddedReport {
     id: u8,
     nanos: u64,
     has_ended: bool,
 }
 
 #[derive(Default)]
-struct Model {
+struct ExpectedTotals {
     totals: CulpritTotals,
     /// Nanoseconds that were counted of each poll that has not ended.
     in_flight: HashMap<u8, u64>,
@@ -69,9 +69,9 @@ fn frame(function: &str) -> Frame {
     }
 }
 
-impl Model {
-    fn note(&mut self, watch: &Arc<str>, function: &str, report: &Report) {
-        let Report {
+impl ExpectedTotals {
+    fn note(&mut self, watch: &Arc<str>, function: &str, report: &AddedReport) {
+        let AddedReport {
             id,
             nanos,
             has_ended,

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name and the labels of a sample.
-pub(super) type Series = (String, BTreeMap<String, String>);
+pub(super) type SeriesKey = (String, BTreeMap<String, String>);
 
 /// Reads every sample, with its value as text. Panics where the text breaks a rule: an unknown escape, a label or series
 /// that comes twice, or a line of no known kind.
-pub(super) fn read(text: &str) -> BTreeMap<Series, String> {
+pub(super) fn read(text: &str) -> BTreeMap<SeriesKey, String> {
     let mut samples = BTreeMap::new();
     let mut heads = BTreeSet::new();
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
@@ -31,7 +31,7 @@ pub(super) fn read(text: &str) -> BTreeMap<Series, String> {
     samples
 }
 
-fn sample(line: &str) -> (Series, String) {
+fn sample(line: &str) -> (SeriesKey, String) {
     let end = line
         .find(|c: char| !is_of_name(c) && c != ':')
         .expect("a sample has a value");

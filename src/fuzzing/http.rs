@@ -45,7 +45,7 @@ fn any(sent: &[u8], chunk: usize) {
     if answered.is_empty() {
         return;
     }
-    let answer = Response::read(&answered);
+    let answer = HttpAnswer::read(&answered);
     assert!(
         [200, 400, 404, 405, 414, 421, 431, 505].contains(&answer.status),
         "{}",
@@ -179,7 +179,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
         "{method} {authority}{path}{query} HTTP/1.1\r\n{host}x-any: {header}\r\nconnection: close\r\n\r\n"
     );
     let (status, body) = expected(method, &path, refusal);
-    let answer = Response::read(&converse_with(sent.as_bytes(), chunk));
+    let answer = HttpAnswer::read(&converse_with(sent.as_bytes(), chunk));
     assert_eq!(answer.status, status, "{sent:?}");
     let has_body = method != "HEAD";
     let len = answer.headers.get("content-length");
@@ -196,7 +196,7 @@ fn request(input: &mut Input<'_>, chunk: usize) {
     let any = input.name().replace(|c: char| c.is_control(), "");
     let sent = format!("GET / HTTP/1.1\r\nhost: {any}\r\n\r\n");
     let answered = converse_with(sent.as_bytes(), chunk);
-    let is_refused = [400, 421].contains(&Response::read(&answered).status);
+    let is_refused = [400, 421].contains(&HttpAnswer::read(&answered).status);
     assert!(is_refused || is_ours(any.trim()), "{sent:?}");
     if path.ends_with(".json") && status == 200 && method == "GET" {
         let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
@@ -205,13 +205,13 @@ fn request(input: &mut Input<'_>, chunk: usize) {
 }
 
 /// The first answer of a connection.
-struct Response {
+struct HttpAnswer {
     status: u16,
     headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 
-impl Response {
+impl HttpAnswer {
     fn read(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         let end = end.expect("a head that ends");

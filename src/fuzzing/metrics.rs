@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Input;
-use super::exposition::{Series, read};
+use super::exposition::{SeriesKey, read};
 use crate::counters::CulpritCount;
 use crate::histogram::{BOUNDS_NANOS, PUBLISHED_BOUNDS_NANOS};
 use crate::prometheus::{Exporter, builder, text};
@@ -74,7 +74,7 @@ fn culprits(input: &mut Input<'_>) -> Vec<CulpritCount> {
 }
 
 struct Samples {
-    left: BTreeMap<Series, String>,
+    left: BTreeMap<SeriesKey, String>,
     global: BTreeMap<String, String>,
 }
 

@@ -14,9 +14,9 @@ const NOT_YET: u64 = 0;
 
 /// A clock that all threads read in one order. It synchronizes them, which the machine's clock does not: the model is of
 /// the record of ticks.
-struct Clock(loom::sync::atomic::AtomicU64);
+struct ModelClock(loom::sync::atomic::AtomicU64);
 
-impl Clock {
+impl ModelClock {
     fn read(&self) -> u64 {
         self.0.fetch_add(1, Ordering::AcqRel)
     }
@@ -44,7 +44,7 @@ fn poll_during(ticks: usize, reads_in_time: bool) -> Model {
     Model::new(move || {
         let shared = Arc::new((
             CoarseClock::new(),
-            Clock(loom::sync::atomic::AtomicU64::new(100)),
+            ModelClock(loom::sync::atomic::AtomicU64::new(100)),
         ));
         // Each tick, for the assertions.
         let published = Arc::new([const { AtomicU64::new(NOT_YET) }; 8]);

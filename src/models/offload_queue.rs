@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::ZERO;
 
 /// A lane with one place, and what its jobs did.
-struct Lane {
+struct ModelLane {
     queue: Arc<Queue>,
     running: AtomicUsize,
     ran: atomic::AtomicUsize,
@@ -31,7 +31,7 @@ struct Lane {
 }
 
 /// Counts the closure that owns it when the closure is dropped.
-struct Part(Arc<Lane>);
+struct Part(Arc<ModelLane>);
 
 impl Drop for Part {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ impl Drop for Part {
     }
 }
 
-impl Lane {
+impl ModelLane {
     fn new(is_shut_down: bool) -> Arc<Self> {
         let counts = counters::lane_counters("model");
         Arc::new(Self {
@@ -105,7 +105,7 @@ fn wait_for(future: impl Future<Output = ()>) {
 /// Two threads submit a job each to a lane with one place.
 fn two_at_once(took: Duration, is_shut_down: bool, ran: usize) -> Model {
     Model::new(move || {
-        let lane = Lane::new(is_shut_down);
+        let lane = ModelLane::new(is_shut_down);
         let other = {
             let lane = Arc::clone(&lane);
             loom::thread::spawn(move || lane.submit(took).disarm())
@@ -149,7 +149,7 @@ fn job_of_a_runtime_that_has_shut_down_is_dropped() {
 #[test]
 fn job_that_is_withdrawn_is_dropped_and_drains_the_lane() {
     let model = Model::new(|| {
-        let lane = Lane::new(false);
+        let lane = ModelLane::new(false);
         lane.submit(LONG).disarm();
         let ticket = lane.submit(LONG);
         let other = loom::thread::spawn(move || drop(ticket));

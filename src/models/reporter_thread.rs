@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::{DEADLOCK, Model};
-use crate::dispatch::reporter_thread::{ReporterThread, Shared};
+use crate::dispatch::reporter_thread::{ReportQueue, ReporterThread};
 use crate::sync::fault::Fault::{Relaxed, Skipped, Stale};
 use crate::sync::thread;
 
@@ -13,7 +13,7 @@ use crate::sync::thread;
 type Log = Arc<Mutex<Vec<u32>>>;
 
 /// What the thread does, with the function that reports.
-type Run = fn(&Shared<u32>, &dyn Fn(u32));
+type Run = fn(&ReportQueue<u32>, &dyn Fn(u32));
 
 /// A reporter thread that leaks in a failed model, where no thread is left to wake.
 struct Open(Option<ReporterThread<u32>>);
@@ -42,7 +42,7 @@ fn open(capacity: usize, log: &Log, run: Run) -> Open {
         thread::use_wake_up();
         main.unpark();
     };
-    let run = move |shared: &Shared<u32>| run(shared, &report);
+    let run = move |shared: &ReportQueue<u32>| run(shared, &report);
     Open(Some(ReporterThread::spawn("", capacity, run).unwrap()))
 }
 
@@ -50,12 +50,12 @@ fn received(log: &Log) -> Vec<u32> {
     log.lock().unwrap().clone()
 }
 
-fn run(shared: &Shared<u32>, report: &dyn Fn(u32)) {
+fn run(shared: &ReportQueue<u32>, report: &dyn Fn(u32)) {
     shared.run(&report);
 }
 
-/// As [`Shared::run`], but looks at the requests and at the end only after it has drained the queue.
-fn run_and_look_too_late(shared: &Shared<u32>, report: &dyn Fn(u32)) {
+/// As [`ReportQueue::run`], but looks at the requests and at the end only after it has drained the queue.
+fn run_and_look_too_late(shared: &ReportQueue<u32>, report: &dyn Fn(u32)) {
     loop {
         shared.drain(&report);
         let requested = shared.lock().requested;
@@ -130,7 +130,7 @@ fn drop_after_a_report(run: Run) -> Model {
             end.0.lock().unwrap().push(report);
             thread::use_wake_up();
         };
-        let run = move |shared: &Shared<u32>| run(shared, &report);
+        let run = move |shared: &ReportQueue<u32>| run(shared, &report);
         let reporter = ReporterThread::spawn("", 1, run).unwrap();
         assert!(reporter.offer(1));
     })

@@ -14,13 +14,13 @@ const RACE: &str = "Causality violation";
 const FOREIGN: &str = "the answer of another thread";
 
 /// The places of a request and of its answer, which loom watches.
-struct Shared {
+struct Exchange {
     cell: RequestCell,
     request: Cell<u32>,
     answer: Cell<(u32, u32)>,
 }
 
-impl Shared {
+impl Exchange {
     /// Answers with the thread and the request, unless it is too late.
     fn on_signal(&self, thread: u32, name: u32) {
         if self.cell.accept(name) {
@@ -33,7 +33,7 @@ impl Shared {
 /// Requests one thread and then another one. The requester does not wait long, so either thread may be late.
 fn request_two_threads(name_of: fn(u32) -> u32) -> Model {
     Model::new(move || {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Exchange {
             cell: RequestCell::new(),
             request: Cell::new(0),
             answer: Cell::new((0, 0)),

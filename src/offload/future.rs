@@ -71,7 +71,7 @@ pub trait OffloadExt: Future + Sized {
         Self::Output: Send,
     {
         Offloaded {
-            stage: Stage::New(self),
+            stage: OffloadStage::New(self),
             lane: lane.clone(),
             cancellations: lane.queue.cancellations(),
         }
@@ -83,12 +83,12 @@ impl<F: Future> OffloadExt for F {}
 /// Polls a future on the threads of a lane. [`OffloadExt::offloaded`] makes it.
 #[must_use = "futures do nothing unless they are polled"]
 pub struct Offloaded<F: Future> {
-    stage: Stage<F>,
+    stage: OffloadStage<F>,
     lane: Lane,
     cancellations: u64,
 }
 
-enum Stage<F: Future> {
+enum OffloadStage<F: Future> {
     New(F),
     OnTheLane(FallibleTask<()>, Outbox<F::Output>),
     /// The caller is a thread of the lane that blocks on the future, which must not wait for a permit.
@@ -111,30 +111,33 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::New(_) = this.stage
-            && let Stage::New(future) = std::mem::replace(&mut this.stage, Stage::Done)
+        if let OffloadStage::New(_) = this.stage
+            && let OffloadStage::New(future) =
+                std::mem::replace(&mut this.stage, OffloadStage::Done)
         {
             this.stage = start(&this.lane, this.cancellations, future)?;
         }
         let outcome = match &mut this.stage {
             // The thread that would poll it exists only in the parent.
-            Stage::OnTheLane(..) if sys::is_forked() => {
+            OffloadStage::OnTheLane(..) if sys::is_forked() => {
                 Err(this.lane.queue.discarded_error(this.cancellations))
             }
-            Stage::OnTheLane(task, outbox) => {
+            OffloadStage::OnTheLane(task, outbox) => {
                 let ended = ready!(Pin::new(task).poll(cx));
                 let outcome = ended.and_then(|()| take(outbox));
                 outcome.unwrap_or_else(|| Err(this.lane.queue.discarded_error(this.cancellations)))
             }
-            Stage::Here(future) => ready!(poll_here(&this.lane, future.as_mut(), cx)),
-            Stage::New(_) | Stage::Done => panic!("`Offloaded` was polled after completion"),
+            OffloadStage::Here(future) => ready!(poll_here(&this.lane, future.as_mut(), cx)),
+            OffloadStage::New(_) | OffloadStage::Done => {
+                panic!("`Offloaded` was polled after completion")
+            }
         };
-        this.stage = Stage::Done;
+        this.stage = OffloadStage::Done;
         Poll::Ready(outcome)
     }
 }
 
-fn start<F>(lane: &Lane, cancellations: u64, future: F) -> Result<Stage<F>, OffloadError>
+fn start<F>(lane: &Lane, cancellations: u64, future: F) -> Result<OffloadStage<F>, OffloadError>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -142,7 +145,7 @@ where
     let queue = &lane.queue;
     if Lanes::here().contains(queue.id) || sys::is_forked() {
         queue.counts.inline.fetch_add(1, Relaxed);
-        return Ok(Stage::Here(Box::pin(future)));
+        return Ok(OffloadStage::Here(Box::pin(future)));
     }
     let runtime = queue.runtime()?;
     let to_enter = runtime.clone().filter(|_| !queue.needs_runtime());
@@ -159,7 +162,7 @@ where
     let schedule = move |runnable| poll_on(&queue, runtime.clone(), runnable);
     let (runnable, task) = async_task::spawn(guest, schedule);
     runnable.schedule();
-    Ok(Stage::OnTheLane(task.fallible(), outbox))
+    Ok(OffloadStage::OnTheLane(task.fallible(), outbox))
 }
 
 /// Queues one poll of a future.

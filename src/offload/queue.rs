@@ -43,12 +43,12 @@ pub(crate) struct Queue {
     capacity: usize,
     /// The number of calls of [`cancel_all`](Self::cancel_all).
     cancelled: Arc<AtomicU64>,
-    state: ModelledLock<State>,
+    state: ModelledLock<QueueState>,
     drained: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     running: usize,
     tickets: u64,
     /// By ticket. The first one is the oldest, and each can be withdrawn.
@@ -60,7 +60,7 @@ struct State {
     is_closed: bool,
 }
 
-impl State {
+impl QueueState {
     fn is_drained(&self) -> bool {
         self.running == 0 && self.queue.is_empty() && self.futures == 0
     }
@@ -207,7 +207,7 @@ impl Queue {
         self.enqueue(self.lock(), job).disarm();
     }
 
-    fn enqueue(self: &Arc<Self>, mut state: ModelledGuard<'_, State>, job: Job) -> Ticket {
+    fn enqueue(self: &Arc<Self>, mut state: ModelledGuard<'_, QueueState>, job: Job) -> Ticket {
         if state.queue.is_empty() && state.running < self.limit {
             state.running += 1; // model: permit-count
             drop(state);
@@ -336,7 +336,7 @@ impl Queue {
     /// Wakes the callers of [`drained`](Self::drained) if the queue is. Outside the lock, because a waker may offload.
     // A model skips the look at the state for one caller.
     #[cfg_attr(shotclock_loom, track_caller)]
-    fn notify_if_drained(&self, state: ModelledGuard<'_, State>) {
+    fn notify_if_drained(&self, state: ModelledGuard<'_, QueueState>) {
         let is_over = state.is_closed && state.is_drained();
         drop(state);
         // `notify_waiters` takes a lock of tokio's.
@@ -385,7 +385,7 @@ impl Queue {
     }
 
     /// Locks the state. No code panics under this lock, and the state would be consistent even then.
-    fn lock(&self) -> ModelledGuard<'_, State> {
+    fn lock(&self) -> ModelledGuard<'_, QueueState> {
         self.state.lock()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::flight_record::{self, Entry};
+use crate::flight_record::{self, RecordedPoll};
 use crate::report::SlowPoll;
 use crate::slot;
 use crate::watch::name_of;
@@ -41,7 +41,7 @@ impl Watchdog {
         let clock = self.clock();
         let first = entries.first().map_or(0, |entry| entry.start);
         let micros = |raw: u64| clock.nanos_between(first, raw) as f64 / 1e3;
-        let slice = |entry: &Entry| {
+        let slice = |entry: &RecordedPoll| {
             let which = entry.seq.map(|seq| (entry.slot, seq.get()));
             let report = which.and_then(|which| reports.get(&which).copied());
             slice(entry, micros(entry.start), report)
@@ -71,7 +71,7 @@ fn tracks() -> impl Iterator<Item = Value> {
     })
 }
 
-fn slice(entry: &Entry, start: f64, report: Option<&SlowPoll>) -> Value {
+fn slice(entry: &RecordedPoll, start: f64, report: Option<&SlowPoll>) -> Value {
     let mut arguments = json!({
         "kind": entry.kind.to_string(),
         "budget_ms": entry.budget_nanos as f64 / 1e6,

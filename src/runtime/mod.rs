@@ -22,7 +22,7 @@ use crate::watch::{BudgetToken, WatchdogInner};
 
 pub(crate) use lag::Lag;
 pub(crate) use snapshot::{snapshot, snapshot_of};
-pub(crate) use workers::{Reading, Workers};
+pub(crate) use workers::{WorkerReading, Workers};
 
 /// A worker that is stuck, or was.
 #[derive(Debug)]
@@ -75,14 +75,14 @@ pub(crate) struct Guarded {
     pub(crate) budget_nanos: u64,
     pub(crate) reports: Limiter,
     pub(crate) lag: Lag,
-    state: Lock<State>,
+    state: Lock<GuardState>,
     has_ended: AtomicBool,
     #[expect(dead_code, reason = "held for its destructor")]
     in_use: BudgetToken,
 }
 
 #[derive(Default)]
-enum State {
+enum GuardState {
     /// The runtime is not built yet.
     #[default]
     Unattached,
@@ -130,7 +130,7 @@ impl Guarded {
             budget_nanos,
             reports: Limiter::default(),
             lag: Lag::new(),
-            state: Lock::new(State::Unattached),
+            state: Lock::new(GuardState::Unattached),
             has_ended: AtomicBool::new(false),
             in_use: BudgetToken::new(budget_nanos / SCANS_PER_BUDGET),
         })
@@ -159,15 +159,15 @@ impl Guarded {
     /// Attaches the runtime, if none is attached yet.
     pub(crate) fn attach(&self, handle: &Handle) {
         let mut state = self.state();
-        if matches!(*state, State::Unattached) {
-            *state = State::Attached(Arc::new(Workers::of(handle)));
+        if matches!(*state, GuardState::Unattached) {
+            *state = GuardState::Attached(Arc::new(Workers::of(handle)));
         }
     }
 
     /// Ends the guard: the runtime has ended, or the user dropped the guard.
     pub(crate) fn end(&self) {
         self.has_ended.store(true, Relaxed);
-        let state = std::mem::replace(&mut *self.state(), State::Ended);
+        let state = std::mem::replace(&mut *self.state(), GuardState::Ended);
         // After the lock is released: this may be the last handle, whose drop shuts the runtime down.
         drop(state);
     }
@@ -178,14 +178,14 @@ impl Guarded {
     }
 
     pub(crate) fn is_attached(&self) -> bool {
-        matches!(*self.state(), State::Attached(_))
+        matches!(*self.state(), GuardState::Attached(_))
     }
 
     /// Returns the workers of the attached runtime.
     pub(crate) fn workers(&self) -> Option<Arc<Workers>> {
         match &*self.state() {
-            State::Attached(workers) => Some(Arc::clone(workers)),
-            State::Unattached | State::Ended => None,
+            GuardState::Attached(workers) => Some(Arc::clone(workers)),
+            GuardState::Unattached | GuardState::Ended => None,
         }
     }
 
@@ -193,7 +193,7 @@ impl Guarded {
         &self.watchdog.clock
     }
 
-    fn state(&self) -> LockGuard<'_, State> {
+    fn state(&self) -> LockGuard<'_, GuardState> {
         self.state.lock()
     }
 }

@@ -24,12 +24,12 @@ pub(crate) struct Workers {
 ///
 /// Source: `Core::maintenance`, `Stats::submit` and `MAX_LIFO_POLLS_PER_TICK` of tokio 1.54.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Reading {
+pub(crate) struct WorkerReading {
     parks_and_unparks: u64,
     busy: Duration,
 }
 
-impl Reading {
+impl WorkerReading {
     /// Returns whether the worker is parked: tokio counts when a worker parks, and again when it unparks.
     pub(crate) fn is_parked(self) -> bool {
         self.parks_and_unparks % 2 == 1
@@ -59,8 +59,8 @@ impl Workers {
         self.thread_keys.len()
     }
 
-    pub(crate) fn read(&self, worker: usize) -> Reading {
-        Reading {
+    pub(crate) fn read(&self, worker: usize) -> WorkerReading {
+        WorkerReading {
             parks_and_unparks: self.metrics.worker_park_unpark_count(worker),
             busy: self.metrics.worker_total_busy_duration(worker),
         }

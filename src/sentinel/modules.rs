@@ -21,12 +21,12 @@ use crate::sys::read_memory;
 pub(crate) type Elf<'d, R> = ElfFile64<'d, NativeEndian, R>;
 
 /// A section of a file: its addresses and its bytes.
-type Section = (Range<u64>, Arc<[u8]>);
+type ElfSection = (Range<u64>, Arc<[u8]>);
 
 /// The unwind tables of one file.
 pub(crate) struct Unwinding {
-    pub(crate) eh_frame: Option<Section>,
-    pub(crate) eh_frame_hdr: Option<Section>,
+    pub(crate) eh_frame: Option<ElfSection>,
+    pub(crate) eh_frame_hdr: Option<ElfSection>,
     pub(crate) text: Option<Range<u64>>,
 }
 
@@ -58,8 +58,8 @@ impl Mark {
 }
 
 impl Module {
-    fn known(&self) -> Known {
-        Known {
+    fn known(&self) -> KnownModule {
+        KnownModule {
             addresses: self.addresses.clone(),
             path: Arc::clone(&self.path),
         }
@@ -98,12 +98,12 @@ pub(super) struct Modules {
 
 /// Identifies a module.
 #[derive(Clone, PartialEq)]
-pub(super) struct Known {
+pub(super) struct KnownModule {
     addresses: Range<u64>,
     path: Arc<str>,
 }
 
-impl Known {
+impl KnownModule {
     pub(super) fn start(&self) -> u64 {
         self.addresses.start
     }
@@ -111,7 +111,7 @@ impl Known {
 
 /// The difference between the loaded and the known modules.
 pub(super) struct Difference {
-    pub(super) gone: Vec<Known>,
+    pub(super) gone: Vec<KnownModule>,
     pub(super) new: Vec<(Module, Unwinding)>,
 }
 
@@ -153,7 +153,7 @@ impl Modules {
         Some(start)
     }
 
-    pub(super) fn known(&self) -> Vec<Known> {
+    pub(super) fn known(&self) -> Vec<KnownModule> {
         self.known.iter().map(Module::known).collect()
     }
 
@@ -161,15 +161,15 @@ impl Modules {
         self.known.push(module);
     }
 
-    pub(super) fn remove(&mut self, gone: &Known) {
+    pub(super) fn remove(&mut self, gone: &KnownModule) {
         self.known.retain(|module| module.known() != *gone);
     }
 }
 
 /// Reads the loaded modules, and the files of unknown ones. That may take long, so the sentinel must not call it.
-pub(super) fn difference(known: Vec<Known>) -> Difference {
+pub(super) fn difference(known: Vec<KnownModule>) -> Difference {
     let mappings = executable_mappings();
-    let is_mapped = |known: &Known| {
+    let is_mapped = |known: &KnownModule| {
         let same = |m: &Mapping| m.addresses == known.addresses && *m.path == *known.path;
         mappings.iter().any(same)
     };
@@ -262,8 +262,8 @@ pub(crate) fn parse<'d, R: object::ReadRef<'d>>(
         Some((addresses, section.data().ok()?.into()))
     };
     let text = file.section_by_name(".text");
-    let eh_frame: Option<Section> = section(".eh_frame");
-    let is_sound = |(at, table): &Section| {
+    let eh_frame: Option<ElfSection> = section(".eh_frame");
+    let is_sound = |(at, table): &ElfSection| {
         let eh_frame = eh_frame.as_ref();
         eh_frame.is_some_and(|(eh_frame, _)| frame_table::is_sound(table, at.start, eh_frame))
     };
@@ -412,7 +412,7 @@ mod tests {
         let Difference { new, .. } = difference(Vec::new());
         let mut modules = Modules::default();
         new.into_iter().for_each(|(module, _)| modules.add(module));
-        let unmapped = Known {
+        let unmapped = KnownModule {
             addresses: 0x1000..0x2000,
             path: "/no/such/library.so".into(),
         };

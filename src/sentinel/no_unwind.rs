@@ -8,13 +8,13 @@ use crate::sys::Copied;
 pub(super) struct Unwinder;
 
 /// No module is known.
-pub(super) struct Known;
+pub(super) struct KnownModule;
 
 #[derive(Default)]
 pub(super) struct Changes;
 
 impl Changes {
-    pub(super) fn since(_: Vec<Known>) -> Self {
+    pub(super) fn since(_: Vec<KnownModule>) -> Self {
         Self
     }
 }
@@ -36,7 +36,7 @@ impl Unwinder {
 
     pub(super) fn load(&mut self) {}
 
-    pub(super) fn known(&self) -> Vec<Known> {
+    pub(super) fn known(&self) -> Vec<KnownModule> {
         Vec::new()
     }
 

@@ -8,7 +8,7 @@ use framehop::{
 };
 
 use super::known_frame::KnownFrame;
-pub(super) use super::modules::Known;
+pub(super) use super::modules::KnownModule;
 use super::modules::{Difference, Module, Modules, Unwinding, difference};
 use super::restarting_callers::Call;
 use crate::stack::{RawFrame, invalidate_names};
@@ -29,13 +29,13 @@ pub(crate) struct Unwinder {
 /// The difference between the loaded and the known modules, ready for an [`Unwinder`].
 #[derive(Default)]
 pub(super) struct Changes {
-    gone: Vec<Known>,
+    gone: Vec<KnownModule>,
     new: Vec<(Module, framehop::Module<Arc<[u8]>>)>,
 }
 
 impl Changes {
     /// Compares the loaded modules with the known ones. Reads files, so it may take long.
-    pub(super) fn since(known: Vec<Known>) -> Self {
+    pub(super) fn since(known: Vec<KnownModule>) -> Self {
         let Difference { gone, new } = difference(known);
         let ready = |(module, unwinding)| {
             let info = section_info(&module, unwinding);
@@ -49,7 +49,7 @@ impl Changes {
 }
 
 /// A function that was running, and the begin of its frame.
-pub(crate) struct Frame {
+pub(crate) struct UnwoundFrame {
     address: FrameAddress,
     sp: u64,
 }
@@ -106,7 +106,7 @@ impl Unwinder {
         self.apply(changes);
     }
 
-    pub(super) fn known(&self) -> Vec<Known> {
+    pub(super) fn known(&self) -> Vec<KnownModule> {
         self.modules.known()
     }
 
@@ -157,7 +157,7 @@ impl Unwinder {
         let read = |address: u64| word(copied, address).ok_or(());
         self.modules.begin_stack();
         let frames = self.frames(copied.registers, read);
-        let raw_frame = |frame: &Frame| RawFrame {
+        let raw_frame = |frame: &UnwoundFrame| RawFrame {
             address: frame.address.address() as usize,
             is_return: frame.address.is_return_address(),
             module: (self.modules)
@@ -183,13 +183,13 @@ impl Unwinder {
         &mut self,
         registers: Registers,
         mut read: impl FnMut(u64) -> Result<u64, ()>,
-    ) -> Vec<Frame> {
+    ) -> Vec<UnwoundFrame> {
         let mut native = native(registers);
         let mut address = FrameAddress::from_instruction_pointer(registers.ip);
         let mut frames = Vec::new();
         while frames.len() < MAX_FRAMES {
             self.look_up(address.address_for_lookup());
-            frames.push(Frame {
+            frames.push(UnwoundFrame {
                 address,
                 sp: native.sp(),
             });

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::self_test;
-use super::unwind::{Changes, Known, Unwinder};
+use super::unwind::{Changes, KnownModule, Unwinder};
 use crate::background_thread;
 use crate::catch_panic::catch_panic;
 use crate::sys::Unblocked;
@@ -22,7 +22,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct UnwindLoader {
     unwinder: Option<Unwinder>,
     loading: Receiver<Unwinder>,
-    requests: Sender<Vec<Known>>,
+    requests: Sender<Vec<KnownModule>>,
     changes: Receiver<Changes>,
     requested_at: Option<Instant>,
     is_pending: bool,

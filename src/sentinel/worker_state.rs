@@ -5,7 +5,7 @@ use super::same_poll::{Continuity, Observation};
 use super::worker_scan::ScanTools;
 use crate::attribution::CpuSample;
 use crate::report::StuckKind;
-use crate::runtime::Reading;
+use crate::runtime::WorkerReading;
 use crate::slot::{self, Diagnosis, InFlightPoll, ReportState, Slot};
 use crate::suspension::SUSPENSIONS;
 
@@ -84,7 +84,7 @@ pub(super) struct StuckState {
 /// One worker since its counters last changed.
 #[derive(Default)]
 pub(super) struct WorkerState {
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<WorkerReading>,
     pub(super) observation: Observation,
     /// The time in which its counters did not change.
     pub(super) busy: Interval,

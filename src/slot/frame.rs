@@ -8,7 +8,7 @@ use crate::sys::StaticRef;
 
 /// One poll in flight, in one cache line.
 #[repr(align(64))]
-pub(super) struct Frame {
+pub(super) struct PollFrame {
     /// The id of the watch, and the kind and the ticked mark in the lowest bits: see [`tag`](super::tag).
     pub(super) watch: AtomicU64,
     pub(super) start: AtomicU64,
@@ -25,7 +25,7 @@ pub(super) struct Frame {
     pub(super) charged_inside: AtomicU64,
 }
 
-impl Frame {
+impl PollFrame {
     pub(super) fn new(seq: u64) -> Self {
         Self {
             watch: AtomicU64::new(NO_WATCH),

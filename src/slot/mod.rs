@@ -1,7 +1,7 @@
 //! Floor 2: publishes the polls in flight of each thread.
 //!
 //! A slot belongs to one thread at a time, its *owner*, and only the owner writes to it. Any thread may
-//! [`read`](Slot::read) it. Polls nest, so a slot is a small stack of [`Frame`]s.
+//! [`read`](Slot::read) it. Polls nest, so a slot is a small stack of [`PollFrame`]s.
 //!
 //! # Invariants
 //!
@@ -50,7 +50,7 @@ use crate::report::SectionKind;
 use crate::sync::{AtomicBool, AtomicU64, ModelledGuard, ModelledLock, add_single_writer, fence};
 
 pub(crate) use allowances::Allowances;
-use frame::Frame;
+use frame::PollFrame;
 pub(crate) use poll_record::{Diagnosis, PollRecord, ReportState, SignalDisturbance};
 pub(crate) use poll_stack::{BudgetStatus, BudgetStatuses, InFlightPoll, PollStack};
 pub(crate) use sentinel_parker::{SENTINEL_PARKER, SentinelParker};
@@ -96,7 +96,7 @@ pub(crate) struct Slot {
     generation: AtomicU64,
     /// Whether the thread reports now, so that its own slow polls are not reported.
     is_reporting: AtomicBool,
-    frames: [Frame; FRAMES],
+    frames: [PollFrame; FRAMES],
     /// The state that the hot path never uses.
     diagnostics: ModelledLock<ThreadDiagnostics>,
 }
@@ -150,7 +150,7 @@ impl Slot {
             index,
             generation: AtomicU64::new(0),
             is_reporting: AtomicBool::new(false),
-            frames: std::array::from_fn(|depth| Frame::new(seq(depth))),
+            frames: std::array::from_fn(|depth| PollFrame::new(seq(depth))),
             diagnostics: ModelledLock::new(ThreadDiagnostics::default()),
         }
     }
@@ -243,7 +243,7 @@ impl Slot {
         frames.map(|frame| frame.start.load(Relaxed)).collect()
     }
 
-    fn frames_in_flight(&self) -> impl Iterator<Item = &Frame> {
+    fn frames_in_flight(&self) -> impl Iterator<Item = &PollFrame> {
         let depth = depth_of(self.state.load(Relaxed));
         let frames = self.frames.get(1..=depth).unwrap_or_default().iter();
         frames.filter(|frame| frame.seq.load(Relaxed) != TOMBSTONE)
@@ -289,7 +289,7 @@ impl Slot {
 
     /// Returns the frame at the depth of a `state`.
     #[inline]
-    fn frame(&self, state: u64) -> &Frame {
+    fn frame(&self, state: u64) -> &PollFrame {
         &self.frames[state as usize % FRAMES]
     }
 

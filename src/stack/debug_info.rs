@@ -77,14 +77,14 @@ impl Files {
 
 /// The program or a library, and the file beside it that holds its debug information, if there is one.
 struct Binary {
-    file: MappedFile<Elf>,
-    debug_file: Option<MappedFile<Elf>>,
+    file: MappedFile<ElfNames>,
+    debug_file: Option<MappedFile<ElfNames>>,
 }
 
-struct Elf;
+struct ElfNames;
 
 /// The names of the functions of one file.
-struct Names<'a> {
+struct FileNames<'a> {
     segments: Vec<Segment>,
     /// In order of their addresses.
     symbols: Vec<Symbol<'a>>,
@@ -104,15 +104,15 @@ struct Symbol<'a> {
     name: &'a [u8],
 }
 
-impl Parse for Elf {
-    type Parsed<'a> = Names<'a>;
+impl Parse for ElfNames {
+    type Parsed<'a> = FileNames<'a>;
 
-    fn parse(bytes: &[u8]) -> Option<Names<'_>> {
-        Names::of(&ElfFile64::parse(bytes).ok()?)
+    fn parse(bytes: &[u8]) -> Option<FileNames<'_>> {
+        FileNames::of(&ElfFile64::parse(bytes).ok()?)
     }
 }
 
-impl<'a> Names<'a> {
+impl<'a> FileNames<'a> {
     fn of(file: &ElfFile64<'a, object::NativeEndian>) -> Option<Self> {
         let segments = file.segments().map(|segment| {
             let (offset, size) = segment.file_range();
@@ -180,7 +180,7 @@ impl<'a> Names<'a> {
 
 impl Binary {
     fn open(path: &str) -> Option<Self> {
-        let file = MappedFile::<Elf>::open(&open_mapped(path)?)?;
+        let file = MappedFile::<ElfNames>::open(&open_mapped(path)?)?;
         let debug_files = file.with(|names| match names.dwarf {
             Some(_) => Vec::new(),
             None => names.debug_files.clone(),
@@ -191,7 +191,7 @@ impl Binary {
             let is_other = debug_file != Path::new(path) && debug_file.is_file();
             let opened = is_other.then(|| File::open(&debug_file).ok())??;
             MappedFile::open(&opened)
-                .filter(|it: &MappedFile<Elf>| it.with(|it| it.dwarf.is_some()))
+                .filter(|it: &MappedFile<ElfNames>| it.with(|it| it.dwarf.is_some()))
         });
         Some(Self { file, debug_file })
     }

@@ -47,7 +47,7 @@ struct StackInner {
     raw_frames: Vec<RawFrame>,
     /// The number of frames inside the watched poll, if the stack reaches it.
     inside: Option<usize>,
-    frames: OnceLock<Named>,
+    frames: OnceLock<NamedFrames>,
 }
 
 /// One call on a copied stack, before its functions are looked up: inlined functions share it.
@@ -60,7 +60,7 @@ pub(crate) struct RawFrame {
     pub(crate) module: Option<Arc<str>>,
 }
 
-struct Named {
+struct NamedFrames {
     frames: Vec<Frame>,
     inside: Option<usize>,
 }
@@ -82,7 +82,7 @@ impl Stack {
     #[cfg(any(test, fuzzing))]
     #[allow(dead_code, reason = "some test builds use it")]
     pub(crate) fn of_frames(frames: Vec<Frame>) -> Self {
-        let named = Named {
+        let named = NamedFrames {
             frames,
             inside: None,
         };
@@ -128,8 +128,8 @@ impl Stack {
         &frames[..own.unwrap_or(frames.len())]
     }
 
-    fn named(&self) -> &Named {
-        static NAMELESS: Named = Named {
+    fn named(&self) -> &NamedFrames {
+        static NAMELESS: NamedFrames = NamedFrames {
             frames: Vec::new(),
             inside: None,
         };
@@ -151,7 +151,7 @@ impl Stack {
                     frames_inside = Some(frames.len());
                 }
             }
-            Named {
+            NamedFrames {
                 frames,
                 inside: frames_inside,
             }

@@ -160,11 +160,11 @@ pub(crate) fn invalidate_names() {
     CACHE_IS_STALE.store(true, Relaxed);
 }
 
-type Names = HashMap<RawFrame, Arc<[Frame]>>;
+type FrameCache = HashMap<RawFrame, Arc<[Frame]>>;
 
 /// Returns the functions at one address, innermost first: several if the compiler inlined some. Never empty.
 pub(super) fn frames_of(raw_frame: &RawFrame) -> Arc<[Frame]> {
-    static NAMES: Mutex<Option<Names>> = Mutex::new(None);
+    static NAMES: Mutex<Option<FrameCache>> = Mutex::new(None);
     let lock = || NAMES.lock().ignore_poison();
     if CACHE_IS_STALE.swap(false, Relaxed) {
         *lock() = None;

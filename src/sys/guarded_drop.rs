@@ -126,7 +126,7 @@ mod tests {
 
     /// Panics where the variant says.
     #[derive(PartialEq)]
-    enum Around {
+    enum DropGuard {
         NeverPanics,
         PanicsOnEntry,
         PanicsOnLeaving,
@@ -136,14 +136,14 @@ mod tests {
         panics: bool,
     }
 
-    impl Enter for Around {
+    impl Enter for DropGuard {
         type Guard<'a> = Entered;
 
         fn enter(&self) -> Entered {
             log("enter");
-            assert!(*self != Around::PanicsOnEntry, "on entry");
+            assert!(*self != DropGuard::PanicsOnEntry, "on entry");
             Entered {
-                panics: *self == Around::PanicsOnLeaving,
+                panics: *self == DropGuard::PanicsOnLeaving,
             }
         }
 
@@ -177,11 +177,11 @@ mod tests {
         }
     }
 
-    fn guarded(panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
-        guarded_by(Around::NeverPanics, panics)
+    fn guarded(panics: bool) -> Pin<Box<GuardedDrop<Inner, DropGuard>>> {
+        guarded_by(DropGuard::NeverPanics, panics)
     }
 
-    fn guarded_by(around: Around, panics: bool) -> Pin<Box<GuardedDrop<Inner, Around>>> {
+    fn guarded_by(around: DropGuard, panics: bool) -> Pin<Box<GuardedDrop<Inner, DropGuard>>> {
         let inner = Inner {
             text: "a destructor".to_owned(),
             own_address: std::ptr::null(),
@@ -213,29 +213,29 @@ mod tests {
 
     #[test]
     fn enter_that_panics_drops_the_value_once() {
-        let guarded = guarded_by(Around::PanicsOnEntry, false);
+        let guarded = guarded_by(DropGuard::PanicsOnEntry, false);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
         assert_eq!(logged(), ["enter", "drop"]);
     }
 
     #[test]
     fn leave_that_panics_drops_the_value_once() {
-        let guarded = guarded_by(Around::PanicsOnLeaving, false);
+        let guarded = guarded_by(DropGuard::PanicsOnLeaving, false);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(guarded))).is_err());
         assert_eq!(logged(), ["enter", "drop", "leave"]);
     }
 
     #[test]
     fn into_inner_enters_nothing_and_drops_each_part_once() {
-        struct Counted(&'static str);
+        struct CountsDrops(&'static str);
 
-        impl Drop for Counted {
+        impl Drop for CountsDrops {
             fn drop(&mut self) {
                 log(self.0);
             }
         }
 
-        impl Enter for Counted {
+        impl Enter for CountsDrops {
             type Guard<'a> = ();
 
             fn enter(&self) {
@@ -245,11 +245,14 @@ mod tests {
             fn leave((): ()) {}
         }
 
-        let guarded = Box::pin(GuardedDrop::new(Counted("inner"), Counted("around")));
+        let guarded = Box::pin(GuardedDrop::new(
+            CountsDrops("inner"),
+            CountsDrops("around"),
+        ));
         assert_eq!(guarded.as_ref().get_pin_ref().0, "inner");
         drop(guarded);
         assert_eq!(logged(), ["enter", "inner", "around"]);
-        let inner = GuardedDrop::new(Counted("inner"), Counted("around")).into_inner();
+        let inner = GuardedDrop::new(CountsDrops("inner"), CountsDrops("around")).into_inner();
         assert_eq!(logged(), ["around"]);
         drop(inner);
         assert_eq!(logged(), ["inner"]);
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn drop_of_a_type_without_destructor_enters_nothing() {
-        drop(GuardedDrop::new(7, Around::NeverPanics));
+        drop(GuardedDrop::new(7, DropGuard::NeverPanics));
         assert!(logged().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::counting_waker::CountingWaker;
 use super::origin::Origin;
-use super::records::{AuditRecord, EndedPoll};
+use super::records::{AuditRecord, TimedPoll};
 use super::sentinel_hook::{AuditSlots, HOOK, PublishedPoll};
 use super::thread_times::Stopwatch;
 
@@ -99,7 +99,7 @@ impl Drop for RunningPoll<'_> {
         // Reads the counters first, because they count until now.
         let times = self.stopwatch.stop(&HOOK.clock, end);
         let findings = self.published.findings(end);
-        let ended = EndedPoll {
+        let ended = TimedPoll {
             times: times.with_disturbance(findings.disturbed),
             yielded: self.yielded,
             panicked: std::thread::panicking() && !self.was_panicking,

@@ -44,11 +44,11 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// ```
 #[derive(Clone, Default)]
 pub struct Recorder {
-    kept: Arc<Kept>,
+    kept: Arc<KeptReports>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct KeptReports {
     reports: Mutex<Vec<SlowPoll>>,
     stuck_workers: Mutex<Vec<StuckWorker>>,
     arrived: Condvar,

@@ -12,12 +12,12 @@ pub(super) struct CountingWaker {
     latest: Option<(Waker, Waker)>,
 }
 
-struct Counted {
+struct CountingWake {
     wake_ups: Arc<AtomicU64>,
     task: Waker,
 }
 
-impl Wake for Counted {
+impl Wake for CountingWake {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -34,7 +34,7 @@ impl CountingWaker {
         match &self.latest {
             Some((latest, counted)) if latest.will_wake(task) => counted.clone(),
             _ => {
-                let counted = Waker::from(Arc::new(Counted {
+                let counted = Waker::from(Arc::new(CountingWake {
                     wake_ups: Arc::clone(&self.wake_ups),
                     task: task.clone(),
                 }));

@@ -63,7 +63,7 @@ pub(super) struct WorstPoll {
 }
 
 /// A poll that has ended.
-pub(super) struct EndedPoll {
+pub(super) struct TimedPoll {
     pub(super) times: ThreadTimes,
     pub(super) yielded: bool,
     pub(super) panicked: bool,
@@ -93,7 +93,7 @@ impl AuditRecord {
         }
     }
 
-    pub(super) fn add(&mut self, ended: &EndedPoll, findings: PollFindings) {
+    pub(super) fn add(&mut self, ended: &TimedPoll, findings: PollFindings) {
         self.first.get_or_insert(ended.start);
         self.last = ended.end;
         self.yields += u64::from(ended.yielded);
@@ -131,7 +131,7 @@ impl AuditRecord {
     }
 }
 
-fn audited_poll(ended: &EndedPoll, findings: &PollFindings) -> AuditedPoll {
+fn audited_poll(ended: &TimedPoll, findings: &PollFindings) -> AuditedPoll {
     let ThreadTimes { wall, active } = ended.times;
     let active = match active {
         Some(active) => active.nanos.saturating_sub(suspended_nanos(ended, active)),
@@ -145,7 +145,7 @@ fn audited_poll(ended: &EndedPoll, findings: &PollFindings) -> AuditedPoll {
 }
 
 /// Returns how long the process was suspended during a poll. The CPU samples show that time as sleep.
-fn suspended_nanos(ended: &EndedPoll, active: ActiveTime) -> u64 {
+fn suspended_nanos(ended: &TimedPoll, active: ActiveTime) -> u64 {
     if active.nanos - active.cpu < suspension::MIN_NANOS {
         return 0;
     }
@@ -220,8 +220,8 @@ mod tests {
         }
     }
 
-    fn ended(wall: u64, active: Option<ActiveTime>) -> EndedPoll {
-        EndedPoll {
+    fn ended(wall: u64, active: Option<ActiveTime>) -> TimedPoll {
+        TimedPoll {
             times: ThreadTimes { wall, active },
             yielded: false,
             panicked: false,

@@ -9,6 +9,8 @@ mod rate_limit;
 mod reporting;
 mod stalls;
 mod ticked;
+#[cfg(not(miri))]
+mod type_names;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -51,10 +51,10 @@ impl<Request> SelectWatch<Request> for OneWatch {
 
 /// Selects the watch that a classifier names.
 pub struct ByClassifier<Classify> {
-    shared: Arc<Shared<Classify>>,
+    shared: Arc<SharedClassifier<Classify>>,
 }
 
-struct Shared<Classify> {
+struct SharedClassifier<Classify> {
     classify: Classify,
     watchdog: Watchdog,
     ready: Watch,
@@ -64,7 +64,7 @@ struct Shared<Classify> {
 
 impl<Classify> ByClassifier<Classify> {
     pub(super) fn new(watchdog: &Watchdog, classify: Classify) -> Self {
-        let shared = Shared {
+        let shared = SharedClassifier {
             classify,
             watchdog: watchdog.clone(),
             ready: watchdog.watch(POLL_READY),
@@ -76,7 +76,7 @@ impl<Classify> ByClassifier<Classify> {
     }
 }
 
-impl<Classify> Shared<Classify> {
+impl<Classify> SharedClassifier<Classify> {
     fn watch(&self, name: Cow<'static, str>) -> Watch {
         let known = match self.known.try_read().ignore_poison() {
             Some(known) => known,

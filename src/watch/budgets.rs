@@ -12,12 +12,12 @@ use crate::slot::SENTINEL_PARKER;
 const CELLS: usize = 40;
 const CELLS_PER_DOUBLING: f64 = 4.0;
 
-type Counts = [AtomicU64; CELLS];
+type BudgetCounts = [AtomicU64; CELLS];
 
 /// The budgets of all watches.
-static ALL: Counts = [const { AtomicU64::new(0) }; CELLS];
+static ALL: BudgetCounts = [const { AtomicU64::new(0) }; CELLS];
 /// The budgets of watches whose polls are ticked.
-static TICKED: Counts = [const { AtomicU64::new(0) }; CELLS];
+static TICKED: BudgetCounts = [const { AtomicU64::new(0) }; CELLS];
 
 fn cell_of(nanos: u64) -> usize {
     let doublings = (nanos as f64 / 1e6).max(1.0).log2();
@@ -29,11 +29,11 @@ fn shortest_nanos_of(cell: usize) -> u64 {
     ((cell as f64 / CELLS_PER_DOUBLING).exp2() * 999_999.0) as u64
 }
 
-fn first_in_use(counts: &Counts) -> Option<usize> {
+fn first_in_use(counts: &BudgetCounts) -> Option<usize> {
     counts.iter().position(|count| count.load(Relaxed) > 0)
 }
 
-fn shortest_in_use(counts: &Counts) -> Option<Duration> {
+fn shortest_in_use(counts: &BudgetCounts) -> Option<Duration> {
     first_in_use(counts).map(|cell| Duration::from_nanos(shortest_nanos_of(cell)))
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn shortest_ticked() -> Option<Duration> {
 
 /// Keeps a budget in use until it is dropped.
 pub(crate) struct BudgetToken {
-    counts: &'static Counts,
+    counts: &'static BudgetCounts,
     cell: usize,
 }
 
@@ -68,7 +68,7 @@ impl BudgetToken {
         Self::in_counts(&TICKED, nanos)
     }
 
-    fn in_counts(counts: &'static Counts, nanos: u64) -> Self {
+    fn in_counts(counts: &'static BudgetCounts, nanos: u64) -> Self {
         let cell = cell_of(nanos);
         let shortest = first_in_use(counts);
         counts[cell].fetch_add(1, Relaxed);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn shortest_is_that_of_the_first_cell_in_use() {
-        let counts: Counts = [const { AtomicU64::new(0) }; CELLS];
+        let counts: BudgetCounts = [const { AtomicU64::new(0) }; CELLS];
         assert_eq!(shortest_in_use(&counts), None);
         for (cell, shortest) in [(39, 861), (4, 1), (12, 7)] {
             counts[cell].store(1, Relaxed);

@@ -9,15 +9,15 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::WatchdogInner;
 use crate::append_table::AppendTable;
 
-struct Entry {
+struct WatchEntry {
     name: Arc<str>,
     watchdog: OnceLock<Weak<WatchdogInner>>,
 }
 
-static ENTRIES: AppendTable<Entry> = AppendTable::new();
+static ENTRIES: AppendTable<WatchEntry> = AppendTable::new();
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
-fn get(id: u64) -> Option<&'static Entry> {
+fn get(id: u64) -> Option<&'static WatchEntry> {
     ENTRIES.get(usize::try_from(id).ok()?)
 }
 
@@ -25,7 +25,7 @@ fn get(id: u64) -> Option<&'static Entry> {
 pub(super) fn allocate(name: &Arc<str>) -> u64 {
     let id = NEXT_ID.fetch_add(1, Relaxed);
     if let Ok(index) = usize::try_from(id) {
-        let entry = || Entry {
+        let entry = || WatchEntry {
             name: Arc::clone(name),
             watchdog: OnceLock::new(),
         };

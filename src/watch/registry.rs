@@ -18,12 +18,12 @@ pub(crate) const UNNAMED: &str = "unnamed";
 /// The watches of one watchdog, and its counters of polls that were not reported.
 pub(crate) struct Registry {
     limit: usize,
-    names: Lock<Names>,
+    names: Lock<NamedWatches>,
     pub(crate) unreported: Unreported,
 }
 
 #[derive(Default)]
-struct Names {
+struct NamedWatches {
     counters: HashMap<Arc<str>, Arc<WatchCounters>>,
     has_warned: bool,
 }
@@ -124,12 +124,12 @@ impl Registry {
         self.lock().counters.values().cloned().collect()
     }
 
-    fn lock(&self) -> LockGuard<'_, Names> {
+    fn lock(&self) -> LockGuard<'_, NamedWatches> {
         self.names.lock()
     }
 }
 
-impl Names {
+impl NamedWatches {
     fn insert(&mut self, name: Cow<'static, str>) -> Arc<WatchCounters> {
         let name: Arc<str> = name.into();
         let counters = Arc::new(WatchCounters::new(Arc::clone(&name)));

@@ -38,10 +38,10 @@ struct CaptureExchange {
     may_interrupt: AtomicU32,
     /// The number of answers. The requester waits for a change.
     answers: AtomicU32,
-    answer: UnsafeCell<Answer>,
+    answer: UnsafeCell<StackCopy>,
 }
 
-struct Answer {
+struct StackCopy {
     registers: Registers,
     /// The address of the first copied byte.
     from: usize,
@@ -60,7 +60,7 @@ static EXCHANGE: CaptureExchange = CaptureExchange {
     high: AtomicUsize::new(0),
     may_interrupt: AtomicU32::new(0),
     answers: AtomicU32::new(0),
-    answer: UnsafeCell::new(Answer {
+    answer: UnsafeCell::new(StackCopy {
         registers: Registers {
             ip: 0,
             sp: 0,
@@ -241,7 +241,7 @@ extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut l
 /// # Safety
 ///
 /// Only the handler may call it, on the interrupted thread.
-unsafe fn copy(context: &libc::ucontext_t, answer: &mut Answer) {
+unsafe fn copy(context: &libc::ucontext_t, answer: &mut StackCopy) {
     let registers = registers(context);
     let (sp, bytes) = (registers.sp as usize, answer.bytes.as_mut_ptr());
     let from = sp.saturating_sub(RED_ZONE_BYTES);

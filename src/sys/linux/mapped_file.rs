@@ -19,18 +19,18 @@ pub(crate) trait Parse {
 pub(crate) struct MappedFile<P: Parse> {
     /// Borrows from `_mapping`, and is dropped first.
     parsed: ManuallyDrop<P::Parsed<'static>>,
-    _mapping: Mapping,
+    _mapping: MappedBytes,
 }
 
-struct Mapping {
+struct MappedBytes {
     address: ptr::NonNull<libc::c_void>,
     len: usize,
 }
 
 // SAFETY: nothing writes to the mapping, and `munmap` may be called on any thread.
-unsafe impl Send for Mapping {}
+unsafe impl Send for MappedBytes {}
 
-impl Mapping {
+impl MappedBytes {
     fn of(file: &File) -> Option<Self> {
         let len = usize::try_from(file.metadata().ok()?.len()).ok()?;
         // SAFETY: the kernel chooses an address that is free, so no other memory changes.
@@ -52,7 +52,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for MappedBytes {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no borrow of it is left: see the destructor of `MappedFile`.
         unsafe { libc::munmap(self.address.as_ptr(), self.len) };
@@ -62,7 +62,7 @@ impl Drop for Mapping {
 impl<P: Parse> MappedFile<P> {
     /// Maps the file and parses it. `None` if it cannot be mapped, or holds nothing that can be parsed.
     pub(crate) fn open(file: &File) -> Option<Self> {
-        let mapping = Mapping::of(file)?;
+        let mapping = MappedBytes::of(file)?;
         // SAFETY: the mapping is readable for `len` bytes until it is dropped. `'static` stands for that time. `parse`
         // must accept any lifetime, so it cannot keep the bytes elsewhere. `parsed` is dropped first, and is lent only
         // under a lifetime that the borrower cannot choose.
