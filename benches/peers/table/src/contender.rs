@@ -29,7 +29,7 @@ pub trait Contender {
 
 /// Runs each requested workload, until the end of the input.
 pub(crate) fn serve<C: Contender>(mut contender: C) -> io::Result<()> {
-    let one = contender.runtime(WatchdogBuilder::new_current_thread());
+    let one = contender.runtime(Builder::new_current_thread());
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2);
     let two = contender.runtime(builder);
