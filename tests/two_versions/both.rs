@@ -16,7 +16,8 @@ macro_rules! version {
             use std::sync::mpsc::{self, Receiver};
             use std::time::Duration;
 
-            use $version::{Capability, Cause, Phase, SlowPoll, Stack, Watchdog};
+            use $version::report::Stack;
+            use $version::{Capability, Cause, Phase, SlowPoll, Watchdog};
 
             const PATIENCE: Duration = Duration::from_secs(60);
 
