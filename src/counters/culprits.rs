@@ -4,7 +4,6 @@
 //! but a counter must not decrease. So a culprit adds to its own series while it is one of the worst, and otherwise to the
 //! shared one. Time that was added never moves.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::sync::{Lock, LockGuard};
@@ -15,21 +14,23 @@ const MAX_SERIES: usize = 50;
 /// The known culprits, which bounds the memory. Further ones count as others of their watch.
 const MAX_KNOWN: usize = 1_000;
 
-/// A watch, and a function.
-type Name = (Arc<str>, Arc<str>);
-
 /// The sums of one culprit, in nanoseconds.
-#[derive(Debug, Default)]
-struct Sum {
+#[derive(Debug)]
+struct CulpritSum {
+    watch: Arc<str>,
+    function: Arc<str>,
     has_series: bool,
     in_series: u64,
     total: u64,
 }
 
+/// All sums, in the order of their first time. A report searches them one by one: reports are rare, and the worst are
+/// counted one by one as well.
 #[derive(Debug, Default)]
 pub(crate) struct CulpritSums {
-    known: BTreeMap<Name, Sum>,
-    others: BTreeMap<Arc<str>, u64>,
+    known: Vec<CulpritSum>,
+    /// The nanoseconds in the shared series, by watch.
+    others: Vec<(Arc<str>, u64)>,
 }
 
 /// One series: nanoseconds past the budget, by watch and function.
@@ -41,8 +42,8 @@ pub(crate) struct CulpritCount {
 }
 
 static SUMS: Lock<CulpritSums> = Lock::new(CulpritSums {
-    known: BTreeMap::new(),
-    others: BTreeMap::new(),
+    known: Vec::new(),
+    others: Vec::new(),
 });
 
 /// Locks the sums. No code panics under this lock, and the sums would be consistent even then.
@@ -63,28 +64,60 @@ pub(crate) fn culprits() -> Vec<CulpritCount> {
 
 impl CulpritSums {
     pub(crate) fn add(&mut self, watch: &Arc<str>, culprit: &Arc<str>, nanos: u64) {
-        let name = (Arc::clone(watch), Arc::clone(culprit));
-        let worst = self.known.values().filter(|sum| sum.has_series).count();
-        let is_full = self.known.len() >= MAX_KNOWN && !self.known.contains_key(&name);
         // A report past the limit of its watchdog names its culprit `other` too. Both share one series.
-        if !is_full && **culprit != *OTHER {
-            let sum = self.known.entry(name.clone()).or_default();
+        let index = match **culprit == *OTHER {
+            true => None,
+            false => self.index_of(watch, culprit),
+        };
+        if let Some(index) = index {
+            let sum = &mut self.known[index];
             sum.total = sum.total.saturating_add(nanos);
             let total = sum.total;
-            if !sum.has_series && (worst < MAX_SERIES || self.evict_smallest(total)) {
-                self.known.entry(name.clone()).or_default().has_series = true;
+            if !sum.has_series && (self.has_free_series() || self.evict_smallest(total)) {
+                self.known[index].has_series = true;
             }
         }
-        let sum = match self.known.get_mut(&name).filter(|sum| sum.has_series) {
+        let known = index.map(|index| &mut self.known[index]);
+        let sum = match known.filter(|sum| sum.has_series) {
             Some(sum) => &mut sum.in_series,
-            None => self.others.entry(Arc::clone(watch)).or_default(),
+            None => self.others_of(watch),
         };
         *sum = sum.saturating_add(nanos);
     }
 
+    /// Returns the place of a culprit's sums. `None` if they would be too many.
+    fn index_of(&mut self, watch: &Arc<str>, function: &Arc<str>) -> Option<usize> {
+        let mut known = self.known.iter();
+        let index = known.position(|sum| sum.watch == *watch && sum.function == *function);
+        if index.is_some() || self.known.len() >= MAX_KNOWN {
+            return index;
+        }
+        self.known.push(CulpritSum {
+            watch: Arc::clone(watch),
+            function: Arc::clone(function),
+            has_series: false,
+            in_series: 0,
+            total: 0,
+        });
+        Some(self.known.len() - 1)
+    }
+
+    fn has_free_series(&self) -> bool {
+        self.known.iter().filter(|sum| sum.has_series).count() < MAX_SERIES
+    }
+
+    fn others_of(&mut self, watch: &Arc<str>) -> &mut u64 {
+        let index = self.others.iter().position(|(name, _)| name == watch);
+        let index = index.unwrap_or_else(|| {
+            self.others.push((Arc::clone(watch), 0));
+            self.others.len() - 1
+        });
+        &mut self.others[index].1
+    }
+
     /// Takes the series of the smallest sum away, if that is smaller than `total`.
     fn evict_smallest(&mut self, total: u64) -> bool {
-        let worst = self.known.values_mut().filter(|sum| sum.has_series);
+        let worst = self.known.iter_mut().filter(|sum| sum.has_series);
         let Some(least) = worst.min_by_key(|sum| sum.total) else {
             return false;
         };
@@ -96,9 +129,9 @@ impl CulpritSums {
     /// Returns the sum over all series.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn total(&self) -> u128 {
-        let worst = self.known.values().map(|sum| sum.in_series);
+        let worst = self.known.iter().map(|sum| sum.in_series);
         worst
-            .chain(self.others.values().copied())
+            .chain(self.others.iter().map(|(_, nanos)| *nanos))
             .map(u128::from)
             .sum()
     }
@@ -110,8 +143,8 @@ impl CulpritSums {
             culprit: Arc::clone(culprit),
             over_budget,
         };
-        let worst = self.known.iter().filter(|(_, sum)| sum.has_series);
-        let worst = worst.map(|((watch, culprit), sum)| count(watch, culprit, sum.in_series));
+        let worst = self.known.iter().filter(|sum| sum.has_series);
+        let worst = worst.map(|sum| count(&sum.watch, &sum.function, sum.in_series));
         let other = OTHER.into();
         let others = self.others.iter();
         let others = others.map(|(watch, nanos)| count(watch, &other, *nanos));

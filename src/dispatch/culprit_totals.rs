@@ -101,7 +101,7 @@ impl CulpritTotals {
     pub(crate) fn culprits(&self) -> Culprits {
         let entries = self.known.values();
         let mut culprits: Vec<_> = entries.clone().map(|entry| entry.culprit.clone()).collect();
-        culprits.sort_by(|a, b| {
+        culprits.sort_unstable_by(|a, b| {
             let by_name = || (&a.watch, &a.function).cmp(&(&b.watch, &b.function));
             (b.over_budget.cmp(&a.over_budget)).then_with(by_name)
         });
@@ -109,7 +109,7 @@ impl CulpritTotals {
         let mut stacks: Vec<_> = stacks
             .map(|(stack, nanos)| (Arc::clone(stack), *nanos))
             .collect();
-        stacks.sort();
+        stacks.sort_unstable();
         Culprits { culprits, stacks }
     }
 }

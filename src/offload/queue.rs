@@ -13,7 +13,7 @@
 //!    the others wait for room in it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -51,8 +51,8 @@ pub(crate) struct Queue {
 struct QueueState {
     running: usize,
     tickets: u64,
-    /// By ticket. The first one is the oldest, and each can be withdrawn.
-    queue: BTreeMap<u64, Job>,
+    /// Tickets and their jobs, the oldest first, so in the order of the tickets. Each can be withdrawn.
+    queue: VecDeque<(u64, Job)>,
     /// The number of closures among them. The rest are polls of futures.
     closures: usize,
     /// The accepted futures that have not ended.
@@ -68,18 +68,21 @@ impl QueueState {
     fn push(&mut self, job: Job) -> u64 {
         self.tickets += 1;
         self.closures += usize::from(job.kind == JobKind::Closure);
-        self.queue.insert(self.tickets, job);
+        self.queue.push_back((self.tickets, job));
         self.tickets
     }
 
     fn remove(&mut self, ticket: u64) -> Option<Job> {
-        let job = self.queue.remove(&ticket)?;
+        let found = self
+            .queue
+            .binary_search_by_key(&ticket, |(ticket, _)| *ticket);
+        let (_, job) = self.queue.remove(found.ok()?)?;
         self.closures -= usize::from(job.kind == JobKind::Closure);
         Some(job)
     }
 
     fn first(&self) -> Option<(u64, &Job)> {
-        let (ticket, job) = self.queue.first_key_value()?;
+        let (ticket, job) = self.queue.front()?;
         Some((*ticket, job))
     }
 }
@@ -352,7 +355,7 @@ impl Queue {
         state.closures = 0;
         let queued = std::mem::take(&mut state.queue);
         drop(state);
-        self.discard(queued.into_values().collect());
+        self.discard(queued.into_iter().map(|(_, job)| job).collect());
     }
 
     fn discard(&self, jobs: Vec<Job>) {

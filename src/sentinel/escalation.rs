@@ -1,7 +1,12 @@
 //! Takes the escalation steps of a stall that lasts.
 
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::diagnose::thread_of;
 use super::stack_sampler::{StackSampler, Target};
@@ -111,14 +116,22 @@ fn other_thread(slot: &Slot, sampler: &mut StackSampler, stacks: Stacks) -> Opti
 /// block the write.
 fn write_to_stderr(text: String) {
     const MAX_WAIT: Duration = Duration::from_secs(1);
-    let (written, is_written) = mpsc::channel();
+    let is_written = Arc::new(AtomicBool::new(false));
+    let (written, sentinel) = (Arc::clone(&is_written), thread::current());
     let write = move || {
         eprintln!("{text}");
-        let _ = written.send(());
+        written.store(true, Release);
+        sentinel.unpark();
     };
     // If the system refuses a thread, the abort comes without this line.
-    let _ = background_thread::spawn("shotclock-abort", write);
-    let _ = is_written.recv_timeout(MAX_WAIT);
+    if background_thread::spawn("shotclock-abort", write).is_err() {
+        return;
+    }
+    let deadline = Instant::now() + MAX_WAIT;
+    let time_left = || deadline.saturating_duration_since(Instant::now());
+    while !is_written.load(Acquire) && !time_left().is_zero() {
+        thread::park_timeout(time_left());
+    }
 }
 
 /// Aborts the process at the second check, from the stalled thread if possible. Returns false at the first check.

@@ -18,12 +18,22 @@ const NAME: &str = "shotclock-load";
 /// ask without end.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A message between the sentinel and the thread. One type for both directions, because each type of a channel has its
+/// own copy of std's code, which is 8,000 lines for the compiler.
+enum LoaderMessage {
+    /// To the sentinel, once.
+    Loaded(Unwinder),
+    /// To the thread, with the modules that the unwinder has.
+    Request(Vec<KnownModule>),
+    /// To the sentinel, after each request.
+    Changed(Changes),
+}
+
 /// The sentinel's side of the thread.
 pub(super) struct UnwindLoader {
     unwinder: Option<Unwinder>,
-    loading: Receiver<Unwinder>,
-    requests: Sender<Vec<KnownModule>>,
-    changes: Receiver<Changes>,
+    requests: Sender<LoaderMessage>,
+    answers: Receiver<LoaderMessage>,
     requested_at: Option<Instant>,
     is_pending: bool,
 }
@@ -33,17 +43,18 @@ impl UnwindLoader {
     pub(super) fn start(
         test_capture: impl FnOnce(&mut Unwinder) -> Result<(), String> + Send + 'static,
     ) -> Self {
-        let (loaded, loading) = mpsc::channel();
         let (requests, incoming) = mpsc::channel();
-        let (outgoing, changes) = mpsc::channel();
+        let (outgoing, answers) = mpsc::channel();
         let load = move || {
             let mut unwinder = Unwinder::new();
             let outcome = catch_panic(|| test_capture(&mut unwinder));
-            let _ = loaded.send(unwinder);
+            let _ = outgoing.send(LoaderMessage::Loaded(unwinder));
             self_test::record(outcome);
-            for known in incoming {
-                let changes = catch_panic(|| Changes::since(known)).unwrap_or_default();
-                let _ = outgoing.send(changes);
+            for message in incoming {
+                if let LoaderMessage::Request(known) = message {
+                    let changes = catch_panic(|| Changes::since(known)).unwrap_or_default();
+                    let _ = outgoing.send(LoaderMessage::Changed(changes));
+                }
             }
         };
         // The thread captures its own stack.
@@ -52,9 +63,8 @@ impl UnwindLoader {
         }
         Self {
             unwinder: None,
-            loading,
             requests,
-            changes,
+            answers,
             requested_at: None,
             is_pending: false,
         }
@@ -62,13 +72,23 @@ impl UnwindLoader {
 
     /// Returns the unwinder, once it is loaded, with the changes that were read so far.
     pub(super) fn unwinder(&mut self) -> Option<&mut Unwinder> {
-        self.is_loading();
-        let unwinder = self.unwinder.as_mut()?;
-        if let Ok(changes) = self.changes.try_recv() {
-            unwinder.apply(changes);
-            self.is_pending = false;
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take(answer);
         }
-        Some(unwinder)
+        self.unwinder.as_mut()
+    }
+
+    fn take(&mut self, answer: LoaderMessage) {
+        match answer {
+            LoaderMessage::Loaded(unwinder) => self.unwinder = Some(unwinder),
+            LoaderMessage::Changed(changes) => {
+                if let Some(unwinder) = &mut self.unwinder {
+                    unwinder.apply(changes);
+                }
+                self.is_pending = false;
+            }
+            LoaderMessage::Request(_) => {}
+        }
     }
 
     /// Returns the unwinder, once it is loaded, without new changes.
@@ -81,8 +101,8 @@ impl UnwindLoader {
         if self.unwinder.is_some() {
             return false;
         }
-        match self.loading.try_recv() {
-            Ok(unwinder) => self.unwinder = Some(unwinder),
+        match self.answers.try_recv() {
+            Ok(answer) => self.take(answer),
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => {}
         }
@@ -100,7 +120,10 @@ impl UnwindLoader {
             && !is_recent
         {
             self.requested_at = Some(Instant::now());
-            self.is_pending = self.requests.send(unwinder.known()).is_ok();
+            self.is_pending = self
+                .requests
+                .send(LoaderMessage::Request(unwinder.known()))
+                .is_ok();
         }
         self.is_pending
     }

@@ -26,13 +26,9 @@ struct Registries {
 /// The counts of watchdogs that have ended.
 #[derive(Default)]
 struct EndedWatchdogs {
-    watches: BTreeMap<Arc<str>, EndedWatch>,
+    /// Each with one series of durations.
+    watches: BTreeMap<Arc<str>, WatchSums>,
     unreported: Unreported,
-}
-
-struct EndedWatch {
-    totals: Totals,
-    slow_durations: Arc<Series>,
 }
 
 /// Sums the watches of one name.
@@ -114,7 +110,9 @@ impl EndedWatchdogs {
         for (name, ended) in &self.watches {
             let watch = sums.watches.entry(Arc::clone(name)).or_default();
             watch.totals.add(&ended.totals);
-            watch.slow_durations.push(Arc::clone(&ended.slow_durations));
+            watch
+                .slow_durations
+                .extend(ended.slow_durations.iter().cloned());
         }
         sums
     }
@@ -128,17 +126,15 @@ impl EndedWatchdogs {
             } else {
                 OTHER.into()
             };
-            let ended = self
-                .watches
-                .entry(name)
-                .or_insert_with_key(|name| EndedWatch {
-                    totals: Totals::default(),
-                    slow_durations: counters.slow_durations.empty(name),
-                });
+            let ended = self.watches.entry(Arc::clone(&name)).or_default();
             ended.totals.add(&counters.totals());
-            ended
-                .slow_durations
-                .add_overflow(counters.slow_durations.take_overflow());
+            if ended.slow_durations.is_empty() {
+                ended
+                    .slow_durations
+                    .push(counters.slow_durations.empty(&name));
+            }
+            let overflow = counters.slow_durations.take_overflow();
+            ended.slow_durations[0].add_overflow(overflow);
         }
     }
 }

@@ -129,7 +129,7 @@ impl Snapshot {
         let in_flight = poll_statuses(clock);
         let stats = |counters: &Arc<WatchCounters>| WatchStats::new(counters, &in_flight);
         let mut watches: Vec<_> = counters.iter().map(stats).collect();
-        watches.sort_by(|a, b| {
+        watches.sort_unstable_by(|a, b| {
             let weight = |stats: &WatchStats| (stats.slow_polls, stats.busy);
             weight(b)
                 .cmp(&weight(a))

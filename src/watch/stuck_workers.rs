@@ -1,34 +1,44 @@
 //! Keeps the workers of guarded runtimes that are stuck now, for a watchdog's health.
 
-use std::collections::BTreeMap;
-
 use crate::clock::Clock;
-use crate::sync::{Lock, LockGuard};
+use crate::sync::Lock;
 
-/// Maps a guard and a worker to the raw clock reading since which the worker has made no progress.
+/// The stuck workers of one watchdog, in no order: there are few.
 #[derive(Debug, Default)]
 pub(crate) struct StuckWorkers {
-    since: Lock<BTreeMap<(u64, usize), u64>>,
+    workers: Lock<Vec<StuckSince>>,
+}
+
+#[derive(Debug)]
+struct StuckSince {
+    guard: u64,
+    worker: usize,
+    /// The raw clock reading since which the worker has made no progress.
+    since: u64,
 }
 
 impl StuckWorkers {
     pub(crate) fn insert(&self, guard: u64, worker: usize, since: u64) {
-        self.lock().insert((guard, worker), since);
+        self.remove(guard, worker);
+        self.workers.lock().push(StuckSince {
+            guard,
+            worker,
+            since,
+        });
     }
 
     pub(crate) fn remove(&self, guard: u64, worker: usize) {
-        self.lock().remove(&(guard, worker));
+        let mut workers = self.workers.lock();
+        workers.retain(|stuck| (stuck.guard, stuck.worker) != (guard, worker));
     }
 
     /// Returns the number of stuck workers, and the age of the oldest in nanoseconds.
     pub(super) fn count_and_oldest_nanos(&self, clock: &Clock) -> (u64, Option<u64>) {
-        let (since, now) = (self.lock(), clock.raw());
-        let ages = since.values().map(|since| clock.nanos_between(*since, now));
-        (since.len() as u64, ages.max())
-    }
-
-    fn lock(&self) -> LockGuard<'_, BTreeMap<(u64, usize), u64>> {
-        self.since.lock()
+        let (workers, now) = (self.workers.lock(), clock.raw());
+        let ages = workers
+            .iter()
+            .map(|stuck| clock.nanos_between(stuck.since, now));
+        (workers.len() as u64, ages.max())
     }
 }
 

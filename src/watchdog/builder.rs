@@ -420,12 +420,15 @@ impl WatchdogBuilder {
                 }
             };
             let after_nanos = nanos_of(after);
-            steps.push(EscalationStep {
+            // In the order of `after`, and of the calls among equal ones.
+            let before = |step: &EscalationStep| step.after_nanos <= after_nanos;
+            let at = steps.partition_point(before);
+            let step = EscalationStep {
                 after_nanos,
                 action,
-            });
+            };
+            steps.insert(at, step);
         }
-        steps.sort_by_key(|step| step.after_nanos);
         let policy = Policy {
             stacks: self.stacks,
             without_paths: self.without_paths,
